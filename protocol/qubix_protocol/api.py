@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bodies of the HTTP API under `/api/v1`, shared by the coordinator and the SDK. JSON; digests and keys are hex text.
+
+Amounts are whole QU. Times are milliseconds since the epoch by the coordinator's clock.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from qubix_protocol.arrays import ArrayMeta
+from qubix_protocol.messages import Id, Name, ParamValue, Peer, Rate, Sample, Short, Text
+from qubix_protocol.states import AttemptState, Availability, DeviceKind, JobState, Reason
+from qubix_protocol.units import INPUTS_MAX, PARAMS_MAX, QU_MAX, Network
+
+HexDigest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+HexKey = HexDigest
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of request bodies: unknown fields are refused, so a misspelt one is never ignored."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of answers: readers ignore fields that they do not know yet."""
+
+
+# Errors: RFC 9457 ---------------------------------------------------------------------------------------------------
+
+
+class Problem(View, frozen=True, kw_only=True, omit_defaults=True):
+    """`code` is constant; `field` names what was wrong with the request; `remedy` is what to do next."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str = ""
+    remedy: str = ""
+    field: str = ""
+    instance: str = ""
+    problems: tuple["FieldProblem", ...] = ()
+
+
+class FieldProblem(View, frozen=True, kw_only=True):
+    field: str
+    problem: str
+    remedy: str = ""
+
+
+# The network --------------------------------------------------------------------------------------------------------
+
+
+class NetworkView(View, frozen=True, kw_only=True):
+    """`GET /network`, without a token: what a node or client pins."""
+
+    network: Network
+    coordinator_key: HexKey
+    protocol_version: int
+    fee_bps: int
+    gateways: tuple[str, ...]
+    """Multiaddrs of the gateways connected now."""
+    regions: tuple[str, ...]
+    clock_ms: int
+
+
+class EnrolView(View, frozen=True, kw_only=True):
+    """`POST /nodes/enrol` (body: a signed `Enrol` envelope, `application/msgpack`)."""
+
+    peer_id: Peer
+    account_id: Id
+    network: Network
+    coordinator_key: HexKey
+    gateways: tuple[str, ...]
+    region: str
+
+
+# Accounts -----------------------------------------------------------------------------------------------------------
+
+
+class AccountView(View, frozen=True, kw_only=True):
+    """`GET /account`."""
+
+    account_id: Id
+    name: str
+    balance_qu: int
+    held_qu: int
+    scopes: tuple[str, ...]
+    order_key: HexKey | None = None
+
+
+class CreditBody(Body, frozen=True, kw_only=True):
+    """`POST /account/credit`, development networks only."""
+
+    amount_qu: Annotated[int, Meta(ge=1, le=QU_MAX)]
+
+
+class StatementLine(View, frozen=True, kw_only=True):
+    """One entry on the account's balance. `cause` says what for, such as `hold:JOB` or `settle:ATTEMPT`."""
+
+    id: int
+    at_ms: int
+    kind: str
+    cause: str
+    amount_qu: int
+
+
+class StatementView(View, frozen=True, kw_only=True):
+    lines: tuple[StatementLine, ...]
+    next: str | None = None
+
+
+# Kernels and the market ---------------------------------------------------------------------------------------------
+
+
+class KernelsView(View, frozen=True, kw_only=True):
+    """`GET /kernels`: each as `qubix_kernels.KernelSpec`."""
+
+    kernels: tuple[dict[str, Any], ...]
+
+
+class ListingView(View, frozen=True, kw_only=True):
+    """The coordinator's folded view of one device (`GET /offers`)."""
+
+    listing_id: Id
+    provider: Peer
+    device_id: str
+    kind: DeviceKind
+    model: str
+    memory_bytes: int
+    cores: int
+    driver: str
+    cuda: str
+    compute_capability: str
+    backends: tuple[str, ...]
+    rate_qu_per_h: int
+    region: str
+    availability: Availability
+    verified: bool
+    jobs_accepted: int
+    jobs_rejected: int
+    metrics: Sample | None = None
+    metrics_age_ms: int | None = None
+    stale: bool = False
+    updated_ms: int = 0
+
+
+class OffersView(View, frozen=True, kw_only=True):
+    offers: tuple[ListingView, ...]
+    cursor: str
+    """Where the live feed goes on from."""
+
+
+# Artifacts ----------------------------------------------------------------------------------------------------------
+
+
+class ArtifactBody(Body, frozen=True, kw_only=True):
+    """`POST /artifacts`: announce an upload. Content you already stored need not be sent again."""
+
+    digest: HexDigest
+    size_bytes: Annotated[int, Meta(ge=1)]
+
+
+class ArtifactView(View, frozen=True, kw_only=True):
+    """`offset` bytes are here already; when `complete`, nothing is left to send.
+
+    Upload: `PUT /artifacts/{digest}` with `Content-Range: bytes first-last/size`, each part starting at `offset`.
+    """
+
+    digest: HexDigest
+    size_bytes: int
+    offset: int
+    complete: bool
+
+
+# Jobs ---------------------------------------------------------------------------------------------------------------
+
+
+class InputBody(Body, frozen=True, kw_only=True):
+    """One input: a `.npy` artifact that was uploaded before."""
+
+    digest: HexDigest
+    size_bytes: Annotated[int, Meta(ge=1)]
+    meta: ArrayMeta
+
+
+class JobBody(Body, frozen=True, kw_only=True):
+    """`POST /jobs` with an `Idempotency-Key` header. `order` is the hex of a signed `Order` envelope (trust M6)."""
+
+    kernel: Name
+    inputs: Annotated[dict[Name, InputBody], Meta(max_length=INPUTS_MAX)]
+    params: Annotated[dict[Name, ParamValue], Meta(max_length=PARAMS_MAX)] = {}
+    cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)]
+    rate_qu_per_h_max: Rate | None = None
+    """None: any rate whose forecast fits the cap."""
+    provider: Peer | None = None
+    """Only this provider; None for any."""
+    deadline_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] = 3_600
+    order: Annotated[str, Meta(max_length=8192)] = ""
+
+
+class EstimateBody(Body, frozen=True, kw_only=True):
+    """`POST /jobs/estimate`: forms alone, no data needed."""
+
+    kernel: Name
+    inputs: Annotated[dict[Name, ArrayMeta], Meta(max_length=INPUTS_MAX)]
+    params: Annotated[dict[Name, ParamValue], Meta(max_length=PARAMS_MAX)] = {}
+
+
+class CandidateView(View, frozen=True, kw_only=True):
+    listing_id: Id
+    provider: Peer
+    model: str
+    backend: str
+    rate_qu_per_h: int
+    run_ms: int
+    cost_low_qu: int
+    cost_qu: int
+    cost_high_qu: int
+
+
+class EstimateView(View, frozen=True, kw_only=True):
+    candidates: tuple[CandidateView, ...]
+    flops: float
+    units: int
+    output: dict[str, ArrayMeta]
+
+
+class AttemptView(View, frozen=True, kw_only=True):
+    attempt_id: Id
+    fence: int
+    provider: Peer
+    model: str
+    backend: str
+    state: AttemptState
+    reason: Reason
+    detail: str
+    rate_qu_per_h: int
+    units: int
+    units_done: int
+    units_accepted: int
+    run_ms: int
+    billed_ms: int
+    check_ms: int
+    verdict: str
+    paid_qu: int
+    fee_qu: int
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    receipt: bool = False
+
+
+class JobView(View, frozen=True, kw_only=True):
+    """`GET /jobs/{id}`. `cap_qu = held_qu + paid_qu + fee_qu + returned_qu` at any time (trust M1)."""
+
+    job_id: Id
+    state: JobState
+    reason: Reason
+    reason_text: str
+    detail: str
+    kernel: str
+    params: dict[str, ParamValue]
+    inputs: dict[str, ArrayMeta]
+    created_ms: int
+    ended_ms: int | None
+    deadline_ms: int
+    cap_qu: int
+    held_qu: int
+    paid_qu: int
+    fee_qu: int
+    returned_qu: int
+    units: int
+    units_accepted: int
+    fraction: float
+    expected_finish_ms: int | None
+    attempts: tuple[AttemptView, ...]
+    revision: int
+
+
+class JobsView(View, frozen=True, kw_only=True):
+    jobs: tuple[JobView, ...]
+    next: str | None = None
+
+
+class ResultPart(View, frozen=True, kw_only=True):
+    """Output of units [start, stop): an artifact of `arrays.pack_arrays`, readable at `/artifacts/{digest}`."""
+
+    start: int
+    stop: int
+    digest: HexDigest
+    size_bytes: int
+
+
+class ResultView(View, frozen=True, kw_only=True):
+    """`GET /jobs/{id}/result`: join the parts on axis 0. One output as a `.npy`: `GET /jobs/{id}/result/{name}`."""
+
+    job_id: Id
+    outputs: dict[str, ArrayMeta]
+    parts: tuple[ResultPart, ...]
+
+
+class ReceiptView(View, frozen=True, kw_only=True):
+    """One attempt's receipt, each half in hex (see `receipts`)."""
+
+    network: Network
+    provider: Peer
+    coordinator_key: HexKey
+    report: str
+    settlement: str
+
+
+class ReceiptsView(View, frozen=True, kw_only=True):
+    job_id: Id
+    receipts: tuple[ReceiptView, ...]
+
+
+class AuditView(View, frozen=True, kw_only=True):
+    """`GET /audit` (operators)."""
+
+    clean: bool
+    checked: dict[str, int]
+    violations: tuple[Text, ...]
+
+
+# The live feed ------------------------------------------------------------------------------------------------------
+
+
+class Subscribe(Body, frozen=True, kw_only=True):
+    """Client → server on `/live`. Topics: `market`, `job:ID`, `account`. With a cursor it resumes after that event."""
+
+    subscribe: Annotated[tuple[Short, ...], Meta(min_length=1, max_length=32)]
+    cursor: Short | None = None
+
+
+class LiveEvent(View, frozen=True, kw_only=True):
+    """Server → client, in order. `kind`: `snapshot` (topic's whole state, then deltas follow), `delta`, or `reset`
+    (the cursor was too old: snapshots follow). `data` is a `JobView`, listings, or an account by topic."""
+
+    topic: str
+    kind: str
+    cursor: str
+    data: Any = None

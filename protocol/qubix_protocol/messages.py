@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every signed statement that nodes and the coordinator exchange. Each travels as the body of an `envelope.Envelope`.
+
+Times are milliseconds since the epoch by the *sender's* clock unless a field says otherwise; durations are
+milliseconds. Digests are SHA-256, 32 raw bytes. Ids are UUIDs in their usual text form.
+"""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from qubix_protocol.arrays import ArrayMeta
+from qubix_protocol.states import Availability, DeviceKind, Outcome, Reason
+from qubix_protocol.units import (
+    ARTIFACT_BYTES_MAX,
+    CHUNKS_MAX,
+    INPUTS_MAX,
+    PARAMS_MAX,
+    QU_MAX,
+    RATE_QU_PER_H_MAX,
+    TEXT_MAX,
+    UNITS_MAX,
+    Network,
+)
+
+Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", max_length=36)]
+Peer = Annotated[str, Meta(max_length=64)]
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$", max_length=64)]
+Short = Annotated[str, Meta(max_length=200)]
+Text = Annotated[str, Meta(max_length=TEXT_MAX)]
+Millis = Annotated[int, Meta(ge=0, le=2**53)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Units = Annotated[int, Meta(ge=0, le=UNITS_MAX)]
+Amount = Annotated[int, Meta(ge=0, le=QU_MAX)]
+Rate = Annotated[int, Meta(ge=0, le=RATE_QU_PER_H_MAX)]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
+ParamValue = bool | int | float | str
+Params = Annotated[dict[Name, ParamValue], Meta(max_length=PARAMS_MAX)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="t"):
+    """Base of every statement: unknown fields are refused, the tag is the class name in lower case."""
+
+
+# Handshake ----------------------------------------------------------------------------------------------------------
+
+
+class Challenge(Message, frozen=True, kw_only=True, tag="challenge"):
+    """Coordinator → node, first word on a control stream."""
+
+    nonce: Digest
+    clock_ms: Millis
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The machine a node runs on, as it describes itself (claims, never billed on: trust C6)."""
+
+    system: Short
+    cpu_model: Short
+    cpu_cores: Annotated[int, Meta(ge=1, le=4096)]
+    memory_bytes: Count
+    agent: Short
+
+
+class LiveAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An attempt that a (re)connecting node still has in hand."""
+
+    attempt_id: Id
+    fence: Count
+    running: bool
+
+
+class Hello(Message, frozen=True, kw_only=True, tag="hello"):
+    """Node → coordinator: answers the challenge. The only statement accepted with incarnation 0."""
+
+    nonce: Digest
+    clock_ms: Millis
+    host: Host
+    attempts: Annotated[tuple[LiveAttempt, ...], Meta(max_length=256)] = ()
+
+
+class Certificate(Message, frozen=True, kw_only=True, tag="certificate"):
+    """Coordinator-signed permission to gossip offers (trust P3)."""
+
+    peer_id: Peer
+    region: Short
+    expires_ms: Millis
+
+
+class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
+    """Coordinator → node: the handshake is done; statements of this session carry `incarnation`."""
+
+    incarnation: Annotated[int, Meta(ge=1, le=2**53)]
+    account_id: Id
+    clock_ms: Millis
+    heartbeat_s: Annotated[float, Meta(gt=0, le=60)]
+    offer_s: Annotated[float, Meta(gt=0, le=600)]
+    telemetry_s: Annotated[float, Meta(gt=0, le=600)]
+    artifact_url: Text
+    certificate: Annotated[bytes, Meta(max_length=4096)]
+
+
+class Refused(Message, frozen=True, kw_only=True, tag="refused"):
+    """Either way: what was sent cannot be used, and what to do about it."""
+
+    code: Short
+    detail: Text
+    remedy: Text = ""
+
+
+# Offers and metrics -------------------------------------------------------------------------------------------------
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One reading of a device. None means that the device does not tell."""
+
+    at_ms: Millis
+    utilisation_pct: Percent | None = None
+    memory_used_bytes: Count | None = None
+    memory_total_bytes: Count | None = None
+    temperature_c: Annotated[float, Meta(ge=-100, le=300)] | None = None
+    power_mw: Count | None = None
+    clock_mhz: Count | None = None
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is for rent. `device_id` is stable across restarts (NVML's UUID, or `cpu-` and the peer id's tail)."""
+
+    device_id: Short
+    kind: DeviceKind
+    model: Short
+    memory_bytes: Count
+    cores: Count = 0
+    driver: Short = ""
+    cuda: Short = ""
+    compute_capability: Short = ""
+    backends: Annotated[tuple[Name, ...], Meta(max_length=8)]
+
+
+class KernelRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What this device measured of itself on one kernel."""
+
+    kernel: Name
+    backend: Name
+    flops_per_s: Annotated[float, Meta(ge=0, le=1e21)]
+    bytes_per_s: Annotated[float, Meta(ge=0, le=1e18)]
+
+
+class Offer(Message, frozen=True, kw_only=True, tag="offer"):
+    """A node's signed statement about one device: gossiped on change and every 30 s."""
+
+    device: Device
+    rate_qu_per_h: Rate
+    region: Short
+    availability: Availability
+    rates: Annotated[tuple[KernelRate, ...], Meta(max_length=64)] = ()
+    metrics: Sample | None = None
+    jobs_parallel: Annotated[int, Meta(ge=1, le=64)] = 1
+
+
+class DeviceSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    device_id: Short
+    sample: Sample
+
+
+class Telemetry(Message, frozen=True, kw_only=True, tag="telemetry"):
+    """Node → coordinator: samples since the last one, newest last."""
+
+    samples: Annotated[tuple[DeviceSample, ...], Meta(max_length=512)]
+
+
+# Work ---------------------------------------------------------------------------------------------------------------
+
+
+class InputRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One input of a job: a `.npy` artifact. `meta` is what its header says."""
+
+    name: Name
+    digest: Digest
+    size_bytes: Annotated[int, Meta(ge=1, le=ARTIFACT_BYTES_MAX)]
+    meta: ArrayMeta
+
+
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Units [start, stop)."""
+
+    start: Units
+    stop: Units
+
+    @property
+    def units(self) -> int:
+        return self.stop - self.start
+
+
+class Assign(Message, frozen=True, kw_only=True, tag="assign"):
+    """Coordinator → node: run these units. Sent again until it is answered; `fence` makes it idempotent."""
+
+    job_id: Id
+    attempt_id: Id
+    fence: Annotated[int, Meta(ge=1, le=2**53)]
+    device_id: Short
+    backend: Name
+    kernel: Name
+    kernel_version: Annotated[int, Meta(ge=1, le=2**31)]
+    params: Params
+    inputs: Annotated[tuple[InputRef, ...], Meta(max_length=INPUTS_MAX)]
+    units_total: Units
+    ranges: Annotated[tuple[Range, ...], Meta(min_length=1, max_length=CHUNKS_MAX)]
+    chunk_units: Annotated[int, Meta(ge=1, le=UNITS_MAX)]
+    """Units of the first chunk; the node then aims at about a second a chunk by what it measures."""
+    time_limit_ms: Millis
+    """From acceptance; the worker is killed beyond it."""
+    rate_qu_per_h: Rate
+    offer_digest: Digest
+
+
+class Accept(Message, frozen=True, kw_only=True, tag="accept"):
+    attempt_id: Id
+    fence: Count
+
+
+class Decline(Message, frozen=True, kw_only=True, tag="decline"):
+    attempt_id: Id
+    fence: Count
+    reason: Short
+    detail: Text = ""
+
+
+class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
+    """Coordinator → node: stop now. Answered by a `Report` with outcome cancelled (or the one already made)."""
+
+    attempt_id: Id
+    fence: Count
+    reason: Reason
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    attempt_id: Id
+    fence: Count
+    fraction: Fraction
+    """Of this attempt's own units; never falls."""
+    elapsed_ms: Millis
+
+
+class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
+    """Node → coordinator, every 2 s, busy or idle."""
+
+    attempts: Annotated[tuple[Beat, ...], Meta(max_length=256)] = ()
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A checkpoint: these units are done and this is the digest of their output artifact (trust M3).
+
+    `predecessor` is the `chain_digest` of the link before it (32 zero bytes for an attempt's first), so a chain's
+    head commits to every output in it.
+    """
+
+    index: Annotated[int, Meta(ge=0, lt=CHUNKS_MAX)]
+    units: Range
+    output_digest: Digest
+    output_bytes: Annotated[int, Meta(ge=1, le=ARTIFACT_BYTES_MAX)]
+    claimed_ms: Millis
+    """Run time of this chunk on the node's monotonic clock; uploads are not in it."""
+    predecessor: Digest
+
+
+class Progress(Message, frozen=True, kw_only=True, tag="progress"):
+    """Node → coordinator: at least every 5 s; acknowledged, and sent again until then, when it carries a link."""
+
+    attempt_id: Id
+    fence: Count
+    fraction: Fraction
+    elapsed_ms: Millis
+    link: Link | None = None
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    code: Short
+    detail: Text
+
+
+class Report(Message, frozen=True, kw_only=True, tag="report"):
+    """Node → coordinator: the attempt is over. Signed, it is the provider's half of the receipt."""
+
+    job_id: Id
+    attempt_id: Id
+    fence: Count
+    outcome: Outcome
+    kernel: Name
+    params_digest: Digest
+    inputs_digest: Digest
+    links: Count
+    units_done: Units
+    head: Digest
+    """`chain_digest` of the last link; 32 zero bytes without one."""
+    claimed_ms: Millis
+    started_ms: Millis
+    finished_ms: Millis
+    backend: Name
+    device_id: Short
+    failure: Failure | None = None
+
+
+class Acknowledged(Message, frozen=True, kw_only=True, tag="acknowledged"):
+    """Coordinator → node: this is durable here; the node may forget it. `link` is None for a report."""
+
+    attempt_id: Id
+    fence: Count
+    link: Count | None = None
+
+
+class Settlement(Message, frozen=True, kw_only=True, tag="settlement"):
+    """Coordinator → node and consumer: what became of an attempt. Signed, it is the coordinator's half of the receipt.
+
+    `report_digest` is the SHA-256 of the node's signed report as it was received; 32 zero bytes when it never came
+    (then `head` is of the last link that did). Money: `paid_qu + fee_qu` came out of the hold for this attempt.
+    """
+
+    network: Network
+    job_id: Id
+    attempt_id: Id
+    provider: Peer
+    report_digest: Digest
+    head: Digest
+    units_accepted: Units
+    units_total: Units
+    verdict: Short
+    verdict_detail: Text = ""
+    check_ms: Millis
+    run_ms: Millis
+    billed_ms: Millis
+    rate_qu_per_h: Rate
+    paid_qu: Amount
+    fee_qu: Amount
+    decided_ms: Millis
+
+
+# HTTP requests signed by a key -------------------------------------------------------------------------------------
+
+
+class Enrol(Message, frozen=True, kw_only=True, tag="enrol"):
+    """Node → coordinator by HTTPS, once: creates the node's record (and its account)."""
+
+    host: Host
+    clock_ms: Millis
+
+
+class ArtifactRequest(Message, frozen=True, kw_only=True, tag="artifact_request"):
+    """One request of a live attempt to the artifact store (trust D1)."""
+
+    method: Annotated[str, Meta(pattern="^(GET|HEAD|PUT)$")]
+    digest: Digest
+    size_bytes: Annotated[int, Meta(ge=1, le=ARTIFACT_BYTES_MAX)]
+    attempt_id: Id
+    fence: Count
+
+
+class Order(Message, frozen=True, kw_only=True, tag="order"):
+    """The consumer's signed order that starts a job (trust M6)."""
+
+    idempotency_key: Short
+    kernel: Name
+    params_digest: Digest
+    inputs_digest: Digest
+    cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)]
+    rate_qu_per_h_max: Rate
+
+
+FromNode = Hello | Accept | Decline | Heartbeat | Progress | Report | Telemetry | Refused
+FromCoordinator = Challenge | Welcome | Assign | Cancel | Acknowledged | Settlement | Refused
+
+TELEMETRY_TYPES: Final = frozenset({"telemetry", "heartbeat"})
+"""What a gateway may hold back for a moment and batch."""
+
+
+def type_name(kind: type[Message]) -> str:
+    """The tag that names a message type on the wire."""
+    tag: Any = kind.__struct_config__.tag
+    return str(tag)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""States and typed reasons as they appear on a wire.
+
+Nodes *report* (`Outcome`), the coordinator *decides* (`JobState`, `AttemptState`): separate types, never mixed.
+"""
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    ASSIGNED = "assigned"
+    RUNNING = "running"
+    VERIFYING = "verifying"
+    SETTLED = "settled"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DISPUTED = "disputed"
+    RESOLVED = "resolved"
+
+
+FINAL_JOB_STATES = frozenset({JobState.SETTLED, JobState.FAILED, JobState.CANCELLED, JobState.RESOLVED})
+
+
+class AttemptState(StrEnum):
+    OFFERED = "offered"
+    """Sent to the node; it has not said yes yet."""
+    RUNNING = "running"
+    VERIFYING = "verifying"
+    """Ended on the node's side (reported, lost or cancelled); its links wait for the check."""
+    ACCEPTED = "accepted"
+    """Every link it made was accepted (it may still be only a part of the job)."""
+    REJECTED = "rejected"
+    """A link failed its check; links before the first bad one may still have been paid."""
+    EMPTY = "empty"
+    """Ended without a link: nothing to check, nothing to pay."""
+
+
+FINAL_ATTEMPT_STATES = frozenset({AttemptState.ACCEPTED, AttemptState.REJECTED, AttemptState.EMPTY})
+
+
+class Outcome(StrEnum):
+    """What a node says of its own attempt."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Reason(StrEnum):
+    """Why a job or an attempt is in its state. One word a cause; people read `REASON_TEXT`."""
+
+    NONE = "none"
+    WAITING_FOR_PROVIDER = "waiting_for_provider"
+    NOBODY_FITS = "nobody_fits"
+    TOO_DEAR = "too_dear"
+    COMPLETED = "completed"
+    DECLINED = "declined"
+    NOT_ACCEPTED_IN_TIME = "not_accepted_in_time"
+    SILENT = "silent"
+    NODE_FAILED = "node_failed"
+    NODE_RESTARTED = "node_restarted"
+    OVERDUE = "overdue"
+    WRONG_RESULT = "wrong_result"
+    CHECK_FAILED = "check_failed"
+    """The check itself could not be carried out (not the provider's fault)."""
+    CANCELLED_BY_CONSUMER = "cancelled_by_consumer"
+    CAP_REACHED = "cap_reached"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    BAD_INPUT = "bad_input"
+    DECIDED = "decided"
+
+
+REASON_TEXT: dict[Reason, str] = {
+    Reason.NONE: "",
+    Reason.WAITING_FOR_PROVIDER: "waiting for a provider that fits",
+    Reason.NOBODY_FITS: "no provider in the market can run this job now; it is retried as offers change",
+    Reason.TOO_DEAR: "the forecast of every fitting provider is above what is left of the cap; raise the cap",
+    Reason.COMPLETED: "finished by the provider",
+    Reason.DECLINED: "the provider declined; another one is asked",
+    Reason.NOT_ACCEPTED_IN_TIME: "the provider did not answer the assignment in time; another one is asked",
+    Reason.SILENT: "the provider fell silent; the job goes on elsewhere",
+    Reason.NODE_FAILED: "the provider reported a failure; the job goes on elsewhere",
+    Reason.NODE_RESTARTED: "the provider restarted in the middle; the job goes on elsewhere",
+    Reason.OVERDUE: "the provider took longer than the agreed limit",
+    Reason.WRONG_RESULT: "the check refused the result: it is not paid",
+    Reason.CHECK_FAILED: "the check could not be carried out; nothing was charged for the unchecked part",
+    Reason.CANCELLED_BY_CONSUMER: "cancelled by the consumer; checked chunks were paid, the rest returned",
+    Reason.CAP_REACHED: "the cap is used up; checked chunks were paid",
+    Reason.ATTEMPTS_EXHAUSTED: "too many attempts failed; the unspent hold was returned",
+    Reason.EXPIRED: "the job was not finished before its deadline; the unspent hold was returned",
+    Reason.SUPERSEDED: "a newer attempt has taken its place",
+    Reason.BAD_INPUT: "the kernel refused the input data",
+    Reason.DECIDED: "decided by an arbiter",
+}
+
+
+class Availability(StrEnum):
+    AVAILABLE = "available"
+    BUSY = "busy"
+    DRAINING = "draining"
+    OFFLINE = "offline"
+
+
+class DeviceKind(StrEnum):
+    CUDA = "cuda"
+    CPU = "cpu"
+    WEBGPU = "webgpu"
