@@ -15,11 +15,9 @@ class JobState(StrEnum):
     SETTLED = "settled"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    DISPUTED = "disputed"
-    RESOLVED = "resolved"
 
 
-FINAL_JOB_STATES = frozenset({JobState.SETTLED, JobState.FAILED, JobState.CANCELLED, JobState.RESOLVED})
+FINAL_JOB_STATES = frozenset({JobState.SETTLED, JobState.FAILED, JobState.CANCELLED})
 
 
 class AttemptState(StrEnum):
@@ -70,7 +68,6 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
     BAD_INPUT = "bad_input"
-    DECIDED = "decided"
 
 
 REASON_TEXT: dict[Reason, str] = {
@@ -93,7 +90,6 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.EXPIRED: "the job was not finished before its deadline; the unspent hold was returned",
     Reason.SUPERSEDED: "a newer attempt has taken its place",
     Reason.BAD_INPUT: "the kernel refused the input data",
-    Reason.DECIDED: "decided by an arbiter",
 }
 
 
