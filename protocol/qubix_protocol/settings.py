@@ -74,7 +74,7 @@ def setting(
 
 
 def load(cls: type[T], env: Mapping[str, str], toml: Mapping[str, object]) -> T:
-    """Raises SettingsError for a value of the wrong type or out of range, a missing one, or an unknown key in `toml`."""
+    """Raises SettingsError: a value of the wrong type or out of range, a missing one, an unknown key in `toml`."""
     fields = _fields(cls)
     unknown = sorted(set(toml) - {field.name for field in fields})
     if unknown:

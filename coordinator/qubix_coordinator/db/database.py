@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections and transactions.
+
+A service takes the transaction as its first argument and passes it on; nothing looks one up behind its back:
+
+    async with db.transaction() as tx:
+        row = await one(tx, "SELECT … WHERE id = $1", job_id)
+        await Account.filter(id=owner).using_db(tx)
+
+`db.run(step)` does the same and repeats `step(tx)` in a new transaction after a deadlock, a serialisation failure or a
+lost connection. A connection can be lost after the commit reached the server, so a step must be safe to repeat: ids and
+unique keys derived from the cause, never from a counter.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal, TypeAlias, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
+from tortoise.context import TortoiseContext
+
+from qubix_coordinator.db import failures
+from qubix_coordinator.db.models import table_modules
+from qubix_coordinator.errors import Unavailable
+from qubix_coordinator.settings import Settings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Row: TypeAlias = dict[str, Any]
+Tx: TypeAlias = TransactionWrapper
+Isolation: TypeAlias = Literal["read_committed", "repeatable_read", "serializable"]
+ATTEMPTS_MAX = 6
+BACKOFF_FIRST_S = 0.02
+BACKOFF_MAX_S = 1.0
+ACQUIRE_S = 10.0
+CLOSE_S = 5.0
+
+
+async def rows(tx: Tx, sql: str, *args: object) -> list[Row]:
+    return await tx.execute_query_dict(sql, list(args))
+
+
+async def one(tx: Tx, sql: str, *args: object) -> Row | None:
+    found = await rows(tx, sql, *args)
+    return found[0] if found else None
+
+
+async def value(tx: Tx, sql: str, *args: object) -> Any:
+    """The first column of the first row, or None."""
+    found = await one(tx, sql, *args)
+    return next(iter(found.values())) if found else None
+
+
+async def execute(tx: Tx, sql: str, *args: object) -> int:
+    """Rows affected. For a statement with RETURNING use `rows`."""
+    affected, _ = await tx.execute_query(sql, list(args))
+    return int(affected)
+
+
+def backoff_s(attempt: int, draw: Callable[[], float]) -> float:
+    """Exponential with full jitter; `draw` gives [0, 1)."""
+    return float(min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**attempt) * draw())
+
+
+class Database:
+    """The pool of one process. Make it with `connect`, before serving: Tortoise's models find it by their context."""
+
+    def __init__(self, context: TortoiseContext, client: AsyncpgDBClient, dsn: str) -> None:
+        self.dsn = dsn
+        self._context = context
+        self._client = client
+        self._random = random.SystemRandom()
+
+    @classmethod
+    async def connect(cls, settings: Settings, dsn: str = "") -> "Database":
+        """Waits up to `database_wait_s` for a server that is still starting. Raises Unavailable after that.
+
+        Without `dsn` and without `settings.database_url`, the embedded server of the data folder is used; it must run.
+        """
+        dsn = dsn or settings.database_url or embedded_dsn(settings)
+        deadline_s = asyncio.get_running_loop().time() + settings.database_wait_s
+        for attempt in range(1_000_000):
+            try:
+                return await cls._open(settings, dsn)
+            except Exception as problem:
+                late = asyncio.get_running_loop().time() >= deadline_s
+                if late or not failures.is_starting(problem):
+                    raise Unavailable(
+                        f"the database cannot be reached: {problem}",
+                        remedy="Start it with `qubix up`, or correct DATABASE_URL",
+                    ) from problem
+                log.info("db.waiting", extra={"attempt": attempt, "problem": str(problem)})
+                await asyncio.sleep(0.05 + backoff_s(attempt, random.SystemRandom().random))
+        raise AssertionError("unreachable: the deadline ends the loop")
+
+    @classmethod
+    async def _open(cls, settings: Settings, dsn: str) -> "Database":
+        context = TortoiseContext()
+        await context.init(config=_config(settings, dsn))
+        client = context.connections.get("default")
+        assert isinstance(client, AsyncpgDBClient)
+        try:
+            await client.create_connection(with_db=True)
+        except BaseException:
+            await context.connections.close_all()
+            raise
+        return cls(context, client, dsn)
+
+    async def close(self) -> None:
+        """Connections still in use after CLOSE_S are ended."""
+        pool = self._client._pool
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), CLOSE_S)
+            except TimeoutError:
+                pool.terminate()
+            self._client._pool = None
+        await self._context.connections.close_all()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, isolation: Isolation = "read_committed", *, readonly: bool = False) -> AsyncIterator[Tx]:
+        """Commits when the block ends, rolls back when it raises (also when cancelled)."""
+        pool = self._client._pool
+        if pool is None:
+            raise Unavailable("the database is closed", remedy="Try again once the process has started again")
+        connection = await pool.acquire(timeout=ACQUIRE_S)
+        try:
+            tx = TransactionWrapper(self._client)
+            tx._connection = connection
+            async with connection.transaction(isolation=isolation, readonly=readonly):
+                yield tx
+        finally:
+            await pool.release(connection)
+
+    async def run(self, step: Callable[[Tx], Awaitable[T]], isolation: Isolation = "read_committed") -> T:
+        """`step` in a transaction, repeated a bounded number of times after failures that a repeat can cure."""
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                async with self.transaction(isolation) as tx:
+                    return await step(tx)
+            except failures.MAY_PASS as problem:
+                if not failures.is_transient(problem):
+                    raise
+                await self._pause(attempt, problem)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _pause(self, attempt: int, problem: BaseException) -> None:
+        if attempt + 1 >= ATTEMPTS_MAX:
+            raise Unavailable(
+                "the database is busy or away", remedy="Try again in a few seconds"
+            ) from problem
+        delay_s = backoff_s(attempt, self._random.random)
+        log.warning(
+            "db.retry",
+            extra={"attempt": attempt + 1, "delay_ms": round(delay_s * 1000), "problem": type(problem).__name__},
+        )
+        await asyncio.sleep(delay_s)
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        """Reads in a transaction of their own, repeated like `run`."""
+        return await self.run(lambda tx: rows(tx, sql, *args))
+
+    async def fetch_value(self, sql: str, *args: object) -> Any:
+        return await self.run(lambda tx: value(tx, sql, *args))
+
+
+def embedded_dsn(settings: Settings) -> str:
+    from qubix_coordinator.db.embedded import dsn_of
+
+    return dsn_of(settings.postgres_dir)
+
+
+def connection_arguments(dsn: str) -> dict[str, Any]:
+    """asyncpg arguments of a postgresql:// address; `?host=/folder` names a Unix socket."""
+    parts = urlsplit(dsn)
+    query = {key: found[-1] for key, found in parse_qs(parts.query).items()}
+    host = unquote(parts.hostname or "") or query.pop("host", "") or "localhost"
+    return {
+        "host": host,
+        "port": parts.port or int(query.pop("port", "5432")),
+        "user": unquote(parts.username or "") or query.pop("user", "postgres"),
+        "password": unquote(parts.password) if parts.password else None,
+        "database": unquote(parts.path.lstrip("/")) or query.pop("dbname", "postgres"),
+        "ssl": query.get("sslmode"),
+    }
+
+
+def _config(settings: Settings, dsn: str) -> dict[str, Any]:
+    limits = {
+        "application_name": "qubix",
+        "statement_timeout": str(round(settings.statement_timeout_s * 1000)),
+        "lock_timeout": str(round(settings.lock_timeout_s * 1000)),
+        "idle_in_transaction_session_timeout": "60000",
+        "synchronous_commit": "on",
+    }
+    credentials = {
+        **connection_arguments(dsn),
+        "minsize": 1,
+        "maxsize": settings.database_pool_max,
+        "server_settings": limits,
+        "command_timeout": settings.statement_timeout_s + settings.lock_timeout_s,
+        "timeout": 10,
+    }
+    return {
+        "connections": {"default": {"engine": "tortoise.backends.asyncpg", "credentials": credentials}},
+        "apps": {"qubix": {"models": table_modules(), "default_connection": "default"}},
+        "use_tz": True,
+        "timezone": "UTC",
+    }
+
+
+async def plain_connection(dsn: str, timeout_s: float = 10.0) -> Any:
+    """A single asyncpg connection outside the pool, for migrations and administration."""
+    return await asyncpg.connect(**connection_arguments(dsn), timeout=timeout_s)

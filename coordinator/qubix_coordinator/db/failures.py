@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which failures of the database pass when one tries again."""
+
+import asyncio
+
+import asyncpg
+from tortoise.exceptions import BaseORMException
+
+# asyncpg raises InterfaceError or InternalClientError when a connection goes away under a running query.
+CONNECTION_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    ConnectionError,
+)
+CONTENTION = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
+CROWDED = (asyncpg.TooManyConnectionsError, TimeoutError, asyncio.TimeoutError)
+MAY_PASS = (BaseORMException, *CONNECTION_LOST, *CONTENTION, *CROWDED)
+
+
+def cause(problem: BaseException) -> BaseException:
+    """The driver's exception inside Tortoise's wrapper."""
+    inner = problem.args[0] if isinstance(problem, BaseORMException) and problem.args else problem
+    return inner if isinstance(inner, BaseException) else problem
+
+
+def is_transient(problem: BaseException) -> bool:
+    return isinstance(cause(problem), (*CONNECTION_LOST, *CONTENTION, *CROWDED))
+
+
+def is_starting(problem: BaseException) -> bool:
+    """A server that is not there yet, or there and not ready, or a database that its owner is still creating."""
+    found = cause(problem)
+    return isinstance(found, (*CONNECTION_LOST, *CROWDED, OSError))
+
+
+def sqlstate(problem: BaseException) -> str:
+    return str(getattr(cause(problem), "sqlstate", "") or "")
+
+
+def constraint(problem: BaseException) -> str:
+    return str(getattr(cause(problem), "constraint_name", "") or "")

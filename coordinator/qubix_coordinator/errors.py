@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong in the coordinator, by what the caller can do about it.
+
+    QubixError
+    ├── Refused                 the request cannot be granted as it stands; names a field and a remedy
+    │   ├── InvalidInput        a value is malformed or out of range
+    │   ├── Unauthorised        nobody, or an unknown or revoked token or signature
+    │   ├── Forbidden           somebody, but not allowed to do this
+    │   │   └── WrongNetwork    not on this network (development credit on main)
+    │   ├── NotFound            no such thing, or not yours to see
+    │   ├── Conflict            the state of the thing does not allow it
+    │   │   ├── CauseReused     the same cause or idempotency key with another body
+    │   │   └── StaleAttempt    a superseded attempt speaks
+    │   ├── NotEnoughBalance    the account cannot cover the amount
+    │   ├── HoldOverspent       the hold cannot cover the amount
+    │   └── LimitExceeded       a bound was reached: a rate, a size, a quota
+    └── Fault                   not the caller's doing
+        ├── Unavailable         try again later: the database is away or busy
+        ├── WrongDatabase       the database belongs to another network or version
+        └── LedgerRefused       the database refused what our own code must never post
+
+HTTP statuses live in http/problems.py alone.
+"""
+
+
+class QubixError(Exception):
+    """`str()` is one sentence for people; `remedy` says what to do next."""
+
+    def __init__(self, problem: str, *, field: str = "", remedy: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.field = field
+        self.remedy = remedy
+
+
+class Refused(QubixError):
+    """The caller can do something about it."""
+
+
+class InvalidInput(Refused):
+    """`field` is the path of the value in the request, such as `params.k`."""
+
+    def __init__(self, field: str, problem: str, remedy: str) -> None:
+        super().__init__(problem, field=field, remedy=remedy)
+
+
+class Unauthorised(Refused):
+    pass
+
+
+class Forbidden(Refused):
+    pass
+
+
+class WrongNetwork(Forbidden):
+    pass
+
+
+class NotFound(Refused):
+    pass
+
+
+class Conflict(Refused):
+    pass
+
+
+class CauseReused(Conflict):
+    pass
+
+
+class StaleAttempt(Conflict):
+    pass
+
+
+class NotEnoughBalance(Refused):
+    pass
+
+
+class HoldOverspent(Refused):
+    pass
+
+
+class LimitExceeded(Refused):
+    """`retry_after_s` is how long to wait where waiting helps, else None."""
+
+    def __init__(self, problem: str, *, field: str = "", remedy: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(problem, field=field, remedy=remedy)
+        self.retry_after_s = retry_after_s
+
+
+class Fault(QubixError):
+    """An operator's matter, not the caller's."""
+
+
+class Unavailable(Fault):
+    pass
+
+
+class WrongDatabase(Fault):
+    pass
+
+
+class LedgerRefused(Fault):
+    pass

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the coordinator's processes (coordinator, verifier, database, audit) can be told from outside."""
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qubix_protocol.settings import SettingsError, load, setting
+
+NETWORKS = ("devnet", "test", "main")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+EXIT_BAD_SETTINGS = 2
+
+
+def default_data_dir() -> Path:
+    return Path("/var/lib/qubix") if os.geteuid() == 0 else Path.home() / ".local/share/qubix"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Parsed once at start by `from_environment`; tests construct it with keyword arguments."""
+
+    data_dir: Path = setting(  # noqa: RUF009 - it returns a dataclass field
+        "QUBIX_DATA_DIR",
+        "Folder that holds everything this installation keeps.",
+        default_factory=default_data_dir,
+        default_doc="~/.local/share/qubix (/var/lib/qubix as root)",
+    )
+    database_url: str = setting(
+        "DATABASE_URL",
+        "PostgreSQL to use, as postgresql://…; empty: the embedded server of the data folder.",
+        "",
+        secret=True,
+    )
+    database_pool_max: int = setting(
+        "QUBIX_DATABASE_POOL_MAX", "Most database connections of one process.", 10, minimum=2, maximum=200
+    )
+    database_wait_s: float = setting(
+        "QUBIX_DATABASE_WAIT_S", "Seconds to wait for the database at start.", 30.0, minimum=0, maximum=600
+    )
+    statement_timeout_s: float = setting(
+        "QUBIX_STATEMENT_TIMEOUT_S",
+        "Seconds after which the database ends a statement.",
+        10.0,
+        minimum=0.1,
+        maximum=600,
+    )
+    lock_timeout_s: float = setting(
+        "QUBIX_LOCK_TIMEOUT_S", "Seconds a statement waits for a row lock.", 5.0, minimum=0.1, maximum=600
+    )
+    network: str = setting(
+        "QUBIX_NETWORK",
+        "Network of the ledger; the database remembers it and refuses another one.",
+        "devnet",
+        choices=NETWORKS,
+    )
+    http_host: str = setting("QUBIX_HTTP_HOST", "Address the HTTP server listens on.", "127.0.0.1")
+    http_port: int = setting(
+        "QUBIX_HTTP_PORT", "Port the HTTP server listens on; 0 takes a free one.", 8600, minimum=0, maximum=65535
+    )
+    public_url: str = setting(
+        "QUBIX_PUBLIC_URL", "Address under which others reach the API; empty: built from host and port.", ""
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        "QUBIX_ALLOWED_HOSTS",
+        "Further host names accepted in Host and Origin, beside localhost and the public address.",
+        (),
+    )
+    artifact_url: str = setting(
+        "QUBIX_ARTIFACT_URL", "Where artifacts are kept (file:///…, s3://…); empty: a folder in the data folder.", ""
+    )
+    fee_bps: int = setting(
+        "QUBIX_FEE_BPS", "The market's fee in basis points of what is owed.", 250, minimum=0, maximum=10_000
+    )
+    lease_s: float = setting(
+        "QUBIX_LEASE_S", "Seconds of silence that end an attempt.", 10.0, minimum=0.5, maximum=3600
+    )
+    heartbeat_s: float = setting(
+        "QUBIX_HEARTBEAT_S", "Seconds between a working node's heartbeats.", 2.0, minimum=0.1, maximum=600
+    )
+    development_credit_max_qu: int = setting(
+        "QUBIX_DEVELOPMENT_CREDIT_MAX_QU",
+        "Most development credit one account can get (never on the main network).",
+        1_000_000_000,
+        minimum=0,
+        maximum=10**15,
+    )
+    outbox_poll_ms: int = setting(
+        "QUBIX_OUTBOX_POLL_MS",
+        "Milliseconds between looks at the outbox while somebody listens.",
+        50,
+        minimum=5,
+        maximum=10_000,
+    )
+    outbox_keep_s: int = setting(
+        "QUBIX_OUTBOX_KEEP_S",
+        "Seconds an event stays readable for clients that resume.",
+        3600,
+        minimum=10,
+        maximum=2_592_000,
+    )
+    log_level: str = setting("QUBIX_LOG_LEVEL", "Least severe log lines to write.", "INFO", choices=LOG_LEVELS)
+    log_json: bool = setting("QUBIX_LOG_JSON", "Write each log line as JSON.", False)
+    ready_fd: int | None = setting(
+        "QUBIX_READY_FD", "File descriptor that gets one JSON line once the process serves.", None, minimum=0
+    )
+
+    @property
+    def postgres_dir(self) -> Path:
+        return self.data_dir / "postgres"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return self.data_dir / "artifacts"
+
+
+def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Settings:
+    """`toml` is the whole configuration file; the coordinator's table is `[coordinator]`."""
+    table = toml.get("coordinator", {})
+    if not isinstance(table, Mapping):
+        raise SettingsError("coordinator", "must be a table", "Write [coordinator] on a line of its own")
+    settings = load(Settings, env, table)
+    if settings.lease_s < 2 * settings.heartbeat_s:
+        raise SettingsError(
+            "QUBIX_LEASE_S",
+            f"{settings.lease_s:g} is less than two heartbeats of {settings.heartbeat_s:g} s",
+            "Raise QUBIX_LEASE_S or lower QUBIX_HEARTBEAT_S",
+        )
+    return settings
+
+
+def from_environment() -> Settings:
+    return from_mappings(os.environ, read_config(os.environ.get("QUBIX_CONFIG", "")))
+
+
+def read_config(path: str) -> Mapping[str, object]:
+    if not path:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise SettingsError(
+            "QUBIX_CONFIG", f"{path} cannot be read ({problem.strerror})", "Name a readable file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise SettingsError("QUBIX_CONFIG", f"{path} is not TOML ({problem})", "Correct the line it names") from None
+
+
+def from_environment_or_exit() -> Settings:
+    """For the processes' entry points: a bad setting is one line on standard error and exit status 2."""
+    try:
+        return from_environment()
+    except SettingsError as problem:
+        print(f"qubix: {problem}", file=sys.stderr)
+        raise SystemExit(EXIT_BAD_SETTINGS) from None
