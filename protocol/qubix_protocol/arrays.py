@@ -113,7 +113,7 @@ def pack_arrays(arrays: Mapping[str, Array]) -> bytes:
     return packed
 
 
-def unpack_arrays(data: bytes) -> dict[str, Array]:
+def unpack_arrays(data: bytes | memoryview) -> dict[str, Array]:
     """The arrays of `pack_arrays`, as read-only views. Raises `Malformed`; sizes are bounded by `len(data)`."""
     try:
         found = msgpack.unpackb(

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a forked worker does: run a job's units, or check what somebody else ran. Speaks frames on one socket.
+
+A frame is a 4-byte big-endian length and the MessagePack of one struct below. The parent sends one task, the worker
+answers with events and closes. Data stays in files: inputs are `.npy`, outputs are `arrays.pack_arrays`.
+"""
+
+import hashlib
+import mmap
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from qubix_protocol.arrays import Array, from_npy, pack_arrays, unpack_arrays
+from qubix_protocol.errors import Malformed, ProtocolError
+from qubix_protocol.messages import Params
+from qubix_protocol.units import CHUNKS_MAX
+
+from qubix_kernels import get
+
+FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
+_LENGTH: Final = struct.Struct(">I")
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="t"):
+    """Base of what travels between parent and worker."""
+
+
+class RunTask(Frame, frozen=True, kw_only=True, tag="run"):
+    """Run these unit ranges in order. `chunk_units` sizes the first chunk; later ones aim at `target_s` of run time."""
+
+    kernel: str
+    backend: str
+    params: Params
+    inputs: dict[str, str]
+    ranges: tuple[tuple[int, int], ...]
+    chunk_units: int
+    target_s: float = 1.0
+    out_dir: str
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Output of units [start, stop), in the file `path`."""
+
+    start: int
+    stop: int
+    path: str
+
+
+class VerifyTask(Frame, frozen=True, kw_only=True, tag="verify"):
+    """Check these parts. `seed` is drawn by the parent after the parts' digests were committed (trust C1)."""
+
+    kernel: str
+    params: Params
+    inputs: dict[str, str]
+    parts: tuple[Part, ...]
+    seed: Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
+class ChunkDone(Frame, frozen=True, kw_only=True, tag="chunk"):
+    """`digest` is the SHA-256 of the file; `run_ms` is the kernel's own time, without writing the file."""
+
+    index: int
+    start: int
+    stop: int
+    path: str
+    size_bytes: int
+    digest: bytes
+    run_ms: float
+
+
+class RunDone(Frame, frozen=True, kw_only=True, tag="run_done"):
+    run_ms: float
+
+
+class VerifyDone(Frame, frozen=True, kw_only=True, tag="verify_done"):
+    """`parts` holds one verdict for each part of the task, in order."""
+
+    accepted: bool
+    reason: str
+    detail: str
+    parts: tuple[bool, ...]
+    check_ms: float
+
+
+class TaskFailed(Frame, frozen=True, kw_only=True, tag="failed"):
+    """The task could not be carried out. `code`: bad_input, kernel_error, out_of_memory."""
+
+    code: str
+    detail: str
+
+
+Task = RunTask | VerifyTask
+Event = ChunkDone | RunDone | VerifyDone | TaskFailed
+_event_decoder: Final = msgspec.msgpack.Decoder(Event)
+_task_decoder: Final = msgspec.msgpack.Decoder(Task)
+
+
+def encode_frame(frame: Frame) -> bytes:
+    body = msgspec.msgpack.encode(frame)
+    return _LENGTH.pack(len(body)) + body
+
+
+def frame_length(head: bytes) -> int:
+    """Length of the body after a 4-byte head; `Malformed` over the limit."""
+    (length,) = _LENGTH.unpack(head)
+    if length > FRAME_BYTES_MAX:
+        raise Malformed(f"a frame of {length} bytes is over the limit of {FRAME_BYTES_MAX}")
+    return int(length)
+
+
+def decode_event(body: bytes) -> Event:
+    """A worker is not trusted more than its bytes: `Malformed` when they are not an event."""
+    try:
+        event: Event = _event_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"not an event of a worker: {error}") from error
+    return event
+
+
+def serve(sock: socket.socket) -> None:
+    """The worker's whole life: one task in, events out. Errors of the task become `TaskFailed`."""
+    task = _task_decoder.decode(_receive(sock))
+    try:
+        for event in run(task) if isinstance(task, RunTask) else (verify(task),):
+            sock.sendall(encode_frame(event))
+    except MemoryError:
+        sock.sendall(
+            encode_frame(TaskFailed(code="out_of_memory", detail="the task needs more memory than it may use"))
+        )
+    except ProtocolError as error:
+        sock.sendall(encode_frame(TaskFailed(code="bad_input", detail=str(error)[:1000])))
+    except Exception as error:  # noqa: BLE001  the worker's last word: whatever it was, the parent must hear of it
+        detail = f"{type(error).__name__}: {error}"[:1000]
+        sock.sendall(encode_frame(TaskFailed(code="kernel_error", detail=detail)))
+
+
+def run(task: RunTask) -> Iterator[ChunkDone | RunDone]:
+    """Each chunk is written and announced before the next one starts."""
+    kernel = get(task.kernel)
+    inputs = _open_inputs(task.inputs)
+    total_ms = 0.0
+    for index, start, stop, done in _chunks(task):
+        part_inputs, part_params = kernel.subproblem(inputs, task.params, start, stop)
+        began = time.perf_counter()
+        outputs = kernel.run(task.backend, part_inputs, part_params)
+        run_ms = (time.perf_counter() - began) * 1000
+        total_ms += run_ms
+        done(run_ms)
+        yield _write_chunk(Path(task.out_dir), index, start, stop, outputs, run_ms)
+    yield RunDone(run_ms=total_ms)
+
+
+def verify(task: VerifyTask) -> VerifyDone:
+    """Contiguous parts are checked as one, which is cheapest; only when that fails is each part judged by itself."""
+    began = time.perf_counter()
+    kernel = get(task.kernel)
+    inputs = _open_inputs(task.inputs)
+    rng = np.random.default_rng(np.frombuffer(task.seed, dtype=np.uint32))
+    accepted = [False] * len(task.parts)
+    reason, detail = "ok", ""
+    for group in _contiguous(task.parts):
+        verdicts = [_check(kernel, inputs, task, group, rng)]
+        if not verdicts[0].accepted and len(group) > 1:
+            verdicts = [_check(kernel, inputs, task, [i], rng) for i in group]
+        for i, verdict in zip(group, verdicts * (len(group) // len(verdicts)), strict=True):
+            accepted[i] = bool(verdict.accepted)
+            if not verdict.accepted and reason == "ok":
+                reason, detail = verdict.reason, verdict.detail
+    check_ms = (time.perf_counter() - began) * 1000
+    return VerifyDone(accepted=all(accepted), reason=reason, detail=detail, parts=tuple(accepted), check_ms=check_ms)
+
+
+def _check(
+    kernel: Any, inputs: Mapping[str, Array], task: VerifyTask, group: Sequence[int], rng: np.random.Generator
+) -> Any:
+    parts = [task.parts[i] for i in group]
+    part_inputs, params = kernel.subproblem(inputs, task.params, parts[0].start, parts[-1].stop)
+    try:
+        outputs = kernel.join([unpack_arrays(_map(part.path)) for part in parts])
+    except (ProtocolError, ValueError, TypeError, KeyError) as error:
+        return _Unreadable(detail=f"the output cannot be read: {error}"[:500])
+    return kernel.verify(part_inputs, params, outputs, rng)
+
+
+class _Unreadable(msgspec.Struct, frozen=True):
+    detail: str
+    accepted: bool = False
+    reason: str = "shape"
+
+
+def _contiguous(parts: Sequence[Part]) -> list[list[int]]:
+    """Indices of `parts`, in unit order, grouped where one part begins where the last one ended."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(parts)), key=lambda i: parts[i].start):
+        if groups and parts[groups[-1][-1]].stop == parts[i].start:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+class _Pace:
+    """Sizes chunks so that each takes about `target_s`, within the number of links that an attempt may have."""
+
+    def __init__(self, task: RunTask) -> None:
+        self._target_ms = task.target_s * 1000
+        self.units = max(1, task.chunk_units)
+
+    def learn(self, units: int, run_ms: float) -> None:
+        ideal = units * self._target_ms / max(run_ms, 0.01)
+        self.units = max(1, int(min(ideal, self.units * 4)))
+
+
+def _chunks(task: RunTask) -> Iterator[tuple[int, int, int, Any]]:
+    pace, index = _Pace(task), 0
+    left = sum(stop - start for start, stop in task.ranges)
+    for number, (start, end) in enumerate(task.ranges):
+        while start < end:
+            spare = max(1, CHUNKS_MAX - index - (len(task.ranges) - number))
+            units = min(max(pace.units, -(-left // spare)), end - start)
+            yield index, start, start + units, lambda run_ms, units=units: pace.learn(units, run_ms)
+            index, start, left = index + 1, start + units, left - units
+
+
+def _write_chunk(
+    out: Path, index: int, start: int, stop: int, outputs: Mapping[str, Array], run_ms: float
+) -> ChunkDone:
+    data = pack_arrays(outputs)
+    path = out / f"chunk-{index:05d}.bin"
+    path.write_bytes(data)
+    return ChunkDone(
+        index=index,
+        start=start,
+        stop=stop,
+        path=str(path),
+        size_bytes=len(data),
+        digest=hashlib.sha256(data).digest(),
+        run_ms=run_ms,
+    )
+
+
+def _open_inputs(paths: Mapping[str, str]) -> dict[str, Array]:
+    return {name: from_npy(_map(path)) for name, path in paths.items()}
+
+
+def _map(path: str) -> memoryview:
+    with open(path, "rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _receive(sock: socket.socket) -> bytes:
+    return _exactly(sock, frame_length(_exactly(sock, _LENGTH.size)))
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        more = sock.recv(min(size - len(data), 1 << 20))
+        if not more:
+            raise EOFError("the parent closed the socket")
+        data += more
+    return bytes(data)
