@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m bench [NAME …] [--json]`: runs the benches, prints each figure beside its limit, keeps the run as JSON."""
+
+import argparse
+import importlib
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from bench.figures import Figure
+
+BENCHES = {
+    "protocol": "encode and decode, beside msgspec alone",
+    "control": "a signed control round trip, beside a bare libp2p stream and raw TCP",
+    "check": "what a check costs, beside the run",
+    "settle": "the settle path, beside the bare SQL function",
+    "market": "submit to first chunk, tiny jobs a second beside Procrastinate, resident memory",
+}
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(BENCHES)} (default: all)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.names) - set(BENCHES))
+    if unknown:
+        print(f"bench: no bench named {', '.join(unknown)}; there are: {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    figures = [figure for name in options.names or BENCHES for figure in _run(name)]
+    _keep(figures)
+    if options.json:
+        print(msgspec.json.encode(figures).decode())
+    else:
+        Console().print(_table(figures))
+    return 0
+
+
+def _run(name: str) -> list[Figure]:
+    print(f"bench {name}: {BENCHES[name]} …", file=sys.stderr)
+    module = importlib.import_module(f"bench.{name}_bench")
+    figures: list[Figure] = module.run()
+    return figures
+
+
+def _keep(figures: Sequence[Figure]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    run = {"at": time.time(), "machine": platform.platform(), "python": platform.python_version(), "figures": figures}
+    (RESULTS / f"{int(time.time())}.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
+
+
+def _table(figures: Sequence[Figure]) -> Table:
+    table = Table("figure", "value", "beside", "limit", "ratio", "aim", "met", "note")
+    for f in figures:
+        limit = f"{f.limit:,.4g} {f.unit}" if f.limit is not None else ""
+        ratio = f"{f.ratio:.2f}×" if f.ratio is not None else ""
+        met = "" if f.met is None else "yes" if f.met else "NO"
+        table.add_row(f.name, f"{f.value:,.4g} {f.unit}", f.beside, limit, ratio, f.aim, met, f.note)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
