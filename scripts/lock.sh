@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Writes requirements/pyX.Y.txt (what running needs) and pyX.Y-test.txt (the same and what tests need) for each Python
+# version that pyproject.toml allows. Versions already pinned stay; `scripts/lock.sh --upgrade` moves them forward.
+# The locks hold names, versions and hashes, and no address: every machine takes them from the index its pip is set to.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly uv_version=0.13.9
+readonly pythons=(3.11 3.12 3.13)
+
+tools=$(mktemp -d)
+trap 'rm -rf "$tools"' EXIT
+python3 -m venv "$tools"
+"$tools/bin/pip" install --quiet --disable-pip-version-check "uv==$uv_version"
+
+compile() {
+    "$tools/bin/uv" pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url "$@" pyproject.toml
+}
+
+for python in "${pythons[@]}"; do
+    lock=requirements/py$python.txt
+    echo "locking $lock"
+    compile "$@" --python-version "$python" --extra all --extra build --output-file "$lock" >/dev/null
+    compile "$@" --python-version "$python" --extra all --extra build --extra test --constraint "$lock" \
+        --output-file "${lock%.txt}-test.txt" >/dev/null
+done
