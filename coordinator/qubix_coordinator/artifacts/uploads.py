@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Uploads from announcement to stored artifact: staging, check, seal, row."""
+
+from collections.abc import AsyncIterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from qubix_coordinator.artifacts import service
+from qubix_coordinator.artifacts.keys import derive, load_or_create
+from qubix_coordinator.artifacts.service import Quota
+from qubix_coordinator.artifacts.staging import OWNER, Staging
+from qubix_coordinator.artifacts.store import ArtifactStore
+from qubix_coordinator.db.database import Database
+from qubix_coordinator.errors import InvalidInput
+from qubix_coordinator.settings import Settings
+from qubix_protocol.arrays import ArrayMeta, npy_header
+from qubix_protocol.errors import Malformed
+
+_HEAD_BYTES: Final = 8192
+_NPY_MAGIC: Final = b"\x93NUMPY"
+UNFINISHED_S: Final = 86_400.0
+"""An upload that nobody goes on with for so long is forgotten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far one writer's upload is. A complete one needs nothing more."""
+
+    digest: bytes
+    size_bytes: int
+    offset: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Uploads:
+    """`writer` is `staging.OWNER` or the peer id of the node that uploads an attempt's output."""
+
+    db: Database
+    store: ArtifactStore
+    staging: Staging
+    quota: Quota = field(default_factory=Quota)
+
+    @classmethod
+    def open(cls, db: Database, store: ArtifactStore, settings: Settings) -> "Uploads":
+        key = derive(load_or_create(settings.data_dir / "artifact.key"), b"artifact/staging")
+        return cls(db, store, Staging(settings.data_dir / "staging", key))
+
+    async def announce(self, account_id: UUID, digest: bytes, size_bytes: int, writer: str = OWNER) -> Progress:
+        """Where the upload starts or goes on. Raises InvalidInput or LimitExceeded."""
+        if writer == OWNER:
+            found = await self.db.run(lambda tx: service.announce(tx, account_id, digest, size_bytes, self.quota))
+            complete = found.usable
+        else:
+            found = await self.db.run(lambda tx: service.announce_output(tx, account_id, digest, size_bytes))
+            complete = found.complete
+        if complete:
+            return Progress(digest=digest, size_bytes=size_bytes, offset=size_bytes, complete=True)
+        return await self._resume(account_id, digest, size_bytes, writer)
+
+    async def receive(
+        self,
+        account_id: UUID,
+        digest: bytes,
+        size_bytes: int,
+        pieces: AsyncIterable[bytes],
+        *,
+        first: int,
+        last: int,
+        writer: str = OWNER,
+    ) -> Progress:
+        """Takes bytes [first, last]; the part that completes the upload also checks and stores it.
+
+        Raises WrongOffset, Conflict (another upload of it is under way) or InvalidInput; after a wrong digest the
+        upload starts again from nothing.
+        """
+        so_far = await self.announce(account_id, digest, size_bytes, writer)
+        if so_far.complete:
+            return so_far
+        path = self.staging.path(account_id, digest, size_bytes, writer)
+        async with self.staging.locked(path) as out:
+            offset = await self.staging.append(out, pieces, first=first, last=last)
+            complete = offset == size_bytes and await self._finish(account_id, digest, size_bytes, path, writer)
+        return Progress(digest=digest, size_bytes=size_bytes, offset=offset, complete=complete)
+
+    async def expire(self) -> int:
+        """Forgets uploads that were given up. Call it now and then."""
+        removed = await self.staging.expire(UNFINISHED_S)
+        return removed + await self.db.run(lambda tx: service.forget_unfinished(tx, UNFINISHED_S))
+
+    async def _resume(self, account_id: UUID, digest: bytes, size_bytes: int, writer: str) -> Progress:
+        """A crash can leave a staging file that has all its bytes: it is finished here."""
+        path = self.staging.path(account_id, digest, size_bytes, writer)
+        offset, complete = self.staging.offset(path), False
+        if offset == size_bytes:
+            async with self.staging.locked(path):
+                complete = await self._finish(account_id, digest, size_bytes, path, writer)
+        return Progress(digest=digest, size_bytes=size_bytes, offset=offset, complete=complete)
+
+    async def _finish(self, account_id: UUID, digest: bytes, size_bytes: int, path: Path, writer: str) -> bool:
+        try:
+            await self.store.finish_upload(account_id, digest, size_bytes, path)
+        except InvalidInput:
+            await self.staging.discard(path)
+            raise
+        meta = npy_meta(await self.store.head(account_id, digest, _HEAD_BYTES), size_bytes)
+        await self.db.run(
+            lambda tx: service.mark_stored(tx, account_id, digest, size_bytes, meta, by_owner=writer == OWNER)
+        )
+        await self.staging.discard(path)
+        return True
+
+
+def npy_meta(head: bytes, size_bytes: int) -> ArrayMeta | None:
+    """The form of a whole `.npy` file; None when it is not one, or not of the size that its header promises."""
+    if not head.startswith(_NPY_MAGIC):
+        return None
+    try:
+        meta, start = npy_header(head)
+    except Malformed:
+        return None
+    return meta if start + meta.nbytes == size_bytes else None
