@@ -5,7 +5,7 @@ An object's name is the HMAC of its digest under a key of its account, and it is
 1 MiB under a key of its own: `QXA1 | salt (20) | size (8)`, then each segment with its 16-byte tag. Name, header and
 segment number are authenticated, so nothing can be cut, swapped or moved unnoticed.
 
-The salt comes from the digest: storing the same content twice writes the same bytes, under whoever reads them meanwhile.
+The salt comes from the digest: storing the same content twice writes the same bytes, whoever reads them meanwhile.
 No nonce ever serves two contents, because only bytes whose digest was checked are sealed.
 """
 

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Prometheus reads at /metrics."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector
+from prometheus_client import ProcessCollector as Process
+
+
+class Metrics:
+    """One registry per application, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (GCCollector, PlatformCollector, Process):
+            collector(registry=self.registry)
+        self.refused = Counter(
+            "qubix_messages_refused", "Statements from the mesh that were refused.", ["code"], registry=self.registry
+        )
+        self.received = Counter(
+            "qubix_messages_received", "Statements from the mesh that were accepted.", ["type"], registry=self.registry
+        )
+        self.requests = Counter(
+            "qubix_http_requests",
+            "Requests by route, method and status.",
+            ["route", "method", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "qubix_http_seconds",
+            "Seconds until the answer's first byte.",
+            ["route"],
+            registry=self.registry,
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+        )
+        self.nodes = Gauge("qubix_nodes_connected", "Nodes with a live session.", registry=self.registry)
+        self.gateways = Gauge("qubix_gateways_connected", "Gateways with an open link.", registry=self.registry)
+        self.followers = Gauge("qubix_live_clients", "Open live feeds.", registry=self.registry)

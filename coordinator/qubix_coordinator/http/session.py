@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One node's control session as the coordinator sees it: no sockets, no clock, no randomness, no database.
+
+    Challenge ──▶ Hello ──▶ Welcome, then statements both ways under the session's incarnation.
+
+`receive_*` raise a `ProtocolError` for whatever is not to be believed: forged, replayed, stale, expired, for another
+network or audience, oversized or malformed. A refused statement changes nothing.
+"""
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from qubix_protocol import envelope
+from qubix_protocol.envelope import Opened, ReplayGuard, Sealer
+from qubix_protocol.errors import Malformed, NotGenuine, Replayed, WrongAudience
+from qubix_protocol.keys import SigningKey, public_key_of
+from qubix_protocol.messages import (
+    Accept,
+    Certificate,
+    Challenge,
+    Decline,
+    FromCoordinator,
+    Heartbeat,
+    Hello,
+    Offer,
+    Progress,
+    Refused,
+    Report,
+    Telemetry,
+    Welcome,
+)
+from qubix_protocol.units import GOSSIP_BYTES_MAX, Network
+
+Statement: TypeAlias = Accept | Decline | Heartbeat | Progress | Report | Telemetry | Refused
+_KINDS: Final[dict[str, type[Statement]]] = {
+    "accept": Accept,
+    "decline": Decline,
+    "heartbeat": Heartbeat,
+    "progress": Progress,
+    "report": Report,
+    "telemetry": Telemetry,
+    "refused": Refused,
+}
+
+
+class NotYet(NotGenuine):
+    """A statement before the handshake is done, or a second handshake."""
+
+    code = "out_of_order"
+
+
+class Session:
+    """`nonce` is 32 bytes drawn for this session alone; `peer_id` is what libp2p authenticated at the gateway."""
+
+    def __init__(
+        self, key: SigningKey, *, network: Network, peer_id: str, nonce: bytes, clock_ms: Callable[[], int]
+    ) -> None:
+        self.peer_id: Final = peer_id
+        self.public_key: Final = public_key_of(peer_id)
+        self._key, self._network, self._clock_ms = key, network, clock_ms
+        self._nonce: bytes | None = nonce
+        self._sealer = self._sealer_of(0)
+        self._guard: ReplayGuard | None = None
+        self._last_offer = -1
+
+    @property
+    def live(self) -> bool:
+        """Whether the handshake is done."""
+        return self._guard is not None
+
+    @property
+    def incarnation(self) -> int:
+        """0 until the handshake is done."""
+        return self._guard.incarnation if self._guard else 0
+
+    def challenge(self) -> bytes:
+        assert self._nonce is not None
+        return self._sealer.seal(Challenge(nonce=self._nonce, clock_ms=self._clock_ms()))
+
+    def receive_hello(self, raw: bytes) -> Hello:
+        """The answer to the challenge; its nonce is good for one Hello."""
+        opened = self._open(raw)
+        if opened.header.type != "hello" or self._nonce is None:
+            raise NotYet(f"{opened.header.type!r} is not what a handshake waits for")
+        hello = opened.body(Hello)
+        if opened.header.incarnation != 0:
+            raise Replayed("a Hello carries incarnation 0")
+        if hello.nonce != self._nonce:
+            raise Replayed("the nonce is not the one of this challenge")
+        self._nonce = None
+        return hello
+
+    def welcome(
+        self,
+        incarnation: int,
+        *,
+        account_id: str,
+        heartbeat_s: float,
+        offer_s: float,
+        telemetry_s: float,
+        artifact_url: str,
+        certificate: bytes,
+    ) -> bytes:
+        """Ends the handshake: from here on both sides speak under `incarnation`."""
+        assert self._nonce is None, "a Hello was received"
+        assert not self.live, "once"
+        self._guard = ReplayGuard(incarnation)
+        self._sealer = self._sealer_of(incarnation)
+        return self._sealer.seal(
+            Welcome(
+                incarnation=incarnation,
+                account_id=account_id,
+                clock_ms=self._clock_ms(),
+                heartbeat_s=heartbeat_s,
+                offer_s=offer_s,
+                telemetry_s=telemetry_s,
+                artifact_url=artifact_url,
+                certificate=certificate,
+            )
+        )
+
+    def receive(self, raw: bytes) -> Statement:
+        """One statement of the live session, in rising order of its counter."""
+        opened = self._open(raw)
+        if opened.header.audience == envelope.ANYONE:
+            raise WrongAudience("a statement to the coordinator names it as audience")
+        if self._guard is None:
+            raise NotYet(f"{opened.header.type!r} came before the handshake was done")
+        kind = _KINDS.get(opened.header.type)
+        if kind is None:
+            raise Malformed(f"{opened.header.type!r} is not a node's to say")
+        message = opened.body(kind)
+        self._guard.check(opened)
+        return message
+
+    def receive_offer(self, raw: bytes) -> Offer | None:
+        """A gossiped offer; None for the newest one once more (it came by another gateway too)."""
+        opened = self._open(raw, limit_bytes=GOSSIP_BYTES_MAX)
+        if self._guard is None:
+            raise NotYet("an offer came before the handshake was done")
+        incarnation, counter = opened.sequence
+        offer = opened.body(Offer)
+        if incarnation != self._guard.incarnation or counter < self._last_offer:
+            raise Replayed(f"offer {opened.sequence} is older than {(self._guard.incarnation, self._last_offer)}")
+        if counter == self._last_offer:
+            return None
+        self._last_offer = counter
+        return offer
+
+    def seal(self, message: FromCoordinator) -> bytes:
+        return self._sealer.seal(message)
+
+    def _open(self, raw: bytes, **limits: int) -> Opened:
+        return envelope.open_envelope(
+            raw,
+            network=self._network,
+            audience=self._key.public,
+            now_ms=self._clock_ms(),
+            sender=self.public_key,
+            **limits,
+        )
+
+    def _sealer_of(self, incarnation: int) -> Sealer:
+        return Sealer(
+            self._key,
+            network=self._network,
+            audience=self.public_key,
+            incarnation=incarnation,
+            clock_ms=self._clock_ms,
+        )
+
+
+def certificate(
+    key: SigningKey, *, network: Network, peer_id: str, region: str, incarnation: int, expires_ms: int, now_ms: int
+) -> bytes:
+    """Permission to gossip offers (trust P3): the body says until when, the envelope itself proves who gave it.
+
+    It is read as evidence (`envelope.read_evidence`), so the envelope's own short expiry does not end it.
+    """
+    return envelope.seal(
+        Certificate(peer_id=peer_id, region=region, expires_ms=expires_ms),
+        key,
+        network=network,
+        audience=envelope.ANYONE,
+        incarnation=incarnation,
+        counter=0,
+        expires_ms=now_ms + 60_000,
+    )

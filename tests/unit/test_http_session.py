@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The coordinator's side of a control session: what is refused, and that a refusal changes nothing."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from qubix_coordinator.http.session import NotYet, Session, certificate
+from qubix_protocol import envelope, errors
+from qubix_protocol.keys import SigningKey
+from qubix_protocol.messages import (
+    Accept,
+    Certificate,
+    Challenge,
+    Device,
+    Heartbeat,
+    Hello,
+    Host,
+    Message,
+    Offer,
+    Welcome,
+)
+from qubix_protocol.states import Availability, DeviceKind
+from qubix_protocol.units import FRAME_BYTES_MAX, GOSSIP_BYTES_MAX
+
+COORDINATOR, NODE, OTHER = (SigningKey(bytes([n]) * 32) for n in (1, 2, 3))
+NONCE = b"n" * 32
+ATTEMPT = "00000000-0000-4000-8000-000000000001"
+HOST = Host(system="Linux", cpu_model="x", cpu_cores=2, memory_bytes=1, agent="test")
+
+
+@dataclass
+class Clock:
+    ms: int = 1_000_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+@dataclass
+class Node:
+    """Seals as a node does; `broken` fields let a test say something wrong."""
+
+    key: SigningKey = NODE
+    incarnation: int = 0
+    counter: int = 0
+    clock: Clock = field(default_factory=Clock)
+
+    def say(self, message: Message, **wrong: Any) -> bytes:
+        self.counter += 1
+        how: dict[str, Any] = {
+            "network": "test",
+            "audience": COORDINATOR.public,
+            "incarnation": self.incarnation,
+            "counter": self.counter,
+            "expires_ms": self.clock.ms + 60_000,
+        }
+        return envelope.seal(message, wrong.pop("key", self.key), **{**how, **wrong})
+
+    def hello(self, nonce: bytes = NONCE, **wrong: Any) -> bytes:
+        return self.say(Hello(nonce=nonce, clock_ms=1, host=HOST), **wrong)
+
+
+def offer() -> Offer:
+    device = Device(device_id="cpu-1", kind=DeviceKind.CPU, model="x", memory_bytes=1, backends=("cpu",))
+    return Offer(device=device, rate_qu_per_h=1, region="local", availability=Availability.AVAILABLE)
+
+
+def start(clock: Clock | None = None) -> Session:
+    return Session(COORDINATOR, network="test", peer_id=NODE.peer_id, nonce=NONCE, clock_ms=clock or Clock())
+
+
+def shake(session: Session, node: Node, incarnation: int = 7) -> bytes:
+    session.receive_hello(node.hello())
+    node.incarnation, node.counter = incarnation, 0
+    return session.welcome(
+        incarnation,
+        account_id=ATTEMPT,
+        heartbeat_s=2,
+        offer_s=30,
+        telemetry_s=5,
+        artifact_url="http://x",
+        certificate=b"",
+    )
+
+
+def read(raw: bytes, kind: type[Any]) -> Any:
+    return envelope.open_envelope(
+        raw, network="test", audience=NODE.public, now_ms=1_000_000, sender=COORDINATOR.public
+    ).body(kind)
+
+
+def test_handshake_leads_to_a_live_session_both_ways() -> None:
+    session, node = start(), Node()
+    assert read(session.challenge(), Challenge).nonce == NONCE
+    assert not session.live
+    assert read(shake(session, node), Welcome).incarnation == 7
+    assert session.live
+    assert session.incarnation == 7
+    accept = Accept(attempt_id=ATTEMPT, fence=1)
+    assert session.receive(node.say(accept)) == accept
+
+
+HELLOS: dict[str, tuple[dict[str, Any], type[errors.ProtocolError]]] = {
+    "forged": ({"key": OTHER}, errors.BadSignature),
+    "wrong network": ({"network": "main"}, errors.WrongNetwork),
+    "wrong audience": ({"audience": OTHER.public}, errors.WrongAudience),
+    "expired": ({"expires_ms": 999_999}, errors.Expired),
+    "too far ahead": ({"expires_ms": 9_999_999}, errors.Expired),
+    "wrong nonce": ({"nonce": b"x" * 32}, errors.Replayed),
+    "stale": ({"incarnation": 3}, errors.Replayed),
+}
+
+
+@pytest.mark.parametrize("wrong", HELLOS)
+def test_hello_that_is_not_to_be_believed_is_refused_and_the_right_one_still_works(wrong: str) -> None:
+    session, node = start(), Node()
+    how, expected = HELLOS[wrong]
+    with pytest.raises(expected):
+        session.receive_hello(node.hello(**how))
+    assert not session.live
+    session.receive_hello(node.hello())
+
+
+def test_a_nonce_serves_one_hello() -> None:
+    session, node = start(), Node()
+    hello = node.hello()
+    session.receive_hello(hello)
+    with pytest.raises(NotYet):
+        session.receive_hello(hello)
+
+
+def test_statements_before_the_handshake_are_refused() -> None:
+    session, node = start(), Node()
+    with pytest.raises(NotYet):
+        session.receive(node.say(Heartbeat()))
+    with pytest.raises(NotYet):
+        session.receive_offer(node.say(offer(), audience=envelope.ANYONE))
+
+
+STATEMENTS: dict[str, tuple[dict[str, Any], type[errors.ProtocolError]]] = {
+    "forged": ({"key": OTHER}, errors.BadSignature),
+    "wrong network": ({"network": "devnet"}, errors.WrongNetwork),
+    "wrong audience": ({"audience": OTHER.public}, errors.WrongAudience),
+    "to anyone": ({"audience": envelope.ANYONE}, errors.WrongAudience),
+    "expired": ({"expires_ms": 1}, errors.Expired),
+    "stale incarnation": ({"incarnation": 6}, errors.Replayed),
+    "no incarnation": ({"incarnation": 0}, errors.Replayed),
+    "old counter": ({"counter": 1}, errors.Replayed),
+}
+
+
+@pytest.mark.parametrize("wrong", STATEMENTS)
+def test_statement_that_is_not_to_be_believed_is_refused_and_the_next_one_still_works(wrong: str) -> None:
+    session, node = start(), Node()
+    shake(session, node)
+    session.receive(node.say(Heartbeat()))
+    how, expected = STATEMENTS[wrong]
+    with pytest.raises(expected):
+        session.receive(node.say(Heartbeat(), **how))
+    session.receive(node.say(Heartbeat()))
+
+
+def test_replay_of_the_very_same_bytes_is_refused() -> None:
+    session, node = start(), Node()
+    shake(session, node)
+    raw = node.say(Heartbeat())
+    session.receive(raw)
+    with pytest.raises(errors.Replayed):
+        session.receive(raw)
+
+
+def test_statements_of_an_earlier_session_are_refused_in_the_next() -> None:
+    first, second, node = start(), start(), Node()
+    shake(first, node, incarnation=7)
+    old = node.say(Heartbeat())
+    node.incarnation, node.counter = 0, 0
+    shake(second, node, incarnation=8)
+    with pytest.raises(errors.Replayed):
+        second.receive(old)
+
+
+def test_oversized_and_malformed_bytes_are_refused() -> None:
+    session, node = start(), Node()
+    shake(session, node)
+    with pytest.raises(errors.TooLarge):
+        session.receive(bytes(FRAME_BYTES_MAX + 1))
+    with pytest.raises(errors.TooLarge):
+        session.receive_offer(bytes(GOSSIP_BYTES_MAX + 1))
+    for junk in (b"", b"\xc1", b"\xdd\xff\xff\xff\xff", b"not an envelope"):
+        with pytest.raises(errors.Malformed):
+            session.receive(junk)
+
+
+def test_what_only_the_coordinator_may_say_is_refused() -> None:
+    session, node = start(), Node()
+    shake(session, node)
+    with pytest.raises(errors.Malformed):
+        session.receive(node.say(Challenge(nonce=NONCE, clock_ms=1)))
+    with pytest.raises(errors.Malformed):
+        session.receive(node.hello())
+
+
+def test_offers_have_a_guard_of_their_own() -> None:
+    session, node = start(), Node()
+    shake(session, node)
+    session.receive(node.say(Heartbeat(), counter=50))
+    older, newer = (node.say(offer(), audience=envelope.ANYONE, counter=n) for n in (10, 11))
+    assert session.receive_offer(newer) == offer()
+    assert session.receive_offer(newer) is None
+    with pytest.raises(errors.Replayed):
+        session.receive_offer(older)
+    with pytest.raises(errors.Replayed):
+        session.receive_offer(node.say(offer(), audience=envelope.ANYONE, incarnation=6))
+
+
+def test_certificate_can_be_read_long_after_it_was_sent() -> None:
+    raw = certificate(
+        COORDINATOR,
+        network="test",
+        peer_id=NODE.peer_id,
+        region="local",
+        incarnation=7,
+        expires_ms=10_000_000,
+        now_ms=1_000_000,
+    )
+    said = envelope.read_evidence(raw, network="test", sender=COORDINATOR.public).body(Certificate)
+    assert said == Certificate(peer_id=NODE.peer_id, region="local", expires_ms=10_000_000)
