@@ -123,7 +123,9 @@ class Database:
         await self._context.connections.close_all()
 
     @contextlib.asynccontextmanager
-    async def transaction(self, isolation: Isolation = "read_committed", *, readonly: bool = False) -> AsyncIterator[Tx]:
+    async def transaction(
+        self, isolation: Isolation = "read_committed", *, readonly: bool = False
+    ) -> AsyncIterator[Tx]:
         """Commits when the block ends, rolls back when it raises (also when cancelled)."""
         pool = self._client._pool
         if pool is None:
@@ -151,9 +153,7 @@ class Database:
 
     async def _pause(self, attempt: int, problem: BaseException) -> None:
         if attempt + 1 >= ATTEMPTS_MAX:
-            raise Unavailable(
-                "the database is busy or away", remedy="Try again in a few seconds"
-            ) from problem
+            raise Unavailable("the database is busy or away", remedy="Try again in a few seconds") from problem
         delay_s = backoff_s(attempt, self._random.random)
         log.warning(
             "db.retry",

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accounts and the proofs that speak for them. Tokens are given once and kept as digests."""
+
+import secrets
+from collections.abc import Iterable
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from qubix_coordinator.accounts.rules import (
+    KEY_BYTES,
+    TOKEN_BYTES,
+    Principal,
+    Purpose,
+    Scope,
+    account_id_of_key,
+    digest_of_token,
+    looks_like_token,
+    token_of,
+)
+from qubix_coordinator.accounts.tables import AccountRow, NodeRow
+from qubix_coordinator.db.database import Tx, execute, one, rows, value
+from qubix_coordinator.errors import Conflict, InvalidInput, NotFound, Unauthorised
+
+TOKENS_MAX = 100
+NAME_MAX = 100
+# "Last used" is for people; a write on every request would make each token a hot row.
+USED_RESOLUTION = timedelta(minutes=1)
+
+
+async def create_account(tx: Tx, name: str, kind: str = "user", account_id: UUID | None = None) -> UUID:
+    """Idempotent when `account_id` is given."""
+    chosen = account_id or uuid4()
+    await execute(
+        tx,
+        "INSERT INTO account (id, kind, name) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING",
+        chosen,
+        kind,
+        _name(name),
+    )
+    return chosen
+
+
+def _name(name: str) -> str:
+    clean = name.strip()
+    if not 1 <= len(clean) <= NAME_MAX:
+        raise InvalidInput("name", "the name is empty or too long", f"Use 1 to {NAME_MAX} characters")
+    return clean
+
+
+async def account(tx: Tx, account_id: UUID) -> AccountRow:
+    found = await AccountRow.get_or_none(id=account_id, using_db=tx)
+    if found is None:
+        raise NotFound("there is no such account", field="account", remedy="Check the id")
+    return found
+
+
+async def create_token(tx: Tx, account_id: UUID, scopes: Iterable[Scope], name: str = "token") -> str:
+    """The plain token, which nobody can ask for again. Raises NotFound, Conflict (too many tokens)."""
+    await account(tx, account_id)
+    held = await value(tx, "SELECT count(*) FROM api_token WHERE account_id = $1 AND revoked_at IS NULL", account_id)
+    if held >= TOKENS_MAX:
+        raise Conflict(f"the account has {TOKENS_MAX} tokens", field="token", remedy="Revoke one of them first")
+    token = token_of(secrets.token_bytes(TOKEN_BYTES))
+    await execute(
+        tx,
+        "INSERT INTO api_token (id, digest, account_id, name, scopes) VALUES ($1, $2, $3, $4, $5::text[])",
+        uuid4(),
+        digest_of_token(token),
+        account_id,
+        _name(name),
+        sorted({scope.value for scope in scopes}),
+    )
+    return token
+
+
+async def authenticate(tx: Tx, token: str) -> Principal:
+    """Raises Unauthorised; the message does not say whether a token is unknown or revoked."""
+    found = await _live_token(tx, token) if looks_like_token(token) else None
+    if found is None:
+        raise Unauthorised(
+            "the token is not valid",
+            field="Authorization",
+            remedy="Send `Authorization: Bearer qx_…` with a live token",
+        )
+    await execute(
+        tx,
+        "UPDATE api_token SET last_used_at = now()"
+        " WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - $2::interval)",
+        found["id"],
+        USED_RESOLUTION,
+    )
+    return Principal(found["account_id"], frozenset(Scope(scope) for scope in found["scopes"]))
+
+
+async def _live_token(tx: Tx, token: str) -> dict[str, object] | None:
+    return await one(
+        tx,
+        "SELECT id, account_id, scopes FROM api_token WHERE digest = $1 AND revoked_at IS NULL",
+        digest_of_token(token),
+    )
+
+
+async def revoke_token(tx: Tx, account_id: UUID, token_id: UUID) -> None:
+    """Idempotent. Raises NotFound for a token that is not the account's."""
+    done = await execute(
+        tx,
+        "UPDATE api_token SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 AND account_id = $2",
+        token_id,
+        account_id,
+    )
+    if not done:
+        raise NotFound("there is no such token", field="token", remedy="List your tokens")
+
+
+async def tokens_of(tx: Tx, account_id: UUID) -> list[dict[str, object]]:
+    """id, name, scopes, created_at, last_used_at, revoked_at; newest first."""
+    return await rows(
+        tx,
+        "SELECT id, name, scopes, created_at, last_used_at, revoked_at FROM api_token WHERE account_id = $1"
+        " ORDER BY created_at DESC, id LIMIT $2",
+        account_id,
+        10 * TOKENS_MAX,
+    )
+
+
+async def account_of_key(tx: Tx, public_key: bytes) -> UUID | None:
+    return await value(tx, "SELECT account_id FROM account_key WHERE public_key = $1", public_key)  # type: ignore[no-any-return]
+
+
+async def ensure_account_of_key(tx: Tx, public_key: bytes, purpose: Purpose, name: str, kind: str = "user") -> UUID:
+    """The account that the key speaks for; the first signed request of a key creates it (trust.md A1)."""
+    _check_key(public_key)
+    known = await account_of_key(tx, public_key)
+    if known is not None:
+        return known
+    made = await create_account(tx, name, kind, account_id_of_key(public_key))
+    await execute(
+        tx,
+        "INSERT INTO account_key (public_key, account_id, purpose) VALUES ($1, $2, $3)"
+        " ON CONFLICT (public_key) DO NOTHING",
+        public_key,
+        made,
+        purpose.value,
+    )
+    bound = await account_of_key(tx, public_key)
+    assert bound is not None
+    return bound
+
+
+def _check_key(public_key: bytes) -> None:
+    if len(public_key) != KEY_BYTES:
+        raise InvalidInput(
+            "public_key", f"the key has {len(public_key)} bytes", "Send an Ed25519 public key of 32 bytes"
+        )
+
+
+async def ensure_node(tx: Tx, public_key: bytes, peer_id: str) -> NodeRow:
+    """The node of a peer key; registering twice is one node of one account. The caller has checked the signature.
+
+    Raises Conflict when the peer id is another key's.
+    """
+    account_id = await ensure_account_of_key(tx, public_key, Purpose.NODE, f"node {peer_id[-8:]}", "provider")
+    await execute(
+        tx,
+        "INSERT INTO node (peer_id, public_key, account_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        peer_id,
+        public_key,
+        account_id,
+    )
+    found = await NodeRow.get_or_none(peer_id=peer_id, using_db=tx)
+    if found is None or bytes(found.public_key) != public_key:
+        raise Conflict("the peer id belongs to another key", field="peer_id", remedy="Derive it from the public key")
+    return found
+
+
+async def node(tx: Tx, peer_id: str) -> NodeRow:
+    found = await NodeRow.get_or_none(peer_id=peer_id, using_db=tx)
+    if found is None:
+        raise NotFound("there is no such node", field="peer_id", remedy="Let the node enrol first")
+    return found
+
+
+async def next_incarnation(tx: Tx, peer_id: str) -> int:
+    """Counts a handshake: sequence numbers of earlier incarnations are refused from now on (trust.md P1)."""
+    counted = await value(
+        tx,
+        "UPDATE node SET incarnation = incarnation + 1, last_seen_at = now() WHERE peer_id = $1 RETURNING incarnation",
+        peer_id,
+    )
+    if counted is None:
+        raise NotFound("there is no such node", field="peer_id", remedy="Let the node enrol first")
+    return int(counted)
+
+
+async def node_seen(tx: Tx, peer_id: str) -> None:
+    await execute(tx, "UPDATE node SET last_seen_at = now() WHERE peer_id = $1", peer_id)
+
+
+async def bind_order_key(tx: Tx, account_id: UUID, public_key: bytes) -> None:
+    """Binds the key of an account's first signed order; the same key again is fine.
+
+    Raises Conflict for another key of this account, or a key that speaks for another account.
+    """
+    _check_key(public_key)
+    await execute(
+        tx,
+        "INSERT INTO account_key (public_key, account_id, purpose) VALUES ($1, $2, 'order') ON CONFLICT DO NOTHING",
+        public_key,
+        account_id,
+    )
+    bound = await one(tx, "SELECT account_id, purpose FROM account_key WHERE public_key = $1", public_key)
+    if bound is None:
+        raise Conflict(
+            "the account's orders are signed by another key",
+            field="order.public_key",
+            remedy="Sign with the key of the first order, or use an account of its own for this key",
+        )
+    if bound["account_id"] != account_id or bound["purpose"] != Purpose.ORDER:
+        raise Conflict(
+            "this key already speaks for somebody else",
+            field="order.public_key",
+            remedy="Sign with a key that only this account uses for orders",
+        )

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of schema.sql."""
+
+from tortoise import fields
+from tortoise.models import Model
+
+
+class AccountRow(Model):
+    id = fields.UUIDField(primary_key=True)
+    kind = fields.TextField()
+    name = fields.TextField()
+    created_at = fields.DatetimeField(auto_now_add=True)
+
+    class Meta:
+        table = "account"
+
+
+class NodeRow(Model):
+    """`incarnation` counts handshakes: it is the first half of the node's sequence numbers (trust.md P1)."""
+
+    peer_id = fields.TextField(primary_key=True)
+    public_key = fields.BinaryField()
+    account_id = fields.UUIDField()
+    incarnation = fields.BigIntField(default=0)
+    created_at = fields.DatetimeField(auto_now_add=True)
+    last_seen_at = fields.DatetimeField(auto_now_add=True)
+
+    class Meta:
+        table = "node"

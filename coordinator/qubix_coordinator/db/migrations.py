@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbered SQL files, each run once in a transaction of its own (docs/adr/0003-migrations.md).
+
+Append to STEPS; never reorder, and never edit a file that has been released: its checksum is kept with it.
+"""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from qubix_coordinator.db.database import plain_connection
+from qubix_coordinator.errors import WrongDatabase
+
+log = logging.getLogger(__name__)
+PACKAGE = Path(__file__).resolve().parent.parent
+# Any constant will do, as long as every replica takes the same lock.
+LOCK_KEY = 0x71756278
+
+STEPS = (
+    "db/schema.sql",
+    "outbox/schema.sql",
+    "accounts/schema.sql",
+    "ledger/schema.sql",
+    "artifacts/schema.sql",
+    "market/schema.sql",
+    "telemetry/schema.sql",
+    "jobs/schema.sql",
+)
+
+CREATE_TABLE = """
+CREATE TABLE IF NOT EXISTS migration (
+    step text PRIMARY KEY,
+    digest text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now())
+"""
+
+
+async def migrate(dsn: str, network: str) -> list[str]:
+    """Brings the database up to date and gives the steps that ran; replicas that start together wait for each other.
+
+    Raises WrongDatabase when the database belongs to another network or has seen other migrations than these.
+    """
+    connection = await plain_connection(dsn)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
+        await connection.execute(CREATE_TABLE)
+        ran = await _apply_missing(connection)
+        await _remember_network(connection, network)
+        return ran
+    finally:
+        await connection.close(timeout=5)
+
+
+def digest_of(step: str) -> str:
+    return hashlib.sha256((PACKAGE / step).read_bytes()).hexdigest()
+
+
+async def _apply_missing(connection: Any) -> list[str]:
+    applied = {row["step"]: row["digest"] for row in await connection.fetch("SELECT step, digest FROM migration")}
+    _check_known(applied)
+    missing = [step for step in STEPS if step not in applied and (PACKAGE / step).exists()]
+    for step in missing:
+        async with connection.transaction():
+            await connection.execute((PACKAGE / step).read_text(encoding="utf-8"))
+            await connection.execute("INSERT INTO migration (step, digest) VALUES ($1, $2)", step, digest_of(step))
+        log.info("db.migrated", extra={"step": step})
+    return missing
+
+
+def _check_known(applied: dict[str, str]) -> None:
+    for step, digest in applied.items():
+        if step not in STEPS or not (PACKAGE / step).exists():
+            raise WrongDatabase(
+                f"the database has seen migration {step}, which this version does not know",
+                remedy="Run the version of QUBIX that wrote this database, or a newer one",
+            )
+        if digest != digest_of(step):
+            raise WrongDatabase(
+                f"migration {step} is not the one this database was made with",
+                remedy="Run the version of QUBIX that wrote this database, or start with an empty data folder",
+            )
+
+
+async def _remember_network(connection: Any, network: str) -> None:
+    await connection.execute("INSERT INTO network (name) VALUES ($1) ON CONFLICT (single) DO NOTHING", network)
+    found = await connection.fetchval("SELECT name FROM network")
+    if found != network:
+        raise WrongDatabase(
+            f"the database belongs to the network {found}, and QUBIX_NETWORK says {network}",
+            remedy=f"Set QUBIX_NETWORK={found}, or use another database or data folder",
+        )

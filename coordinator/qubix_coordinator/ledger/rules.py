@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is owed, and the transfers that move it. Pure; amounts are integer QU (trust.md M1).
+
+A transfer's id is the UUIDv5 of its cause, so that the same cause is the same transfer however often it is posted.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID, uuid5
+
+CAUSES = UUID("6c1b1d4e-6f0a-5d0a-9c58-0f5b2f0a7a51")
+AMOUNT_MAX_QU = 10**15
+MS_PER_HOUR = 3_600_000
+BPS = 10_000
+
+
+class AccountKind(StrEnum):
+    USER = "user"
+    HOLD = "hold"
+    FEES = "fees"
+    WORLD = "world"
+
+
+class TransferKind(StrEnum):
+    DEVELOPMENT_CREDIT = "development_credit"
+    HOLD = "hold"
+    SETTLE = "settle"
+    RETURN = "return"
+    REFUND = "refund"
+
+
+class AccountRef(NamedTuple):
+    """`owner`: the account's id for USER, the job's id for HOLD, None for FEES and WORLD."""
+
+    kind: AccountKind
+    owner: UUID | None = None
+
+
+FEES = AccountRef(AccountKind.FEES)
+WORLD = AccountRef(AccountKind.WORLD)
+
+
+def user(account_id: UUID) -> AccountRef:
+    return AccountRef(AccountKind.USER, account_id)
+
+
+def escrow(job_id: UUID) -> AccountRef:
+    return AccountRef(AccountKind.HOLD, job_id)
+
+
+class Leg(NamedTuple):
+    account: AccountRef
+    amount_qu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Raises ValueError unless there are two legs or more, on different accounts, none zero, that sum to zero."""
+
+    kind: TransferKind
+    cause: str
+    legs: tuple[Leg, ...]
+    job_id: UUID | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.legs) < 2 or len({leg.account for leg in self.legs}) != len(self.legs):
+            raise ValueError(f"{self.cause}: a transfer joins two accounts or more, each once")
+        if any(leg.amount_qu == 0 or abs(leg.amount_qu) > AMOUNT_MAX_QU for leg in self.legs):
+            raise ValueError(f"{self.cause}: an amount is 1 to {AMOUNT_MAX_QU} QU")
+        if sum(leg.amount_qu for leg in self.legs) != 0:
+            raise ValueError(f"{self.cause}: the legs do not sum to zero")
+
+    @property
+    def id(self) -> UUID:
+        return uuid5(CAUSES, self.cause)
+
+
+class Split(NamedTuple):
+    paid_qu: int
+    fee_qu: int
+
+
+def owed_qu(rate_qu_per_h: int, billed_ms: int, *, accepted_chunks: int = 1) -> int:
+    """Floored once, from the cumulative time; at least 1 QU where a chunk was accepted (M1)."""
+    if rate_qu_per_h < 0 or billed_ms < 0:
+        raise ValueError("rates and times are not negative")
+    return max(rate_qu_per_h * billed_ms // MS_PER_HOUR, 1 if accepted_chunks > 0 else 0)
+
+
+def split_fee(owed: int, fee_bps: int) -> Split:
+    """The fee is floored and comes out of what is owed."""
+    if owed < 0 or not 0 <= fee_bps <= BPS:
+        raise ValueError("an amount is not negative and a fee is 0 to 10,000 basis points")
+    fee = owed * fee_bps // BPS
+    return Split(owed - fee, fee)
+
+
+def development_credit(account_id: UUID, amount_qu: int, key: str) -> Transfer:
+    """Play money out of nowhere; the database refuses it on the main network (M8)."""
+    legs = (Leg(WORLD, -amount_qu), Leg(user(account_id), amount_qu))
+    return Transfer(TransferKind.DEVELOPMENT_CREDIT, f"development_credit:{account_id}:{key}", legs)
+
+
+def hold(job_id: UUID, account_id: UUID, amount_qu: int, *, part: int = 0) -> Transfer:
+    """`part` counts what is added to an open hold, such as a longer rental."""
+    legs = (Leg(user(account_id), -amount_qu), Leg(escrow(job_id), amount_qu))
+    return Transfer(TransferKind.HOLD, f"hold:{job_id}:{part}", legs, job_id)
+
+
+def settle(
+    job_id: UUID, attempt_id: UUID, provider_account_id: UUID, paid_qu: int, fee_qu: int, *, part: int = 0
+) -> Transfer:
+    """Pays one attempt; `part` counts the settlements of an attempt that is paid by period, such as a rental."""
+    if paid_qu < 0 or fee_qu < 0:
+        raise ValueError("a settlement pays, it never takes")
+    gains = (Leg(user(provider_account_id), paid_qu), Leg(FEES, fee_qu))
+    legs = (Leg(escrow(job_id), -(paid_qu + fee_qu)), *(leg for leg in gains if leg.amount_qu))
+    return Transfer(TransferKind.SETTLE, f"settle:{job_id}:{attempt_id}:{part}", legs, job_id)
+
+
+def give_back(job_id: UUID, account_id: UUID, amount_qu: int, *, part: int = 0) -> Transfer:
+    """The unspent rest of a hold, to the consumer who paid it; once nothing is left the hold is closed."""
+    legs = (Leg(escrow(job_id), -amount_qu), Leg(user(account_id), amount_qu))
+    return Transfer(TransferKind.RETURN, f"return:{job_id}:{part}", legs, job_id)
+
+
+def refund(
+    decision_id: UUID, payer: AccountRef, account_id: UUID, amount_qu: int, *, job_id: UUID | None = None
+) -> Transfer:
+    """A settled amount given back by a decision; `payer` is the provider's account or FEES, never a hold."""
+    if payer.kind not in (AccountKind.USER, AccountKind.FEES):
+        raise ValueError("a refund comes from a user or from the fees")
+    legs = (Leg(payer, -amount_qu), Leg(user(account_id), amount_qu))
+    return Transfer(TransferKind.REFUND, f"refund:{decision_id}:{payer.kind}:{payer.owner}", legs, job_id)
