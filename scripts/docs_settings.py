@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/settings.md from the Settings class of each process: `make docs`. A test keeps the page fresh."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import qubix.settings
+import qubix_coordinator.settings
+import qubix_mesh.gateway.settings
+import qubix_node.settings
+from qubix_protocol.settings import Row, describe
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
+PROCESSES: tuple[tuple[str, type[Any]], ...] = (
+    ("Coordinator and verifier", qubix_coordinator.settings.Settings),
+    ("Gateway", qubix_mesh.gateway.settings.Settings),
+    ("Node", qubix_node.settings.Settings),
+    ("SDK and command line", qubix.settings.Settings),
+)
+HEAD = """# Settings
+
+Every process reads its settings once, at the start, from the environment. A value that cannot be used ends the process
+with exit status 2 and a line that names the variable, the problem and the remedy. Units stand at the end of a name.
+This page is generated: change the Settings class, then run `make docs`.
+"""
+
+
+def table(rows: list[Row]) -> str:
+    lines = ["| variable | type | default | what it is |", "|---|---|---|---|"]
+    for row in rows:
+        cells = (f"`{row.env}`", row.type, f"`{row.default}`", row.doc)
+        lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def page() -> str:
+    sections = [f"## {title}\n\n{table(describe(cls))}\n" for title, cls in PROCESSES]
+    return "\n".join([HEAD, *sections])
+
+
+def main() -> int:
+    PAGE.write_text(page())
+    print(f"wrote {PAGE.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
