@@ -315,12 +315,20 @@ async def _run_services(
             missing = [str(address) for address in addresses if str(address) not in host.get_network().listeners]
             raise NotListening(f"cannot listen on {', '.join(missing)}: is the port taken, or the address not ours?")
         await stack.enter_async_context(background_trio_service(gossip))
+        _freeze_addresses(host)
         router: Any = gossip.router
         await stack.enter_async_context(background_trio_service(router))
         await gossip.wait_until_ready()
         running.shield = True
         task_status.started()
         await trio.sleep_forever()
+
+
+def _freeze_addresses(host: Any) -> None:
+    """They do not change once listening. Each gossip message asks for them, even while the sockets are being closed."""
+    transport_addresses, addresses = host.get_transport_addrs(), host.get_addrs()
+    host.get_transport_addrs = lambda: list(transport_addresses)
+    host.get_addrs = lambda: list(addresses)
 
 
 async def _hang_up(host: BasicHost) -> None:

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway between nodes (fake and real mesh) and a coordinator that speaks the link."""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from qubix_mesh.errors import MeshTimeout, StreamClosed
+from qubix_mesh.peerbook import PeerBook
+from qubix_protocol.keys import SigningKey
+from qubix_protocol.link import Drop, FromPeer, Gossip, LinkOpen, LinkReady, PeerDown, PeerUp, ToPeer
+from qubix_protocol.units import FRAME_BYTES_MAX
+from tests.mesh.gateway_world import (
+    TOPIC,
+    Desk,
+    connected_node,
+    control,
+    envelope,
+    eventually,
+    running_gateway,
+    telemetry,
+)
+from tests.mesh.mesh_world import World, repeat_until, seed
+
+pytestmark = pytest.mark.trio
+
+
+@pytest.fixture(params=["real", "fake"])
+def world(request: pytest.FixtureRequest) -> World:
+    return World(request.param)
+
+
+@pytest.fixture
+def fake() -> World:
+    return World("fake")
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    desk = Desk()
+    async with desk.serving():
+        yield desk
+
+
+async def test_words_pass_both_ways_unchanged_and_in_order(world: World, desk: Desk) -> None:
+    async with running_gateway(world, desk) as (_, mesh), connected_node(world, 1, mesh) as node:
+        await eventually(lambda: desk.live() == {node.peer_id})
+        said = [telemetry(node.key) if number % 3 else control(node.key, str(number)) for number in range(90)]
+        await node.say(*said)
+        await eventually(lambda: len(desk.frames(node.peer_id)) == len(said))
+        assert desk.frames(node.peer_id) == said
+        answers = (b"one", b"two", bytes(FRAME_BYTES_MAX))
+        await desk.say(ToPeer(peer_id=node.peer_id, frames=answers))
+        assert tuple([await node.hear() for _ in answers]) == answers
+        opening = desk.of(LinkOpen)[0]
+        assert (opening.gateway_peer_id, opening.addresses) == (mesh.peer_id, mesh.addresses)
+
+
+async def test_coming_and_going_is_told(world: World, desk: Desk) -> None:
+    async with running_gateway(world, desk) as (gateway, mesh):
+        async with connected_node(world, 1, mesh) as node:
+            await eventually(lambda: desk.live() == {node.peer_id})
+        await eventually(lambda: not desk.live())
+        assert len(gateway.peers) == 0
+
+
+async def test_a_node_that_comes_again_replaces_its_stream(world: World, desk: Desk) -> None:
+    async with running_gateway(world, desk) as (gateway, mesh), connected_node(world, 1, mesh) as node:
+        await eventually(lambda: desk.live() == {node.peer_id})
+        second = await node.mesh.open_stream(mesh.peer_id, "/qubix/control/1", timeout_s=10)
+        await eventually(lambda: [type(item) for item in desk.items[1:]] == [PeerUp, PeerDown, PeerUp])
+        with pytest.raises(StreamClosed):
+            await node.hear()
+        await desk.say(ToPeer(peer_id=node.peer_id, frames=(b"hi",)))
+        assert await second.receive(limit_bytes=10, timeout_s=10) == b"hi"
+        assert gateway.counts()["replaced"] == 1
+
+
+async def test_the_coordinators_drop_lets_the_last_words_arrive(world: World, desk: Desk) -> None:
+    async with running_gateway(world, desk) as (_, mesh), connected_node(world, 1, mesh) as node:
+        await eventually(lambda: desk.live())
+        last = [b"%d" % number for number in range(20)]
+        await desk.say(
+            ToPeer(peer_id=node.peer_id, frames=tuple(last)), Drop(peer_id=node.peer_id, reason="test is over")
+        )
+        assert [await node.hear() for _ in last] == last
+        with pytest.raises(StreamClosed):
+            await node.hear()
+        await eventually(lambda: not desk.live())
+
+
+async def test_a_lost_link_keeps_nodes_and_announces_them_again(world: World, desk: Desk) -> None:
+    async with (
+        running_gateway(world, desk) as (gateway, mesh),
+        connected_node(world, 1, mesh) as one,
+        connected_node(world, 2, mesh) as two,
+    ):
+        await eventually(lambda: desk.live() == {one.peer_id, two.peer_id})
+        await desk.hang_up()
+        await eventually(lambda: desk.links == 2 and desk.live() == {one.peer_id, two.peer_id})
+        last = control(one.key, "after")
+        await one.say(last)
+        await eventually(lambda: desk.frames(one.peer_id)[-1:] == [last])
+        assert gateway.counts()["link_lost"] == 1
+
+
+async def test_a_coordinator_that_comes_later_is_found(fake: World) -> None:
+    desk = Desk()
+    async with desk.serving():
+        port = desk.port
+    async with running_gateway(fake, desk) as (gateway, mesh), connected_node(fake, 1, mesh) as node:
+        await eventually(lambda: gateway.link.lost >= 2)
+        await node.say(control(node.key, "nobody listens"))
+        await eventually(lambda: gateway.counts().get("frames_while_down") == 1)
+        async with desk.serving(port):
+            await eventually(lambda: desk.live() == {node.peer_id})
+            assert desk.frames(node.peer_id) == []
+
+
+async def test_a_refused_token_is_tried_again_and_told(fake: World, desk: Desk) -> None:
+    async with running_gateway(fake, desk) as (gateway, _):
+        await eventually(lambda: desk.links == 1)
+    async with running_gateway(fake, desk, peers_max=1) as (gateway, _):
+        gateway.link._headers = [(b"Authorization", b"Bearer wrong")]
+        await eventually(lambda: gateway.link.refused >= 2)
+        assert desk.refused >= 2
+
+
+async def test_a_coordinator_of_another_network_is_refused(fake: World, desk: Desk) -> None:
+    desk.ready = LinkReady(network="test", topics=())
+    async with running_gateway(fake, desk) as (gateway, mesh), connected_node(fake, 1, mesh):
+        await eventually(lambda: gateway.link.refused >= 1)
+        assert desk.of(PeerUp) == []
+
+
+@pytest.mark.parametrize("nonsense", [b"\xff\xff", "text", b"", bytes(100)])
+async def test_a_coordinator_that_talks_nonsense_is_left_and_dialled_again(
+    fake: World, desk: Desk, nonsense: bytes | str
+) -> None:
+    async with running_gateway(fake, desk), trio.open_nursery() as nursery:
+        await eventually(lambda: desk.links == 1)
+        nursery.start_soon(desk.say_raw, nonsense)
+        await eventually(lambda: desk.links == 2)
+
+
+async def test_commands_for_unknown_nodes_are_counted(fake: World, desk: Desk) -> None:
+    stranger = SigningKey(seed(77)).peer_id
+    async with running_gateway(fake, desk) as (gateway, mesh), connected_node(fake, 1, mesh) as node:
+        await eventually(lambda: desk.live())
+        await desk.say(ToPeer(peer_id=stranger, frames=(b"x", b"y")), Drop(peer_id=stranger, reason="nobody"))
+        await desk.say(ToPeer(peer_id=node.peer_id, frames=(b"z",)))
+        assert await node.hear() == b"z"
+        assert gateway.counts()["frames_for_nobody"] == 2
+
+
+async def test_a_node_that_does_not_read_is_dropped_by_its_own_queue(fake: World, desk: Desk) -> None:
+    big = bytes(FRAME_BYTES_MAX)
+    async with (
+        running_gateway(fake, desk, peer_queue_frames=4) as (gateway, mesh),
+        connected_node(fake, 1, mesh) as slow,
+        connected_node(fake, 2, mesh) as good,
+    ):
+        await eventually(lambda: len(desk.live()) == 2)
+        await desk.say(ToPeer(peer_id=slow.peer_id, frames=(big,) * 12))
+        await eventually(lambda: desk.live() == {good.peer_id})
+        await desk.say(ToPeer(peer_id=good.peer_id, frames=(b"fine",)))
+        assert await good.hear() == b"fine"
+        assert gateway.counts()["outgoing_overflow"] == 1
+
+
+async def test_a_stalled_coordinator_costs_the_noisy_node_its_stream(fake: World, desk: Desk) -> None:
+    async with (
+        running_gateway(fake, desk, peer_queue_frames=8) as (gateway, mesh),
+        connected_node(fake, 1, mesh) as noisy,
+        connected_node(fake, 2, mesh) as good,
+    ):
+        await eventually(lambda: len(desk.live()) == 2)
+        desk.reads = False
+
+        async def shout() -> None:
+            for _ in range(2_000):
+                await noisy.say(control(noisy.key, "x" * 1900))
+
+        with pytest.raises((StreamClosed, MeshTimeout)):
+            await shout()
+        await eventually(lambda: noisy.peer_id not in gateway.peers)
+        assert good.peer_id in gateway.peers
+        desk.reads = True
+        await eventually(lambda: desk.live() == {good.peer_id})
+        assert gateway.counts()["incoming_overflow"] == 1
+
+
+async def test_a_frame_over_the_limit_ends_the_stream(world: World, desk: Desk) -> None:
+    async with running_gateway(world, desk) as (gateway, mesh), connected_node(world, 1, mesh) as node:
+        await eventually(lambda: desk.live())
+        with suppress(StreamClosed):
+            await node.say(bytes(FRAME_BYTES_MAX + 1))
+        await eventually(lambda: not desk.live())
+        assert gateway.counts()["frame_too_large"] == 1
+
+
+async def test_a_frame_that_is_no_envelope_ends_the_stream_and_is_not_passed_on(world: World, desk: Desk) -> None:
+    async with running_gateway(world, desk) as (gateway, mesh), connected_node(world, 1, mesh) as node:
+        await eventually(lambda: desk.live())
+        await node.say(b"GET / HTTP/1.1")
+        await eventually(lambda: not desk.live())
+        assert gateway.counts()["malformed"] == 1
+        assert desk.of(FromPeer) == []
+
+
+async def test_a_node_that_never_speaks_is_dropped_and_one_that_spoke_stays(fake: World, desk: Desk) -> None:
+    async with (
+        running_gateway(fake, desk, first_word_s=0.3) as (gateway, mesh),
+        connected_node(fake, 1, mesh) as mute,
+        connected_node(fake, 2, mesh) as good,
+    ):
+        await eventually(lambda: len(desk.live()) == 2)
+        await good.say(control(good.key))
+        await eventually(lambda: mute.peer_id not in gateway.peers)
+        await trio.sleep(0.4)
+        assert good.peer_id in gateway.peers
+        assert gateway.counts()["never_spoke"] == 1
+
+
+async def test_more_nodes_than_allowed_are_turned_away(fake: World, desk: Desk) -> None:
+    async with (
+        running_gateway(fake, desk, peers_max=1) as (gateway, mesh),
+        connected_node(fake, 1, mesh) as first,
+        connected_node(fake, 2, mesh) as second,
+    ):
+        with pytest.raises(StreamClosed):
+            await second.hear()
+        await eventually(lambda: desk.live() == {first.peer_id})
+        assert gateway.counts()["refused_full"] == 1
+
+
+async def test_a_node_over_its_rate_is_read_more_slowly_and_loses_nothing(fake: World, desk: Desk) -> None:
+    async with (
+        running_gateway(fake, desk, peer_frames_per_s=100.0, peer_frames_burst=5) as (gateway, mesh),
+        connected_node(fake, 1, mesh) as node,
+    ):
+        await eventually(lambda: desk.live())
+        said = [control(node.key, str(number)) for number in range(40)]
+        began_s = trio.current_time()
+        await node.say(*said)
+        await eventually(lambda: desk.frames(node.peer_id) == said)
+        assert trio.current_time() - began_s >= 0.3
+        assert gateway.counts()["throttled"] >= 1
+
+
+async def test_gossip_of_named_topics_is_forwarded_with_its_author(world: World, desk: Desk) -> None:
+    async with running_gateway(world, desk) as (_, mesh), connected_node(world, 1, mesh) as node:
+        await eventually(lambda: desk.live())
+        offer = control(node.key, "an offer")
+        await repeat_until(lambda: node.mesh.publish(TOPIC, offer), lambda: bool(desk.of(Gossip)))
+        assert desk.of(Gossip)[0] == Gossip(author=node.peer_id, topic=TOPIC, data=offer)
+
+
+async def test_gossip_that_is_forged_foreign_or_too_fast_is_not_forwarded(fake: World, desk: Desk) -> None:
+    async with (
+        running_gateway(fake, desk, gossip_per_s=0.01, gossip_burst=4) as (gateway, mesh),
+        connected_node(fake, 1, mesh) as node,
+    ):
+        await eventually(lambda: desk.live() and TOPIC in gateway.topics._running)
+        stranger = SigningKey(seed(9))
+        good = control(node.key)
+        for data in (control(stranger), envelope_for_test_network(node.key), b"nonsense", good, good):
+            await node.mesh.publish(TOPIC, data)
+        await eventually(lambda: gateway.counts().get("gossip_too_fast") == 1)
+        await eventually(lambda: desk.of(Gossip))
+        assert [message.data for message in desk.of(Gossip)] == [good]
+        counts = gateway.counts()
+        assert (counts["gossip_bad_signature"], counts["gossip_wrong_network"], counts["gossip_malformed"]) == (1, 1, 1)
+
+
+def envelope_for_test_network(key: SigningKey) -> bytes:
+    from qubix_protocol.messages import Refused
+
+    return envelope(Refused(code="test", detail="x"), key, network="test")
+
+
+async def test_topics_follow_the_coordinators_last_word(fake: World, desk: Desk) -> None:
+    async with running_gateway(fake, desk) as (gateway, _):
+        await eventually(lambda: gateway.topics._running.keys() == {TOPIC})
+        await desk.say(LinkReady(network="devnet", topics=("qubix/devnet/offers/eu", TOPIC)))
+        await eventually(lambda: gateway.topics._running.keys() == {TOPIC, "qubix/devnet/offers/eu"})
+        await desk.say(LinkReady(network="devnet", topics=("qubix/devnet/offers/eu",)))
+        await eventually(lambda: gateway.topics._running.keys() == {"qubix/devnet/offers/eu"})
+
+
+async def test_two_gateways_that_know_each_other_share_gossip(world: World, desk: Desk, tmp_path: Path) -> None:
+    async with (
+        world.open(50) as relay,
+        relay.subscribe(TOPIC, lambda *_: True, capacity=8),
+        running_gateway(world, desk, bootstrap=relay.addresses, data_dir=tmp_path) as (_, mesh),
+        world.open(1, listen=()) as node,
+    ):
+        with trio.fail_after(30):
+            await relay.wait_connected(mesh.peer_id)
+        await node.connect(relay.addresses[0], timeout_s=10)
+        offer = control(SigningKey(seed(1)), "through the other")
+        await repeat_until(lambda: node.publish(TOPIC, offer), lambda: bool(desk.of(Gossip)))
+        assert desk.of(Gossip)[0].author == node.peer_id
+        await eventually(lambda: PeerBook(tmp_path / "peers.json").remembered() == relay.addresses)
