@@ -38,11 +38,10 @@ IMPURE_IMPORTS = frozenset(
         "tortoise",
         "trio",
         "urllib",
-        "uuid",
         "websockets",
     ]
 )
-IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "breakpoint"})
+IMPURE_CALLS = frozenset({"open", "print", "input", "exec", "eval", "breakpoint", "uuid1", "uuid4"})
 IMPURE_METHODS = frozenset(
     [
         "default_rng",
@@ -66,13 +65,14 @@ IMPURE_METHODS = frozenset(
         "unlink",
         "urandom",
         "utcnow",
+        "uuid1",
         "uuid4",
         "write_bytes",
         "write_text",
     ]
 )
 # Modules whose pure use is plain from the name that is taken from them.
-PURE_NAMES = frozenset({"urllib.parse", "datetime.UTC", "datetime.datetime", "datetime.timedelta", "uuid.UUID"})
+PURE_NAMES = frozenset({"urllib.parse", "datetime.UTC", "datetime.datetime", "datetime.timedelta"})
 
 # Making a key needs randomness by definition, and every process makes its own in this one place.
 EXCEPTIONS = frozenset({("qubix_protocol.keys", "calls Ed25519PrivateKey.generate")})

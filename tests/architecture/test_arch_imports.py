@@ -45,7 +45,7 @@ VIOLATIONS = {
 }
 ALLOWED = {
     "qubix_kernels.planted.cuda": "import numba",
-    "qubix_node.worker": "import numba",
+    "qubix_node.jobs.worker": "import numba",
     "qubix_mesh.planted_allowed": "import libp2p",
     "qubix_coordinator.http.planted_allowed": "import quart",
     "qubix_coordinator.jobs.planted_allowed": "import qubix_coordinator.ledger.post",
