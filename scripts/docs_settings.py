@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import qubix.settings
+import qubix_coordinator.jobs.verify_settings
 import qubix_coordinator.settings
 import qubix_mesh.gateway.settings
 import qubix_node.settings
@@ -13,7 +14,8 @@ from qubix_protocol.settings import Row, describe
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 PROCESSES: tuple[tuple[str, type[Any]], ...] = (
-    ("Coordinator and verifier", qubix_coordinator.settings.Settings),
+    ("Coordinator", qubix_coordinator.settings.Settings),
+    ("Verifier", qubix_coordinator.jobs.verify_settings.VerifierSettings),
     ("Gateway", qubix_mesh.gateway.settings.Settings),
     ("Node", qubix_node.settings.Settings),
     ("SDK and command line", qubix.settings.Settings),
@@ -29,7 +31,8 @@ This page is generated: change the Settings class, then run `make docs`.
 def table(rows: list[Row]) -> str:
     lines = ["| variable | type | default | what it is |", "|---|---|---|---|"]
     for row in rows:
-        cells = (f"`{row.env}`", row.type, f"`{row.default}`", row.doc)
+        kind = row.type.removeprefix("typing.Literal").strip("[]").replace("'", "")
+        cells = (f"`{row.env}`", kind, f"`{row.default}`", row.doc)
         lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 

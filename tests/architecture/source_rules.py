@@ -77,7 +77,7 @@ PURE_NAMES = frozenset({"urllib.parse", "datetime.UTC", "datetime.datetime", "da
 # Making a key needs randomness by definition, and every process makes its own in this one place.
 EXCEPTIONS = frozenset({("qubix_protocol.keys", "calls Ed25519PrivateKey.generate")})
 
-MAY_READ_ENVIRONMENT = ("*.settings", "*.__main__")
+MAY_READ_ENVIRONMENT = ("*.settings", "*_settings", "*.__main__")
 
 
 def matches(module: str, patterns: Iterable[str]) -> bool:
