@@ -2,6 +2,7 @@
 """Writes docs/settings.md from the Settings class of each process: `make docs`. A test keeps the page fresh."""
 
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from qubix_protocol.settings import Row, describe
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 PROCESSES: tuple[tuple[str, type[Any]], ...] = (
     ("Coordinator", qubix_coordinator.settings.Settings),
-    ("Verifier", qubix_coordinator.jobs.verify_settings.VerifierSettings),
+    ("Verifier (and all of the coordinator's)", qubix_coordinator.jobs.verify_settings.VerifierSettings),
     ("Gateway", qubix_mesh.gateway.settings.Settings),
     ("Node", qubix_node.settings.Settings),
     ("SDK and command line", qubix.settings.Settings),
 )
 HEAD = """# Settings
 
-Every process reads its settings once, at the start, from the environment. A value that cannot be used ends the process
+Every process reads its settings once, at the start, from the environment. Coordinator, verifier and node also read the TOML file
+that `QUBIX_CONFIG` names, from the tables `[coordinator]`, `[verifier]` and `[node]`; the environment wins. A value that cannot be used ends the process
 with exit status 2 and a line that names the variable, the problem and the remedy. Units stand at the end of a name.
 This page is generated: change the Settings class, then run `make docs`.
 """
@@ -37,8 +39,14 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def own_rows(cls: type[Any]) -> list[Row]:
+    """Without what a class inherits from another process's settings: that stands in its own table."""
+    inherited = {row.env for base in cls.__mro__[1:] if is_dataclass(base) for row in describe(base)}
+    return [row for row in describe(cls) if row.env not in inherited]
+
+
 def page() -> str:
-    sections = [f"## {title}\n\n{table(describe(cls))}\n" for title, cls in PROCESSES]
+    sections = [f"## {title}\n\n{table(own_rows(cls))}\n" for title, cls in PROCESSES]
     return "\n".join([HEAD, *sections])
 
 
