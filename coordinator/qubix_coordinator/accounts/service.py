@@ -9,7 +9,6 @@ from uuid import UUID, uuid4
 from qubix_coordinator.accounts.rules import (
     KEY_BYTES,
     TOKEN_BYTES,
-    Principal,
     Purpose,
     Scope,
     account_id_of_key,
@@ -17,9 +16,14 @@ from qubix_coordinator.accounts.rules import (
     looks_like_token,
     token_of,
 )
+from qubix_coordinator.accounts.rules import (
+    Principal as Principal,
+)
 from qubix_coordinator.accounts.tables import AccountRow, NodeRow
-from qubix_coordinator.db.database import Tx, execute, one, rows, value
+from qubix_coordinator.db.database import Row, Tx, execute, one, rows, value
 from qubix_coordinator.errors import Conflict, InvalidInput, NotFound, Unauthorised
+from qubix_protocol.errors import Malformed
+from qubix_protocol.keys import public_key_of
 
 TOKENS_MAX = 100
 NAME_MAX = 100
@@ -92,7 +96,7 @@ async def authenticate(tx: Tx, token: str) -> Principal:
     return Principal(found["account_id"], frozenset(Scope(scope) for scope in found["scopes"]))
 
 
-async def _live_token(tx: Tx, token: str) -> dict[str, object] | None:
+async def _live_token(tx: Tx, token: str) -> Row | None:
     return await one(
         tx,
         "SELECT id, account_id, scopes FROM api_token WHERE digest = $1 AND revoked_at IS NULL",
@@ -154,11 +158,12 @@ def _check_key(public_key: bytes) -> None:
         )
 
 
-async def ensure_node(tx: Tx, public_key: bytes, peer_id: str) -> NodeRow:
-    """The node of a peer key; registering twice is one node of one account. The caller has checked the signature.
+async def ensure_node(tx: Tx, peer_id: str) -> NodeRow:
+    """The node of a peer id; registering twice is one node of one account. The caller has checked the signature.
 
-    Raises Conflict when the peer id is another key's.
+    The peer id is its public key in another spelling. Raises InvalidInput for one that is not.
     """
+    public_key = _key_of_peer(peer_id)
     account_id = await ensure_account_of_key(tx, public_key, Purpose.NODE, f"node {peer_id[-8:]}", "provider")
     await execute(
         tx,
@@ -167,10 +172,14 @@ async def ensure_node(tx: Tx, public_key: bytes, peer_id: str) -> NodeRow:
         public_key,
         account_id,
     )
-    found = await NodeRow.get_or_none(peer_id=peer_id, using_db=tx)
-    if found is None or bytes(found.public_key) != public_key:
-        raise Conflict("the peer id belongs to another key", field="peer_id", remedy="Derive it from the public key")
-    return found
+    return await node(tx, peer_id)
+
+
+def _key_of_peer(peer_id: str) -> bytes:
+    try:
+        return public_key_of(peer_id)
+    except Malformed as problem:
+        raise InvalidInput("peer_id", f"the peer id is not one: {problem}", "Derive it from the public key") from None
 
 
 async def node(tx: Tx, peer_id: str) -> NodeRow:
@@ -178,6 +187,15 @@ async def node(tx: Tx, peer_id: str) -> NodeRow:
     if found is None:
         raise NotFound("there is no such node", field="peer_id", remedy="Let the node enrol first")
     return found
+
+
+async def account_of_node(tx: Tx, peer_id: str) -> UUID:
+    return (await node(tx, peer_id)).account_id
+
+
+async def incarnation(tx: Tx, peer_id: str) -> int:
+    """The one whose sequence numbers count now; 0 before the first handshake."""
+    return int((await node(tx, peer_id)).incarnation)
 
 
 async def next_incarnation(tx: Tx, peer_id: str) -> int:

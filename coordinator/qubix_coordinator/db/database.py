@@ -16,13 +16,13 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
-from tortoise.context import TortoiseContext
+from tortoise.context import TortoiseContext, _current_context
 
 from qubix_coordinator.db import failures
 from qubix_coordinator.db.models import table_modules
@@ -42,7 +42,8 @@ CLOSE_S = 5.0
 
 
 async def rows(tx: Tx, sql: str, *args: object) -> list[Row]:
-    return await tx.execute_query_dict(sql, list(args))
+    found: list[Row] = await tx.execute_query_dict(sql, list(args))
+    return found
 
 
 async def one(tx: Tx, sql: str, *args: object) -> Row | None:
@@ -87,7 +88,7 @@ class Database:
         for attempt in range(1_000_000):
             try:
                 return await cls._open(settings, dsn)
-            except Exception as problem:
+            except failures.CANNOT_CONNECT as problem:
                 late = asyncio.get_running_loop().time() >= deadline_s
                 if late or not failures.is_starting(problem):
                     raise Unavailable(
@@ -101,7 +102,8 @@ class Database:
     @classmethod
     async def _open(cls, settings: Settings, dsn: str) -> "Database":
         context = TortoiseContext()
-        await context.init(config=_config(settings, dsn))
+        with _active(context):
+            await context.init(config=_config(settings, dsn))
         client = context.connections.get("default")
         assert isinstance(client, AsyncpgDBClient)
         try:
@@ -135,7 +137,8 @@ class Database:
             tx = TransactionWrapper(self._client)
             tx._connection = connection
             async with connection.transaction(isolation=isolation, readonly=readonly):
-                yield tx
+                with _active(self._context):
+                    yield tx
         finally:
             await pool.release(connection)
 
@@ -167,6 +170,17 @@ class Database:
 
     async def fetch_value(self, sql: str, *args: object) -> Any:
         return await self.run(lambda tx: value(tx, sql, *args))
+
+
+@contextlib.contextmanager
+def _active(context: TortoiseContext) -> Iterator[None]:
+    """Models look the context up by task, and a request's task is not the one that connected."""
+    before = _current_context.get()
+    _current_context.set(context)
+    try:
+        yield
+    finally:
+        _current_context.set(before)
 
 
 def embedded_dsn(settings: Settings) -> str:

@@ -19,6 +19,7 @@ CONNECTION_LOST = (
 CONTENTION = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
 CROWDED = (asyncpg.TooManyConnectionsError, TimeoutError, asyncio.TimeoutError)
 MAY_PASS = (BaseORMException, *CONNECTION_LOST, *CONTENTION, *CROWDED)
+CANNOT_CONNECT = (*MAY_PASS, asyncpg.PostgresError, OSError)
 
 
 def cause(problem: BaseException) -> BaseException:

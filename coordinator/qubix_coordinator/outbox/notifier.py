@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One task per process that reads the outbox and hands each event to those who follow its topic."""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+
+from qubix_coordinator.db.database import Database
+from qubix_coordinator.errors import Unavailable
+from qubix_coordinator.outbox import events
+from qubix_coordinator.outbox.events import Event
+from qubix_coordinator.outbox.rules import Cursor, wants
+
+log = logging.getLogger(__name__)
+BACKLOG_MAX = 2000
+AWAY_S = 1.0
+
+
+class Overflow(Exception):
+    """The follower was too slow and has missed events: it must take a new snapshot."""
+
+
+class Subscription:
+    """A bounded queue of events; iterate it. Raises Overflow once what was queued before the loss has been read."""
+
+    def __init__(self, topics: Iterable[str] | None, bound: int = BACKLOG_MAX) -> None:
+        self.topics = None if topics is None else frozenset(topics)
+        self._bound = bound
+        self._queue: deque[Event] = deque()
+        self._waiting = asyncio.Event()
+        self._lost = False
+        self._ended = False
+
+    def offer(self, event: Event) -> None:
+        if self._lost or not wants(self.topics, event.topic):
+            return
+        if len(self._queue) >= self._bound:
+            self._lost = True
+        else:
+            self._queue.append(event)
+        self._waiting.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._waiting.set()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            while self._queue:
+                yield self._queue.popleft()
+            if self._lost:
+                raise Overflow
+            if self._ended:
+                return
+            self._waiting.clear()
+            await self._waiting.wait()
+
+
+class Notifier:
+    """`run` belongs to a task group of the composition root. Polls only while somebody follows."""
+
+    def __init__(self, db: Database, *, poll_ms: int = 50) -> None:
+        self._db = db
+        self._poll_s = poll_ms / 1000
+        self._followers: set[Subscription] = set()
+        self._nudged = asyncio.Event()
+        self._at: Cursor | None = None
+
+    def nudge(self) -> None:
+        """Call after a commit of this process: the event goes out at once instead of at the next poll."""
+        self._nudged.set()
+
+    async def position(self) -> Cursor:
+        """Where to follow from for somebody who takes a snapshot next."""
+        return await events.newest(self._db)
+
+    @contextlib.contextmanager
+    def subscribe(self, topics: Iterable[str] | None, bound: int = BACKLOG_MAX) -> Iterator[Subscription]:
+        """Live events from now on. To resume from a cursor use `follow`."""
+        subscription = Subscription(topics, bound)
+        self._followers.add(subscription)
+        self.nudge()
+        try:
+            yield subscription
+        finally:
+            self._followers.discard(subscription)
+
+    async def follow(self, after: Cursor, topics: Iterable[str] | None) -> AsyncIterator[Event]:
+        """Every event after the cursor, past and live, each once and in order. Raises Overflow.
+
+        Overflow also means that the cursor is older than what is kept.
+        """
+        wanted = None if topics is None else frozenset(topics)
+        if after < await events.oldest(self._db):
+            raise Overflow
+        with self.subscribe(wanted) as live:
+            seen = after
+            while batch := await events.read(self._db, seen, wanted):
+                for event in batch:
+                    seen = event.cursor
+                    yield event
+            async for event in live:
+                if event.cursor > seen:
+                    yield event
+
+    async def run(self) -> None:
+        """Until cancelled. A database that is away is waited for; nothing is skipped meanwhile."""
+        try:
+            while True:
+                await self._wait()
+                try:
+                    await self._deliver()
+                except Unavailable as problem:
+                    log.warning("outbox.away", extra={"problem": str(problem)})
+                    await asyncio.sleep(AWAY_S)
+        finally:
+            for follower in self._followers:
+                follower.end()
+
+    async def _wait(self) -> None:
+        if self._followers:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), self._poll_s)
+        else:
+            # Nobody missed anything: whoever comes next reads the past by cursor.
+            self._at = None
+            await self._nudged.wait()
+        self._nudged.clear()
+
+    async def _deliver(self) -> None:
+        if not self._followers:
+            return
+        if self._at is None:
+            self._at = await events.newest(self._db)
+        while batch := await events.read(self._db, self._at):
+            for event in batch:
+                for follower in tuple(self._followers):
+                    follower.offer(event)
+            self._at = batch[-1].cursor
