@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real PostgreSQL for tests: one server a worker process, one fresh database a test.
+
+The server is the product's own `qubix_coordinator.db.embedded`, as a process. A conftest takes the fixtures over with
+`from tests.support_pg import database_url, db, pg_server`.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from qubix_coordinator.db.database import Database, plain_connection
+from qubix_coordinator.db.embedded import dsn_of
+from qubix_coordinator.db.migrations import migrate
+from qubix_coordinator.settings import Settings
+
+READY_S = 60
+
+
+@contextlib.contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """A folder that the unprivileged user of PostgreSQL can enter too, which pytest's own are not; removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="qubix-test-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """What a process of ours gets, without the settings of whoever runs the tests."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("QUBIX_", "PG")) and k != "DATABASE_URL"}
+    return kept | more
+
+
+@dataclass
+class PgServer:
+    """The supervisor process and what it said when ready."""
+
+    data_dir: Path
+    process: "subprocess.Popen[bytes]"
+    ready: dict[str, object]
+    templates: dict[str, str] = field(default_factory=dict)
+
+    def dsn(self, database: str) -> str:
+        return dsn_of(self.data_dir / "postgres", database)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+
+def start_server(data_dir: Path) -> PgServer:
+    read_fd, write_fd = os.pipe()
+    command = [sys.executable, "-m", "qubix_coordinator.db.embedded"]
+    env = clean_environment(QUBIX_DATA_DIR=str(data_dir), QUBIX_READY_FD=str(write_fd), QUBIX_LOG_LEVEL="WARNING")
+    process = subprocess.Popen(command, env=env, pass_fds=(write_fd,))
+    os.close(write_fd)
+    with os.fdopen(read_fd) as pipe:
+        line = pipe.readline()
+    if not line:
+        raise RuntimeError(f"the database ended with status {process.wait(READY_S)} before it was ready")
+    return PgServer(data_dir, process, json.loads(line))
+
+
+async def template_of(server: PgServer, network: str) -> str:
+    """A migrated database that nobody connects to, so that copies can be made of it."""
+    if network not in server.templates:
+        name = f"template_{network}"
+        await _admin(server, f'CREATE DATABASE "{name}"')
+        await migrate(server.dsn(name), network)
+        server.templates[network] = name
+    return server.templates[network]
+
+
+async def fresh_database(server: PgServer, network: str = "devnet", *, migrated: bool = True) -> str:
+    """The address of a new database of this network."""
+    name = f"test_{uuid.uuid4().hex}"
+    template = await template_of(server, network) if migrated else "template1"
+    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
+    return server.dsn(name)
+
+
+async def drop_database(server: PgServer, dsn: str) -> None:
+    name = dsn.partition("@/")[2].partition("?")[0]
+    await _admin(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+async def _admin(server: PgServer, sql: str) -> None:
+    connection = await plain_connection(server.dsn("postgres"))
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close(timeout=5)
+
+
+def settings_for(server: PgServer, dsn: str, **more: object) -> Settings:
+    values: dict[str, object] = {"data_dir": server.data_dir, "database_url": dsn, "database_pool_max": 24}
+    return Settings(**(values | more))  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def connected(server: PgServer, network: str = "devnet", **more: object) -> AsyncIterator[Database]:
+    """A connected fresh database, dropped at the end."""
+    dsn = await fresh_database(server, network)
+    database = await Database.connect(settings_for(server, dsn, **more), dsn)
+    try:
+        yield database
+    finally:
+        await database.close()
+        await drop_database(server, dsn)
+
+
+@pytest.fixture(scope="session")
+def pg_server() -> Iterator[PgServer]:
+    with reachable_folder() as folder:
+        server = start_server(folder)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest_asyncio.fixture
+async def database_url(pg_server: PgServer) -> AsyncIterator[str]:
+    """A fresh migrated devnet database; nobody is connected to it yet."""
+    dsn = await fresh_database(pg_server)
+    try:
+        yield dsn
+    finally:
+        await drop_database(pg_server, dsn)
+
+
+@pytest_asyncio.fixture
+async def db(pg_server: PgServer) -> AsyncIterator[Database]:
+    async with connected(pg_server) as database:
+        yield database
