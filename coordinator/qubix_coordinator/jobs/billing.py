@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an attempt's accepted chunks cost, and which units are left to run. Pure (trust.md M1, M2).
+
+A catalogue chunk bills the least of what the node claims, what the coordinator observed between heartbeats, and 1.25
+times the frozen forecast: dawdling, and silence, earn nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from qubix_coordinator.ledger.rules import owed_qu
+from qubix_protocol.messages import Range
+from qubix_protocol.units import CHUNKS_MAX
+
+CHUNK_MS: Final = 1_000
+CHUNKS_AIM_MAX: Final = CHUNKS_MAX // 4
+"""Leaves room for chunks that turn out smaller than planned."""
+FORECAST_NUMERATOR: Final = 5
+FORECAST_DENOMINATOR: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """An accepted link. `observed_ms` counts from the attempt's acceptance to this link."""
+
+    units: int
+    claimed_ms: int
+    observed_ms: int
+
+
+def observed_gap_ms(heard_ms: int, now_ms: int, heartbeat_ms: int) -> int:
+    """Time between two words of a node, as far as it counts: silence beyond two heartbeats stops the meter."""
+    return min(max(0, now_ms - heard_ms), 2 * heartbeat_ms)
+
+
+def billed_ms(chunks: Sequence[Chunk], *, forecast_ms: int, attempt_units: int) -> int:
+    """Cumulative over an attempt's first `len(chunks)` links: it never falls as links are added."""
+    if not chunks:
+        return 0
+    claimed = sum(chunk.claimed_ms for chunk in chunks)
+    observed = max(chunk.observed_ms for chunk in chunks)
+    units = sum(chunk.units for chunk in chunks)
+    bound = forecast_ms * FORECAST_NUMERATOR * units // (FORECAST_DENOMINATOR * attempt_units)
+    return min(claimed, observed, bound)
+
+
+def charge_qu(rate_qu_per_h: int, billed: int, *, units: int, hold_left_qu: int) -> int:
+    """What the accepted chunks cost together, fee included: at least 1 QU, never more than the hold has."""
+    if units == 0:
+        return 0
+    return min(max(1, owed_qu(rate_qu_per_h, billed)), hold_left_qu)
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """In order, touching and overlapping ones joined."""
+    merged: list[Range] = []
+    for one in sorted(ranges, key=lambda r: (r.start, r.stop)):
+        if merged and one.start <= merged[-1].stop:
+            merged[-1] = Range(merged[-1].start, max(merged[-1].stop, one.stop))
+        else:
+            merged.append(one)
+    return merged
+
+
+def uncovered(units: int, done: Iterable[Range]) -> list[Range]:
+    """What is left of [0, units)."""
+    left, at = [], 0
+    for one in merge(done):
+        if at < one.start:
+            left.append(Range(at, one.start))
+        at = max(at, one.stop)
+    if at < units:
+        left.append(Range(at, units))
+    return left
+
+
+def total(ranges: Iterable[Range]) -> int:
+    return sum(one.units for one in ranges)
+
+
+def chunk_units(units: int, forecast_ms: int) -> int:
+    """About a second's worth, and few enough links."""
+    by_time = units * CHUNK_MS // max(1, forecast_ms)
+    by_count = -(-units // CHUNKS_AIM_MAX)
+    return min(units, max(1, by_time, by_count))
+
+
+def next_range(ranges: Sequence[Range], done: int) -> Range:
+    """What an attempt that has done its first `done` units may do next: to the end of the assigned range."""
+    for one in ranges:
+        if done < one.units:
+            return Range(one.start + done, one.stop)
+        done -= one.units
+    return Range(0, 0)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries out one check: data into a private folder, a seed drawn only then, a forked worker with limits.
+
+The worker gets files and a seed, no database and no environment of ours (trust.md C1, C3).
+"""
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from qubix_coordinator.artifacts.store import ArtifactStore
+from qubix_coordinator.errors import QubixError
+from qubix_coordinator.jobs.verify import Claim, File, Finding
+from qubix_kernels import tasks
+from qubix_kernels.zygote import Worker, Zygote
+from qubix_protocol.errors import Malformed
+
+MEMORY_BASE_BYTES = 2 * 1024**3
+MEMORY_FACTOR = 6
+"""Address space for a check beside its data: copies in float64 and what the libraries map."""
+CPU_EXTRA_S = 5
+
+
+class NotCarriedOut(Exception):
+    """The check could not be done; nobody is to blame."""
+
+
+class Checker:
+    def __init__(self, store: ArtifactStore, zygote: Zygote, *, deadline_s: float) -> None:
+        self._store, self._zygote, self._deadline_s = store, zygote, deadline_s
+
+    async def check(self, claim: Claim) -> Finding:
+        """Never raises for what a result or a kernel does: that is a finding. Raises `ZygoteDied`."""
+        seed = b""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                with tempfile.TemporaryDirectory(prefix="qubix-check-") as folder:
+                    task = await self._prepare(claim, Path(folder))
+                    # Only now: every byte that will be checked is committed and here (trust.md C1).
+                    seed = os.urandom(32)
+                    task = tasks.VerifyTask(
+                        kernel=task.kernel, params=task.params, inputs=task.inputs, parts=task.parts, seed=seed
+                    )
+                    event = await self._in_worker(task, Path(folder), _data_bytes(claim))
+        except TimeoutError:
+            return not_carried_out(f"the check took longer than {self._deadline_s:g} s", seed)
+        except (NotCarriedOut, QubixError, Malformed, OSError) as problem:
+            return not_carried_out(str(problem), seed)
+        return _finding(event, seed, len(claim.outputs))
+
+    async def _prepare(self, claim: Claim, folder: Path) -> tasks.VerifyTask:
+        inputs = {}
+        for number, (name, file) in enumerate(claim.inputs.items()):
+            inputs[name] = str(await self._fetch(claim, file, folder / f"input-{number}.npy"))
+        parts = []
+        for number, (start, stop, file) in enumerate(claim.outputs):
+            path = await self._fetch(claim, file, folder / f"part-{number}.bin")
+            parts.append(tasks.Part(start=start, stop=stop, path=str(path)))
+        return tasks.VerifyTask(
+            kernel=claim.kernel, params=claim.params, inputs=inputs, parts=tuple(parts), seed=bytes(32)
+        )
+
+    async def _fetch(self, claim: Claim, file: File, path: Path) -> Path:
+        """The bytes delivered are the bytes checked."""
+        await self._store.copy_to(claim.account_id, file.digest, path)
+        if await asyncio.to_thread(_digest_of, path) != file.digest:
+            raise NotCarriedOut("the artifact store gave other bytes than were committed")
+        return path
+
+    async def _in_worker(self, task: tasks.VerifyTask, folder: Path, data_bytes: int) -> tasks.Event:
+        worker = await asyncio.to_thread(
+            self._zygote.fork,
+            scratch=folder,
+            memory_bytes=MEMORY_BASE_BYTES + MEMORY_FACTOR * data_bytes,
+            cpu_s=int(self._deadline_s) + CPU_EXTRA_S,
+        )
+        try:
+            return await _talk(worker, task)
+        finally:
+            worker.sock.close()
+            # It has ended by itself unless the check was cut short.
+            await asyncio.shield(asyncio.to_thread(self._zygote.kill, worker.pid))
+
+
+async def _talk(worker: Worker, task: tasks.VerifyTask) -> tasks.Event:
+    worker.sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(worker.sock, tasks.encode_frame(task))
+    head = await _exactly(worker, 4)
+    return tasks.decode_event(await _exactly(worker, tasks.frame_length(head)))
+
+
+async def _exactly(worker: Worker, size: int) -> bytes:
+    loop, data = asyncio.get_running_loop(), bytearray()
+    while len(data) < size:
+        more = await loop.sock_recv(worker.sock, min(size - len(data), 1 << 20))
+        if not more:
+            raise NotCarriedOut("the check's worker ended without a verdict")
+        data += more
+    return bytes(data)
+
+
+def _digest_of(path: Path) -> bytes:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").digest()
+
+
+def _files(claim: Claim) -> Iterator[File]:
+    yield from claim.inputs.values()
+    yield from (file for _, _, file in claim.outputs)
+
+
+def _data_bytes(claim: Claim) -> int:
+    return sum(file.size_bytes for file in _files(claim))
+
+
+def not_carried_out(why: str, seed: bytes = b"") -> Finding:
+    return Finding(
+        carried_out=False, accepted=False, reason="not_carried_out", detail=why, parts=(), seed=seed, check_ms=0
+    )
+
+
+def _finding(event: tasks.Event, seed: bytes, parts: int) -> Finding:
+    if isinstance(event, tasks.TaskFailed):
+        return not_carried_out(f"{event.code}: {event.detail}", seed)
+    if not isinstance(event, tasks.VerifyDone) or len(event.parts) != parts:
+        return not_carried_out("the check's worker did not answer with a verdict for each part", seed)
+    return Finding(
+        carried_out=True,
+        # A verdict is only as good as its worst part.
+        accepted=event.accepted and all(event.parts),
+        reason=event.reason,
+        detail=event.detail,
+        parts=event.parts,
+        seed=seed,
+        check_ms=round(event.check_ms),
+    )

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The task that moves jobs on: assigns the queued, fires what is due, settles what is checked.
+
+Replicas run one each on the same database: rows in somebody else's hands are skipped, and every step is one transaction
+that looks again under the job's lock. Everything is bounded per tick; what is left waits for the next.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+from uuid import UUID
+
+from qubix_coordinator.db.database import Tx, execute, value
+from qubix_coordinator.errors import Unavailable
+from qubix_coordinator.jobs import assign, flow, rules, settle
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent
+from qubix_coordinator.jobs.tables import Attempt, Job
+from qubix_coordinator.market import rules as market_rules
+from qubix_coordinator.market import service as market
+from qubix_protocol.states import AttemptState
+
+log = logging.getLogger(__name__)
+TICK_S: Final = 0.5
+CHECKING_S: Final = 0.03
+"""Between looks at the verdicts while a check is under way."""
+BATCH: Final = 64
+
+
+class Engine:
+    """`await Engine(desk).run()` in the app's task group; cancelling it is safe at any moment."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._next_full_s = 0.0
+
+    async def run(self) -> None:
+        while True:
+            woken = self._desk.wake.is_set()
+            self._desk.wake.clear()
+            now_s = asyncio.get_running_loop().time()
+            try:
+                if woken or now_s >= self._next_full_s:
+                    self._next_full_s = now_s + TICK_S
+                    await self.tick()
+                checking = await self._settle_checked()
+            except Unavailable as problem:
+                log.warning("engine.database_away", extra={"problem": problem.problem})
+                checking = False
+            await self._pause(CHECKING_S if checking else TICK_S)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._desk.wake.wait()
+        except TimeoutError:
+            return
+
+    async def tick(self) -> None:
+        """One round of everything; tests call it directly with a clock of their own."""
+        await self._pause_leases()
+        await self._settle_checked()
+        await self._fire_due()
+        await self._expire_jobs()
+        await self._resend()
+        await self._assign()
+
+    async def _settle_checked(self) -> bool:
+        """Applies new verdicts; whether more are to be expected soon."""
+        desk = self._desk
+        new = await desk.db.run(lambda tx: settle.new_verdicts(tx, BATCH))
+        for attempt_id in new:
+            await self._each("verdict", attempt_id, lambda tx, key: settle.apply_verdict(desk, tx, key))
+        checking = Attempt.filter(state=AttemptState.VERIFYING.value)
+        return await desk.db.run(lambda tx: checking.using_db(tx).exists())
+
+    async def _fire_due(self) -> None:
+        now_ms = self._desk.now_ms()
+
+        async def due(tx: Tx) -> list[UUID]:
+            found = Attempt.filter(state__in=flow.OPEN_STATES, due_ms__lte=now_ms).using_db(tx)
+            return [row.id for row in await found.order_by("due_ms").limit(BATCH).only("id")]
+
+        for attempt_id in await self._desk.db.run(due):
+            await self._each("due", attempt_id, self._fire)
+
+    async def _fire(self, tx: Tx, attempt_id: UUID) -> None:
+        desk = self._desk
+        job, attempt = await flow.lock_attempt(tx, attempt_id)
+        state, now_ms = AttemptState(attempt.state), desk.now_ms()
+        if attempt.due_ms is None or attempt.due_ms > now_ms:
+            return
+        if state is AttemptState.VERIFYING:
+            await settle.give_up_check(desk, tx, job, attempt)
+            return
+        reason = rules.due_reason(state, limit_ms=attempt.limit_ms, now_ms=now_ms)
+        await flow.end_attempt(desk, tx, job, attempt, AttemptEvent.DUE, reason)
+        await flow.tell(tx, attempt.peer_id, flow.cancel_of(attempt, reason))
+
+    async def _expire_jobs(self) -> None:
+        desk, now_ms = self._desk, self._desk.now_ms()
+
+        async def due(tx: Tx) -> list[UUID]:
+            found = Job.filter(ended_ms__isnull=True, closing__isnull=True, deadline_ms__lte=now_ms).using_db(tx)
+            return [row.id for row in await found.order_by("deadline_ms").limit(BATCH).only("id")]
+
+        async def expire(tx: Tx, job_id: UUID) -> None:
+            job = await flow.lock_job(tx, job_id)
+            if job.deadline_ms <= desk.now_ms() and job.closing is None:
+                await flow.close_job(desk, tx, job, JobEvent.EXPIRE)
+
+        for job_id in await desk.db.run(due):
+            await self._each("expire", job_id, expire)
+
+    async def _resend(self) -> None:
+        """Assignments that nobody has answered yet; the fence makes a second one harmless."""
+        now_ms = self._desk.now_ms()
+
+        async def unanswered(tx: Tx) -> list[UUID]:
+            found = Attempt.filter(state=AttemptState.OFFERED.value, sent_ms__lte=now_ms - rules.RESEND_MS).using_db(tx)
+            return [row.id for row in await found.order_by("sent_ms").limit(BATCH).only("id")]
+
+        async def again(tx: Tx, attempt_id: UUID) -> None:
+            job, attempt = await flow.lock_attempt(tx, attempt_id)
+            if attempt.state == AttemptState.OFFERED.value and attempt.sent_ms <= now_ms - rules.RESEND_MS:
+                attempt.sent_ms = now_ms
+                await attempt.save(using_db=tx, update_fields=["sent_ms"])
+                await flow.tell(tx, attempt.peer_id, await assign.assign_message(tx, job, attempt))
+
+        for attempt_id in await self._desk.db.run(unanswered):
+            await self._each("resend", attempt_id, again)
+
+    async def _assign(self) -> None:
+        """In the order in which jobs came; one that nobody fits does not hold up the others."""
+        desk, now_ms = self._desk, self._desk.now_ms()
+        waiting = await desk.db.run(lambda tx: assign.waiting_jobs(tx, now_ms, BATCH))
+        if not waiting:
+            return
+        offers = await desk.db.run(lambda tx: market.candidates(tx, now_ms=now_ms))
+        for job_id in waiting:
+            await self._each("assign", job_id, lambda tx, key: _try(desk, tx, key, offers))
+
+    async def _pause_leases(self) -> None:
+        """Leases do not run while no coordinator does: after an outage each live attempt gets a whole lease again."""
+        desk, now_ms = self._desk, self._desk.now_ms()
+
+        async def step(tx: Tx) -> int:
+            ticked_ms = await value(tx, "SELECT ticked_ms FROM engine_clock FOR UPDATE")
+            await execute(tx, "UPDATE engine_clock SET ticked_ms = GREATEST(ticked_ms, $1)", now_ms)
+            gap_ms = rules.paused(ticked_ms, now_ms)
+            if gap_ms:
+                await _extend(tx, gap_ms, now_ms, round(desk.settings.lease_s * 1000))
+            return gap_ms
+
+        gap_ms = await desk.db.run(step)
+        if gap_ms:
+            log.warning("engine.was_away", extra={"gap_ms": gap_ms})
+
+    async def _each(self, what: str, key: UUID, step: Callable[[Tx, UUID], Awaitable[None]]) -> None:
+        """One row that cannot be moved is logged and must not stop everybody's jobs; the database being away does."""
+        try:
+            await self._desk.db.run(lambda tx: step(tx, key))
+        except Unavailable:
+            raise
+        except Exception:  # whatever is wrong with one row, the others go on
+            log.exception("engine.step_failed", extra={"step": what, "key": str(key)})
+
+
+async def _try(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate]) -> None:
+    await assign.try_assign(desk, tx, job_id, offers)
+
+
+async def _extend(tx: Tx, gap_ms: int, now_ms: int, lease_ms: int) -> None:
+    await execute(
+        tx,
+        "UPDATE attempt SET limit_ms = limit_ms + $1, heard_ms = GREATEST(heard_ms + $1, $2),"
+        " due_ms = CASE WHEN state = 'running' THEN LEAST(GREATEST(heard_ms + $1, $2) + $3, limit_ms + $1)"
+        " ELSE due_ms + $1 END WHERE state IN ('offered', 'running', 'verifying')",
+        gap_ms,
+        now_ms,
+        lease_ms,
+    )

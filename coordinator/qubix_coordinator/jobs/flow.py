@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads rows under the job's lock and applies the decisions of `rules`: the only module that moves states.
+
+Locks are always taken in the order job, attempt, listing (trust.md M4: decisions happen under the job's row lock).
+"""
+
+import logging
+from uuid import UUID
+
+import msgspec
+
+from qubix_coordinator.db.database import Tx
+from qubix_coordinator.errors import Forbidden, NotFound, StaleAttempt
+from qubix_coordinator.jobs import money, rules, views
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
+from qubix_coordinator.jobs.tables import Attempt, Job
+from qubix_coordinator.market import service as market
+from qubix_coordinator.outbox import events
+from qubix_protocol.messages import Cancel, Message
+from qubix_protocol.states import FINAL_JOB_STATES, AttemptState, JobState, Reason
+
+log = logging.getLogger(__name__)
+OPEN_STATES = (AttemptState.OFFERED.value, AttemptState.RUNNING.value, AttemptState.VERIFYING.value)
+DETAIL_MAX = 2_000
+
+
+async def lock_job(tx: Tx, job_id: UUID) -> Job:
+    job = await Job.filter(id=job_id).using_db(tx).select_for_update().first()
+    if job is None:
+        raise NotFound("there is no such job", field="job_id", remedy="List your jobs with GET /jobs")
+    return job
+
+
+async def lock_attempt(tx: Tx, attempt_id: UUID) -> tuple[Job, Attempt]:
+    found = await Attempt.filter(id=attempt_id).using_db(tx).first()
+    if found is None:
+        raise NotFound("there is no such attempt", field="attempt_id", remedy="Stop working on it")
+    job = await lock_job(tx, found.job_id)
+    return job, await Attempt.filter(id=attempt_id).using_db(tx).select_for_update().get()
+
+
+async def lock_own_attempt(tx: Tx, peer_id: str, attempt_id: str, fence: int) -> tuple[Job, Attempt]:
+    """The attempt a node speaks of. Raises NotFound, Forbidden (another's) or StaleAttempt (another fence)."""
+    job, attempt = await lock_attempt(tx, UUID(attempt_id))
+    if attempt.peer_id != peer_id:
+        raise Forbidden("the attempt is another provider's", field="attempt_id", remedy="Speak of your own attempts")
+    if attempt.fence != fence:
+        raise stale(attempt)
+    return job, attempt
+
+
+def stale(attempt: Attempt) -> StaleAttempt:
+    return StaleAttempt(
+        f"the attempt is over ({attempt.state}) or superseded; what it sends now is kept and not paid",
+        field="fence",
+        remedy="Stop working on it",
+    )
+
+
+async def open_attempt(tx: Tx, job_id: UUID) -> Attempt | None:
+    """The one in hand; call under the job's lock."""
+    return await Attempt.filter(job_id=job_id, state__in=OPEN_STATES).using_db(tx).select_for_update().first()
+
+
+def facts(job: Job, attempt: Attempt | None = None) -> rules.JobFacts:
+    return rules.JobFacts(
+        state=JobState(job.state),
+        complete=job.units_accepted == job.units,
+        reported_all=attempt is not None and attempt.reason == Reason.COMPLETED.value,
+        hold_left_qu=job.hold_left_qu,
+        bad_attempts=job.bad_attempts,
+        closing=Reason(job.closing) if job.closing else None,
+    )
+
+
+async def step_job(
+    desk: Desk, tx: Tx, job: Job, event: JobEvent, *, attempt: Attempt | None = None, detail: str = ""
+) -> rules.JobDecision:
+    """Decides and applies, saves the job, and returns the rest of the hold when the job ends."""
+    decision = rules.decide_job(facts(job, attempt), event)
+    if decision.verb is not Verb.APPLY:
+        return decision
+    now_ms = desk.now_ms()
+    if decision.state is JobState.QUEUED and job.state != JobState.QUEUED.value:
+        job.queued_ms = job.match_ms = now_ms
+    job.state, job.reason, job.detail = decision.state.value, decision.reason.value, detail[:DETAIL_MAX]
+    job.closing = decision.closing.value if decision.closing else None
+    if decision.state in FINAL_JOB_STATES:
+        await _finish(tx, job, now_ms)
+    if not decision.stop_attempt:
+        await save_job(tx, job, now_ms)
+    desk.wake.set()
+    return decision
+
+
+async def _finish(tx: Tx, job: Job, now_ms: int) -> None:
+    job.ended_ms, job.closing = now_ms, None
+    job.fraction = 1.0 if job.state == JobState.SETTLED.value else job.fraction
+    await money.return_rest(tx, job)
+    log.info("job.ended", extra={"job": str(job.id), "state": job.state, "reason": job.reason, "paid_qu": job.paid_qu})
+
+
+async def save_job(tx: Tx, job: Job, now_ms: int) -> None:
+    """Saves, and tells whoever watches the job."""
+    job.revision += 1
+    await job.save(using_db=tx)
+    await events.emit(tx, f"job:{job.id}", msgspec.to_builtins(await views.of_job(tx, job, now_ms)))
+
+
+async def close_job(desk: Desk, tx: Tx, job: Job, event: JobEvent) -> rules.JobDecision:
+    """Cancel or expire: the attempt in hand is stopped first; what it made is still checked and paid."""
+    attempt = await open_attempt(tx, job.id)
+    decision = await step_job(desk, tx, job, event, attempt=attempt)
+    if decision.verb is Verb.APPLY and decision.stop_attempt:
+        assert attempt is not None, "an assigned or running job has an attempt in hand"
+        await end_attempt(desk, tx, job, attempt, AttemptEvent.STOP, decision.reason)
+        await tell(tx, attempt.peer_id, cancel_of(attempt, decision.reason))
+    return decision
+
+
+async def end_attempt(
+    desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: AttemptEvent, reason: Reason, detail: str = ""
+) -> Verb:
+    """The attempt is over on the node's side; its links, if any, now wait for the check."""
+    decision = rules.decide_attempt(AttemptState(attempt.state), event, links=attempt.links)
+    if decision.verb is not Verb.APPLY:
+        return decision.verb
+    now_ms = desk.now_ms()
+    checking = decision.state is AttemptState.VERIFYING
+    attempt.state, attempt.reason, attempt.detail = decision.state.value, reason.value, detail[:DETAIL_MAX]
+    attempt.ended_ms = now_ms
+    attempt.due_ms = rules.check_due_ms(now_ms, attempt.forecast_ms) if checking else None
+    await attempt.save(using_db=tx)
+    if reason not in rules.UNCOUNTED:
+        job.bad_attempts += 1
+    if reason not in rules.BLAMELESS:
+        await market.count_failure(tx, attempt.listing_id, now_ms=now_ms)
+    log.info("attempt.ended", extra={"attempt": str(attempt.id), "job": str(job.id), "reason": reason.value})
+    if job.state == JobState.ASSIGNED.value and checking:
+        await step_job(desk, tx, job, JobEvent.START)
+    await step_job(desk, tx, job, JobEvent.HANDED_IN if checking else JobEvent.EMPTIED, detail=detail)
+    return Verb.APPLY
+
+
+async def tell(tx: Tx, peer_id: str, message: Message) -> None:
+    """A command for a node; it leaves after the commit, by whichever process holds the node's session."""
+    await events.emit(tx, f"node:{peer_id}", msgspec.to_builtins(message))
+
+
+def cancel_of(attempt: Attempt, reason: Reason) -> Cancel:
+    return Cancel(attempt_id=str(attempt.id), fence=attempt.fence, reason=reason)

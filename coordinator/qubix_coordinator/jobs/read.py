@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs, results and receipts as their owner asks for them; somebody else's job is not there."""
+
+from uuid import UUID
+
+import msgspec
+
+from qubix_coordinator.accounts.rules import Principal
+from qubix_coordinator.db.database import Tx
+from qubix_coordinator.errors import Conflict, InvalidInput, NotFound
+from qubix_coordinator.jobs import views
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
+from qubix_protocol.api import JobsView, JobView, ReceiptsView, ReceiptView, ResultPart, ResultView
+from qubix_protocol.arrays import ArrayMeta
+from qubix_protocol.states import FINAL_JOB_STATES, REASON_TEXT, JobState, Reason
+
+PAGE_MAX = 200
+
+
+async def own_job(tx: Tx, principal: Principal, job_id: str) -> Job:
+    """Raises NotFound, also for another account's job."""
+    try:
+        key = UUID(job_id)
+    except ValueError:
+        raise _unknown() from None
+    job = await Job.filter(id=key, account_id=principal.account_id).using_db(tx).first()
+    if job is None:
+        raise _unknown()
+    return job
+
+
+def _unknown() -> NotFound:
+    return NotFound("there is no such job of yours", field="job_id", remedy="List your jobs with GET /jobs")
+
+
+async def get(desk: Desk, principal: Principal, job_id: str) -> JobView:
+    async def step(tx: Tx) -> JobView:
+        return await views.of_job(tx, await own_job(tx, principal, job_id), desk.now_ms())
+
+    return await desk.db.run(step)
+
+
+async def list_jobs(desk: Desk, principal: Principal, *, after: str | None = None, limit: int = 50) -> JobsView:
+    """Newest first; `after` is the `next` of the page before."""
+    before = _position(after)
+
+    async def step(tx: Tx) -> JobsView:
+        found = Job.filter(account_id=principal.account_id, no__lt=before).using_db(tx)
+        count = max(1, min(limit, PAGE_MAX))
+        jobs = await found.order_by("-no").limit(count + 1)
+        shown = [await views.of_job(tx, job, desk.now_ms()) for job in jobs[:count]]
+        return JobsView(jobs=tuple(shown), next=str(jobs[count - 1].no) if len(jobs) > count else None)
+
+    return await desk.db.run(step)
+
+
+def _position(after: str | None) -> int:
+    if after is None or after == "":
+        return 2**62
+    if not after.isdecimal() or len(after) > 18:
+        raise InvalidInput("after", "it is not a position in the list", "Use the `next` of the page before")
+    return int(after)
+
+
+async def result(desk: Desk, principal: Principal, job_id: str) -> ResultView:
+    """The parts that were checked and paid, in order. Raises Conflict while there are none to give."""
+
+    async def step(tx: Tx) -> ResultView:
+        job = await own_job(tx, principal, job_id)
+        links = await ChainLink.filter(job_no=job.no, paid=True).using_db(tx).order_by("start")
+        _check_ready(job, len(links))
+        return ResultView(
+            job_id=str(job.id),
+            outputs=msgspec.convert(job.outputs, dict[str, ArrayMeta]),
+            parts=tuple(_part(link) for link in links),
+        )
+
+    return await desk.db.run(step)
+
+
+def _check_ready(job: Job, parts: int) -> None:
+    if JobState(job.state) not in FINAL_JOB_STATES:
+        raise Conflict(
+            f"the job is {job.state}; a result is readable once it was checked and paid",
+            field="job_id",
+            remedy="Follow the job until it is settled",
+        )
+    if parts == 0:
+        raise Conflict(
+            f"the job is {job.state} and has no result: {REASON_TEXT[Reason(job.reason)]}",
+            field="job_id",
+            remedy="Submit it again",
+        )
+
+
+def _part(link: ChainLink) -> ResultPart:
+    return ResultPart(
+        start=link.start, stop=link.stop, digest=bytes(link.output_digest).hex(), size_bytes=link.output_bytes
+    )
+
+
+async def receipts(desk: Desk, principal: Principal, job_id: str) -> ReceiptsView:
+    """Both signed halves of each attempt that was settled; a provider that vanished left an empty report."""
+
+    async def step(tx: Tx) -> ReceiptsView:
+        job = await own_job(tx, principal, job_id)
+        settled = Attempt.filter(job_id=job.id, settlement_raw__isnull=False).using_db(tx).order_by("fence")
+        found = tuple(_receipt(desk, attempt) for attempt in await settled.limit(PAGE_MAX))
+        return ReceiptsView(job_id=str(job.id), receipts=found)
+
+    return await desk.db.run(step)
+
+
+def _receipt(desk: Desk, attempt: Attempt) -> ReceiptView:
+    return ReceiptView(
+        network=desk.network,
+        provider=attempt.peer_id,
+        coordinator_key=desk.key.public.hex(),
+        report=bytes(attempt.report_raw or b"").hex(),
+        settlement=bytes(attempt.settlement_raw or b"").hex(),
+    )

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two state machines: a job, and one node's attempt at it. Pure; every state × event is decided in a table.
+
+A job is in one attempt's hands at a time. An attempt ends on the node's side (reported, silent, overdue, stopped) and
+then waits for its check; the check's verdict decides what is paid, and where the job goes on.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import Final
+
+from qubix_protocol.states import AttemptState, JobState, Reason
+
+ACCEPT_MS: Final = 5_000
+"""How long a node has to answer an assignment."""
+CHECK_MS: Final = 120_000
+"""How long verifiers have for a check, beside twice the run's forecast."""
+SAY_WHY_MS: Final = 30_000
+"""A job that found nobody for this long says why (P6)."""
+MATCH_AGAIN_MS: Final = 1_000
+ATTEMPTS_BAD_MAX: Final = 5
+TIME_LIMIT_BASE_MS: Final = 60_000
+TIME_LIMIT_FACTOR: Final = 4
+FETCH_BYTES_PER_MS: Final = 1_000
+"""The slowest connection that inputs may come over: 1 MB/s."""
+RESEND_MS: Final = 1_000
+OUTAGE_MS: Final = 3_000
+"""No coordinator ticked for longer than this: leases were not running meanwhile."""
+
+
+class Verb(Enum):
+    """What to do with an event."""
+
+    APPLY = auto()
+    IGNORE = auto()
+    """Known already, or of no consequence; answered as if it were news."""
+    REFUSE = auto()
+
+
+class JobEvent(StrEnum):
+    ASSIGN = "assign"
+    START = "start"
+    EMPTIED = "emptied"
+    """The attempt in hand ended with nothing to check."""
+    HANDED_IN = "handed_in"
+    """The attempt in hand ended; its links are to be checked."""
+    CHECKED = "checked"
+    CANCEL = "cancel"
+    EXPIRE = "expire"
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    state: JobState
+    complete: bool = False
+    """Every unit is accepted (and paid)."""
+    reported_all: bool = False
+    """The attempt in hand has committed a report that covers all that was left."""
+    hold_left_qu: int = 1
+    bad_attempts: int = 0
+    closing: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobDecision:
+    """`stop_attempt`: the attempt in hand must end first; what it made is checked and paid."""
+
+    verb: Verb
+    state: JobState
+    reason: Reason = Reason.NONE
+    closing: Reason | None = None
+    stop_attempt: bool = False
+
+
+class _Then(Enum):
+    """What a table entry says where the state alone does not decide."""
+
+    GO_ON = auto()
+    """Settled, or queued again for the rest, or ended, by the facts."""
+    CLOSE = auto()
+    """Stop the attempt in hand; the job ends when that is checked."""
+    CLOSE_LATER = auto()
+    """A check is under way: the job ends after it."""
+    CLOSE_UNLESS_REPORTED = auto()
+    """As above, but a result that is here already beats a later cancel (trust.md M4)."""
+    END = auto()
+    IGNORE = auto()
+    REFUSE = auto()
+
+
+_J, _E = JobState, JobEvent
+_FINAL_ROW: Final[dict[JobEvent, JobState | _Then]] = {
+    _E.ASSIGN: _Then.REFUSE,
+    _E.START: _Then.REFUSE,
+    _E.EMPTIED: _Then.REFUSE,
+    _E.HANDED_IN: _Then.REFUSE,
+    _E.CHECKED: _Then.REFUSE,
+    _E.CANCEL: _Then.REFUSE,
+    _E.EXPIRE: _Then.IGNORE,
+}
+JOB_TABLE: Final[dict[JobState, dict[JobEvent, JobState | _Then]]] = {
+    _J.QUEUED: {
+        _E.ASSIGN: _J.ASSIGNED,
+        _E.START: _Then.REFUSE,
+        _E.EMPTIED: _Then.REFUSE,
+        _E.HANDED_IN: _Then.REFUSE,
+        _E.CHECKED: _Then.REFUSE,
+        _E.CANCEL: _Then.END,
+        _E.EXPIRE: _Then.END,
+    },
+    _J.ASSIGNED: {
+        _E.ASSIGN: _Then.REFUSE,
+        _E.START: _J.RUNNING,
+        _E.EMPTIED: _Then.GO_ON,
+        _E.HANDED_IN: _Then.REFUSE,
+        _E.CHECKED: _Then.REFUSE,
+        _E.CANCEL: _Then.CLOSE,
+        _E.EXPIRE: _Then.CLOSE,
+    },
+    _J.RUNNING: {
+        _E.ASSIGN: _Then.REFUSE,
+        _E.START: _Then.IGNORE,
+        _E.EMPTIED: _Then.GO_ON,
+        _E.HANDED_IN: _J.VERIFYING,
+        _E.CHECKED: _Then.REFUSE,
+        _E.CANCEL: _Then.CLOSE,
+        _E.EXPIRE: _Then.CLOSE,
+    },
+    _J.VERIFYING: {
+        _E.ASSIGN: _Then.REFUSE,
+        _E.START: _Then.IGNORE,
+        _E.EMPTIED: _Then.REFUSE,
+        _E.HANDED_IN: _Then.IGNORE,
+        _E.CHECKED: _Then.GO_ON,
+        _E.CANCEL: _Then.CLOSE_UNLESS_REPORTED,
+        _E.EXPIRE: _Then.CLOSE_LATER,
+    },
+    _J.SETTLED: _FINAL_ROW,
+    _J.FAILED: _FINAL_ROW,
+    _J.CANCELLED: {**_FINAL_ROW, _E.CANCEL: _Then.IGNORE},
+}
+_CLOSING: Final = {JobEvent.CANCEL: Reason.CANCELLED_BY_CONSUMER, JobEvent.EXPIRE: Reason.EXPIRED}
+
+
+def decide_job(facts: JobFacts, event: JobEvent) -> JobDecision:
+    then = JOB_TABLE[facts.state][event]
+    if isinstance(then, JobState):
+        return JobDecision(Verb.APPLY, then, Reason.NONE, facts.closing)
+    if then is _Then.GO_ON:
+        return _go_on(facts)
+    if then is _Then.END:
+        return _ended(_CLOSING[event])
+    if then in (_Then.IGNORE, _Then.REFUSE) or (then is _Then.CLOSE_UNLESS_REPORTED and facts.reported_all):
+        verb = Verb.IGNORE if then is _Then.IGNORE else Verb.REFUSE
+        return JobDecision(verb, facts.state, closing=facts.closing)
+    # The first reason to close stands: a consumer who cancelled is not told later that the job expired.
+    closing = facts.closing or _CLOSING[event]
+    return JobDecision(Verb.APPLY, facts.state, closing, closing, stop_attempt=then is _Then.CLOSE)
+
+
+def _go_on(facts: JobFacts) -> JobDecision:
+    if facts.complete:
+        return JobDecision(Verb.APPLY, JobState.SETTLED, Reason.COMPLETED)
+    if facts.closing is not None:
+        return _ended(facts.closing)
+    if facts.hold_left_qu == 0:
+        return _ended(Reason.CAP_REACHED)
+    if facts.bad_attempts >= ATTEMPTS_BAD_MAX:
+        return _ended(Reason.ATTEMPTS_EXHAUSTED)
+    return JobDecision(Verb.APPLY, JobState.QUEUED, Reason.WAITING_FOR_PROVIDER)
+
+
+def _ended(reason: Reason) -> JobDecision:
+    state = JobState.CANCELLED if reason is Reason.CANCELLED_BY_CONSUMER else JobState.FAILED
+    return JobDecision(Verb.APPLY, state, reason)
+
+
+# Attempts -----------------------------------------------------------------------------------------------------------
+
+
+class AttemptEvent(StrEnum):
+    ACCEPT = "accept"
+    DECLINE = "decline"
+    BEAT = "beat"
+    LINK = "link"
+    REPORT = "report"
+    LOST = "lost"
+    """The node is back and no longer knows it."""
+    STOP = "stop"
+    """The job is cancelled or has expired."""
+    DUE = "due"
+    """The state's deadline passed: acceptance, lease or time limit, check."""
+    PASSED = "passed"
+    FAILED_CHECK = "failed_check"
+    UNCHECKED = "unchecked"
+    """The check could not be carried out."""
+
+
+class _Ends(Enum):
+    """Verifying when there is something to check, else empty."""
+
+    BY_LINKS = auto()
+
+
+_A, _V = AttemptState, AttemptEvent
+_OVER: Final[dict[AttemptEvent, AttemptState | Verb | _Ends]] = {
+    _V.ACCEPT: Verb.REFUSE,
+    _V.DECLINE: Verb.IGNORE,
+    _V.BEAT: Verb.REFUSE,
+    _V.LINK: Verb.REFUSE,
+    # Kept as evidence and acknowledged, so that the node forgets it; never paid.
+    _V.REPORT: Verb.IGNORE,
+    _V.LOST: Verb.IGNORE,
+    _V.STOP: Verb.IGNORE,
+    _V.DUE: Verb.IGNORE,
+    _V.PASSED: Verb.IGNORE,
+    _V.FAILED_CHECK: Verb.IGNORE,
+    _V.UNCHECKED: Verb.IGNORE,
+}
+ATTEMPT_TABLE: Final[dict[AttemptState, dict[AttemptEvent, AttemptState | Verb | _Ends]]] = {
+    _A.OFFERED: {
+        _V.ACCEPT: _A.RUNNING,
+        _V.DECLINE: _A.EMPTY,
+        # Whoever works on it has accepted it, even if that word was lost.
+        _V.BEAT: _A.RUNNING,
+        _V.LINK: _A.RUNNING,
+        _V.REPORT: _Ends.BY_LINKS,
+        # It never had it: the assignment is sent again.
+        _V.LOST: Verb.IGNORE,
+        _V.STOP: _A.EMPTY,
+        _V.DUE: _A.EMPTY,
+        _V.PASSED: Verb.REFUSE,
+        _V.FAILED_CHECK: Verb.REFUSE,
+        _V.UNCHECKED: Verb.REFUSE,
+    },
+    _A.RUNNING: {
+        _V.ACCEPT: Verb.IGNORE,
+        _V.DECLINE: _Ends.BY_LINKS,
+        _V.BEAT: _A.RUNNING,
+        _V.LINK: _A.RUNNING,
+        _V.REPORT: _Ends.BY_LINKS,
+        _V.LOST: _Ends.BY_LINKS,
+        _V.STOP: _Ends.BY_LINKS,
+        _V.DUE: _Ends.BY_LINKS,
+        _V.PASSED: Verb.REFUSE,
+        _V.FAILED_CHECK: Verb.REFUSE,
+        _V.UNCHECKED: Verb.REFUSE,
+    },
+    _A.VERIFYING: {
+        _V.ACCEPT: Verb.IGNORE,
+        _V.DECLINE: Verb.IGNORE,
+        _V.BEAT: Verb.REFUSE,
+        _V.LINK: Verb.REFUSE,
+        # The report of an attempt that was stopped: it completes the receipt when it speaks of the same chain.
+        _V.REPORT: _A.VERIFYING,
+        _V.LOST: Verb.IGNORE,
+        _V.STOP: Verb.IGNORE,
+        _V.DUE: _A.EMPTY,
+        _V.PASSED: _A.ACCEPTED,
+        _V.FAILED_CHECK: _A.REJECTED,
+        _V.UNCHECKED: _A.EMPTY,
+    },
+    _A.ACCEPTED: _OVER,
+    _A.REJECTED: _OVER,
+    _A.EMPTY: _OVER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptDecision:
+    verb: Verb
+    state: AttemptState
+
+
+def decide_attempt(state: AttemptState, event: AttemptEvent, *, links: int) -> AttemptDecision:
+    then = ATTEMPT_TABLE[state][event]
+    if isinstance(then, Verb):
+        return AttemptDecision(then, state)
+    if then is _Ends.BY_LINKS:
+        return AttemptDecision(Verb.APPLY, AttemptState.VERIFYING if links else AttemptState.EMPTY)
+    assert isinstance(then, AttemptState)
+    return AttemptDecision(Verb.APPLY, then)
+
+
+BLAMELESS: Final = frozenset(
+    {
+        Reason.COMPLETED,
+        Reason.CANCELLED_BY_CONSUMER,
+        Reason.EXPIRED,
+        Reason.CHECK_FAILED,
+        Reason.SUPERSEDED,
+    }
+)
+"""Endings that do not count against the provider."""
+UNCOUNTED: Final = frozenset({Reason.DECLINED, Reason.NOT_ACCEPTED_IN_TIME, Reason.COMPLETED})
+"""Endings that do not count towards a job's ATTEMPTS_BAD_MAX: it never ran there, or it ran well."""
+
+
+def due_reason(state: AttemptState, *, limit_ms: int | None, now_ms: int) -> Reason:
+    """Which deadline it was that passed."""
+    if state is AttemptState.OFFERED:
+        return Reason.NOT_ACCEPTED_IN_TIME
+    if state is AttemptState.VERIFYING:
+        return Reason.CHECK_FAILED
+    return Reason.OVERDUE if limit_ms is not None and limit_ms <= now_ms else Reason.SILENT
+
+
+def running_due_ms(heard_ms: int, lease_ms: int, limit_ms: int) -> int:
+    return min(heard_ms + lease_ms, limit_ms)
+
+
+def check_due_ms(now_ms: int, forecast_ms: int) -> int:
+    return now_ms + CHECK_MS + 2 * forecast_ms
+
+
+def time_limit_ms(forecast_ms: int, input_bytes: int) -> int:
+    return TIME_LIMIT_BASE_MS + TIME_LIMIT_FACTOR * forecast_ms + input_bytes // FETCH_BYTES_PER_MS
+
+
+def paused(ticked_ms: int, now_ms: int) -> int:
+    """Milliseconds by which leases are extended because no coordinator was there; 0 while one was."""
+    gap_ms = now_ms - ticked_ms
+    return gap_ms if ticked_ms > 0 and gap_ms > OUTAGE_MS else 0
+
+
+def fraction(previous: float, units: int, accepted: int, attempt_units: int, attempt_fraction: float) -> float:
+    """Of the whole job; never falls, even when a rejected attempt's work is lost (P7)."""
+    done = (accepted + attempt_units * attempt_fraction) / units
+    return max(previous, min(1.0, done))

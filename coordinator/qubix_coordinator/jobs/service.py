@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The jobs' front door: what the HTTP API, the mesh link and the artifact routes call.
+
+The bodies live beside it: submit, read, nodes, access. The engine is `jobs.engine.Engine(desk)`.
+"""
+
+from uuid import UUID
+
+from qubix_coordinator.accounts.rules import Principal
+from qubix_coordinator.db.database import Tx
+from qubix_coordinator.errors import Conflict
+from qubix_coordinator.jobs import flow, read, views
+from qubix_coordinator.jobs.access import may_access
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.nodes import on_accept, on_decline, on_heartbeat, on_hello, on_progress, on_report
+from qubix_coordinator.jobs.read import get, list_jobs, receipts, result
+from qubix_coordinator.jobs.rules import JobEvent, Verb
+from qubix_coordinator.jobs.submit import estimate, submit
+from qubix_protocol.api import JobView
+
+__all__ = [
+    "Desk",
+    "cancel",
+    "estimate",
+    "get",
+    "list_jobs",
+    "may_access",
+    "on_accept",
+    "on_decline",
+    "on_heartbeat",
+    "on_hello",
+    "on_progress",
+    "on_report",
+    "receipts",
+    "result",
+    "snapshot",
+    "submit",
+]
+
+
+async def cancel(desk: Desk, principal: Principal, job_id: str) -> JobView:
+    """Stops the job; chunks that are here already are checked and paid, the rest is returned.
+
+    Cancelling twice is fine. Raises NotFound, or Conflict when a complete result is here already or the job is over.
+    """
+
+    async def step(tx: Tx) -> JobView:
+        job = await flow.lock_job(tx, (await read.own_job(tx, principal, job_id)).id)
+        decision = await flow.close_job(desk, tx, job, JobEvent.CANCEL)
+        if decision.verb is Verb.REFUSE:
+            raise _too_late(job.state)
+        return await views.of_job(tx, job, desk.now_ms())
+
+    view = await desk.db.run(step)
+    desk.wake.set()
+    return view
+
+
+def _too_late(state: str) -> Conflict:
+    if state == "verifying":
+        return Conflict(
+            "the result is here and being checked", field="job_id", remedy="Wait for the check; it takes a moment"
+        )
+    return Conflict(f"the job is {state} already", field="job_id", remedy="Nothing is left to cancel")
+
+
+async def snapshot(tx: Tx, job_id: UUID, account_id: UUID, now_ms: int) -> JobView:
+    """The job for the live feed. Raises NotFound, also for another account's job."""
+    principal = Principal(account_id, frozenset())
+    return await views.of_job(tx, await read.own_job(tx, principal, str(job_id)), now_ms)

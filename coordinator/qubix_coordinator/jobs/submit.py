@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a request to a stored job: everything is checked, the price frozen and the hold posted in one transaction."""
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Mapping
+from uuid import UUID
+
+import msgspec
+
+from qubix_coordinator.accounts import service as accounts
+from qubix_coordinator.accounts.rules import Principal
+from qubix_coordinator.artifacts import service as artifacts
+from qubix_coordinator.artifacts.service import Artifact
+from qubix_coordinator.db.database import Tx, execute, value
+from qubix_coordinator.errors import CauseReused, Forbidden, InvalidInput
+from qubix_coordinator.jobs import flow, money, needs, views
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.tables import Job, JobInput
+from qubix_coordinator.market import rules as market_rules
+from qubix_coordinator.market import service as market
+from qubix_protocol import digests
+from qubix_protocol.api import CandidateView, EstimateBody, EstimateView, InputBody, JobBody, JobView
+from qubix_protocol.envelope import Opened, open_envelope
+from qubix_protocol.errors import ProtocolError
+from qubix_protocol.messages import InputRef, Order
+from qubix_protocol.states import JobState, Reason
+
+log = logging.getLogger(__name__)
+KEY_MAX = 200
+ESTIMATES_MAX = 100
+
+
+async def submit(desk: Desk, principal: Principal, body: JobBody, idempotency_key: str) -> JobView:
+    """The same key with the same body is the same job; with another body it is a conflict.
+
+    Raises InvalidInput (with the field), CauseReused, NotEnoughBalance, Forbidden (order).
+    """
+    if not 1 <= len(idempotency_key) <= KEY_MAX:
+        raise InvalidInput("Idempotency-Key", "it is missing or too long", f"Send one of 1 to {KEY_MAX} characters")
+    plan = needs.plan_of(body.kernel, body.params, {name: one.meta for name, one in body.inputs.items()})
+
+    async def step(tx: Tx) -> JobView:
+        await _take_turns(tx, principal.account_id, idempotency_key)
+        known = await Job.filter(account_id=principal.account_id, idempotency_key=idempotency_key).using_db(tx).first()
+        if known is None:
+            known = await _store(desk, tx, principal.account_id, body, idempotency_key, plan)
+        elif bytes(known.body_digest) != body_digest(body):
+            raise CauseReused(
+                "this Idempotency-Key was used for another job",
+                field="Idempotency-Key",
+                remedy="Repeat the first request exactly, or use a new key",
+            )
+        return await views.of_job(tx, known, desk.now_ms())
+
+    view = await desk.db.run(step)
+    desk.wake.set()
+    return view
+
+
+async def _take_turns(tx: Tx, account_id: UUID, key: str) -> None:
+    """Two requests with the same key at once: the second waits and finds the first one's job."""
+    number = int.from_bytes(hashlib.sha256(account_id.bytes + key.encode()).digest()[:8], "big", signed=True)
+    await execute(tx, "SELECT pg_advisory_xact_lock($1)", number)
+
+
+def body_digest(body: JobBody) -> bytes:
+    """Without the order's envelope: a retry may sign the same order anew."""
+    plain = msgspec.to_builtins(msgspec.structs.replace(body, order=""))
+    return digests.of_bytes(msgspec.json.encode(plain, order="deterministic"))
+
+
+async def _store(desk: Desk, tx: Tx, account_id: UUID, body: JobBody, idempotency_key: str, plan: needs.Plan) -> Job:
+    refs = input_refs(body.inputs)
+    await _check_artifacts(tx, account_id, body.inputs)
+    inputs_digest, params_digest = digests.of_inputs(refs), digests.of_params(plan.params)
+    order_raw = await _check_order(desk, tx, account_id, body, idempotency_key, params_digest, inputs_digest)
+    now_ms = desk.now_ms()
+    job = Job(
+        id=uuid.uuid4(),
+        no=await value(tx, "SELECT nextval('job_no')"),
+        account_id=account_id,
+        idempotency_key=idempotency_key,
+        body_digest=body_digest(body),
+        state=JobState.QUEUED.value,
+        reason=Reason.WAITING_FOR_PROVIDER.value,
+        detail="",
+        revision=0,
+        kernel=body.kernel,
+        kernel_version=plan.kernel_version,
+        params=plan.params,
+        params_digest=params_digest,
+        inputs_digest=inputs_digest,
+        outputs=msgspec.to_builtins(plan.outputs),
+        units=plan.units,
+        cap_qu=body.cap_qu,
+        rate_max=body.rate_qu_per_h_max,
+        provider=body.provider,
+        order_raw=order_raw,
+        created_ms=now_ms,
+        queued_ms=now_ms,
+        match_ms=now_ms,
+        deadline_ms=now_ms + body.deadline_s * 1000,
+    )
+    await job.save(using_db=tx, force_create=True)
+    for ref in refs:
+        await _store_input(tx, job.id, ref)
+    await money.hold(tx, job)
+    await flow.save_job(tx, job, now_ms)
+    log.info("job.submitted", extra={"job": str(job.id), "kernel": job.kernel, "cap_qu": job.cap_qu})
+    return job
+
+
+async def _store_input(tx: Tx, job_id: UUID, ref: InputRef) -> None:
+    row = JobInput(
+        job_id=job_id,
+        name=ref.name,
+        digest=ref.digest,
+        size_bytes=ref.size_bytes,
+        meta=msgspec.to_builtins(ref.meta),
+    )
+    await row.save(using_db=tx, force_create=True)
+
+
+def input_refs(inputs: Mapping[str, InputBody]) -> list[InputRef]:
+    return [
+        InputRef(name=name, digest=bytes.fromhex(one.digest), size_bytes=one.size_bytes, meta=one.meta)
+        for name, one in sorted(inputs.items())
+    ]
+
+
+async def _check_artifacts(tx: Tx, account_id: UUID, inputs: Mapping[str, InputBody]) -> None:
+    """Every input is here, is the account's own, and its header says what the request says."""
+    found = await artifacts.find_many(tx, account_id, [bytes.fromhex(one.digest) for one in inputs.values()])
+    for name, one in inputs.items():
+        _check_artifact(name, one, found.get(bytes.fromhex(one.digest)))
+
+
+def _check_artifact(name: str, wanted: InputBody, found: Artifact | None) -> None:
+    if found is None or not found.usable:
+        raise InvalidInput(
+            f"inputs.{name}.digest", "no such artifact is stored for you", "Upload it first: POST /artifacts, then PUT"
+        )
+    if found.size_bytes != wanted.size_bytes:
+        raise InvalidInput(
+            f"inputs.{name}.size_bytes", f"the stored artifact has {found.size_bytes} bytes", "Send its real size"
+        )
+    if found.meta != wanted.meta:
+        is_ = f"{found.meta.dtype}{list(found.meta.shape)}" if found.meta else "not a .npy file"
+        raise InvalidInput(
+            f"inputs.{name}.meta", f"the stored artifact is {is_}", "Send the dtype and shape that its header says"
+        )
+
+
+async def _check_order(
+    desk: Desk,
+    tx: Tx,
+    account_id: UUID,
+    body: JobBody,
+    idempotency_key: str,
+    params_digest: bytes,
+    inputs_digest: bytes,
+) -> bytes | None:
+    """The signed order (trust.md M6). Optional until an account's first one; from then on each job needs it."""
+    if not body.order:
+        if await money.order_key(tx, account_id) is not None:
+            raise Forbidden(
+                "this account's jobs need an order signed by its key", field="order", remedy="Sign the order"
+            )
+        return None
+    opened = _open_order(desk, body.order)
+    wanted = Order(
+        idempotency_key=idempotency_key,
+        kernel=body.kernel,
+        params_digest=params_digest,
+        inputs_digest=inputs_digest,
+        cap_qu=body.cap_qu,
+        rate_qu_per_h_max=body.rate_qu_per_h_max or 0,
+    )
+    _compare_order(_order_in(opened), wanted)
+    await accounts.bind_order_key(tx, account_id, opened.header.sender)
+    return opened.raw
+
+
+def _open_order(desk: Desk, text: str) -> Opened:
+    try:
+        raw = bytes.fromhex(text)
+        return open_envelope(raw, network=desk.network, audience=desk.key.public, now_ms=desk.now_ms())
+    except (ProtocolError, ValueError) as problem:
+        raise InvalidInput(
+            "order", f"the order cannot be accepted: {problem}", "Sign it anew, addressed to this coordinator"
+        ) from problem
+
+
+def _order_in(opened: Opened) -> Order:
+    try:
+        return opened.body(Order)
+    except ProtocolError as problem:
+        raise InvalidInput("order", f"this is no order: {problem}", "Sign an Order statement") from problem
+
+
+def _compare_order(signed: Order, wanted: Order) -> None:
+    for field in Order.__struct_fields__:
+        if getattr(signed, field) != getattr(wanted, field):
+            raise InvalidInput(
+                f"order.{field}", "what was signed is not what the request says", "Sign the request that you send"
+            )
+
+
+async def estimate(desk: Desk, body: EstimateBody) -> EstimateView:
+    """What it would cost on each device that could run it, cheapest first. Needs no data. Raises InvalidInput."""
+    plan = needs.plan_of(body.kernel, body.params, body.inputs)
+    now_ms = desk.now_ms()
+    offers = await desk.db.run(lambda tx: market.candidates(tx, now_ms=now_ms))
+    found = market_rules.estimates(offers, plan.need())
+    return EstimateView(
+        candidates=tuple(_candidate_view(one) for one in found[:ESTIMATES_MAX]),
+        flops=plan.flops,
+        units=plan.units,
+        output=plan.outputs,
+    )
+
+
+def _candidate_view(choice: market_rules.Choice) -> CandidateView:
+    return CandidateView(
+        listing_id=str(choice.candidate.listing_id),
+        provider=choice.candidate.peer_id,
+        model=choice.candidate.model,
+        backend=choice.backend,
+        rate_qu_per_h=choice.candidate.rate_qu_per_h,
+        run_ms=choice.forecast.run_ms,
+        cost_low_qu=choice.forecast.cost_low_qu,
+        cost_qu=choice.forecast.cost_qu,
+        cost_high_qu=choice.forecast.cost_high_qu,
+    )

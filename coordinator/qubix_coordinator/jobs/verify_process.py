@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m qubix_coordinator.jobs.verify_process`: checks finished attempts; several may run side by side.
+
+Ending it in the middle of a check loses nothing: its claim runs out and another verifier starts anew.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from qubix_coordinator import logs
+from qubix_coordinator.artifacts.store import ArtifactStore
+from qubix_coordinator.clock import SystemClock
+from qubix_coordinator.db.database import Database
+from qubix_coordinator.errors import Unavailable
+from qubix_coordinator.jobs import verify
+from qubix_coordinator.jobs.checker import Checker
+from qubix_coordinator.jobs.verify_settings import VerifierSettings, from_environment_or_exit
+from qubix_kernels.zygote import Zygote, ZygoteDied
+
+log = logging.getLogger(__name__)
+IDLE_FIRST_S = 0.05
+IDLE_MAX_S = 0.25
+AWAY_S = 1.0
+
+
+class Verifier:
+    """One slot: claims, checks, records, again. Run as many as may check at a time."""
+
+    def __init__(self, db: Database, checker: Checker, name: str, now_ms: Callable[[], int]) -> None:
+        self._db, self._checker, self._name, self._now_ms = db, checker, name, now_ms
+
+    async def run(self) -> None:
+        idle_s = IDLE_FIRST_S
+        while True:
+            try:
+                idle_s = IDLE_FIRST_S if await self.one() else min(IDLE_MAX_S, idle_s * 1.5)
+            except Unavailable as problem:
+                log.warning("verifier.database_away", extra={"problem": problem.problem})
+                idle_s = AWAY_S
+            if idle_s > IDLE_FIRST_S:
+                await asyncio.sleep(idle_s)
+
+    async def one(self) -> bool:
+        """Checks one attempt, if one waits."""
+        claim = await self._db.run(lambda tx: verify.claim(tx, self._name, self._now_ms()))
+        if claim is None:
+            return False
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(self._keep(claim))
+            finding = await self._checker.check(claim)
+            keeping.cancel()
+        recorded = await self._db.run(
+            lambda tx: verify.record(tx, claim.attempt_id, self._name, finding, self._now_ms())
+        )
+        log.info(
+            "verifier.checked",
+            extra={
+                "attempt": str(claim.attempt_id),
+                "accepted": finding.accepted,
+                "reason": finding.reason,
+                "check_ms": finding.check_ms,
+                "recorded": recorded,
+            },
+        )
+        return True
+
+    async def _keep(self, claim: verify.Claim) -> None:
+        while True:
+            await asyncio.sleep(verify.CLAIM_MS / 3000)
+            try:
+                await self._db.run(lambda tx: verify.keep(tx, claim.attempt_id, self._name, self._now_ms()))
+            except Unavailable:
+                log.warning("verifier.claim_not_kept", extra={"attempt": str(claim.attempt_id)})
+
+
+async def serve(settings: VerifierSettings) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    zygote = await asyncio.to_thread(Zygote.start, threads=settings.verifier_threads)
+    try:
+        db = await Database.connect(settings)
+        try:
+            await _serve(settings, db, zygote, stopped)
+        finally:
+            await db.close()
+    finally:
+        await asyncio.to_thread(zygote.close)
+
+
+async def _serve(settings: VerifierSettings, db: Database, zygote: Zygote, stopped: asyncio.Event) -> None:
+    store, clock = ArtifactStore.open(settings), SystemClock()
+    checker = Checker(store, zygote, deadline_s=settings.verifier_deadline_s)
+    async with asyncio.TaskGroup() as group:
+        slots = [
+            group.create_task(
+                Verifier(db, checker, f"{socket.gethostname()}:{os.getpid()}:{slot}", lambda: now_ms(clock)).run()
+            )
+            for slot in range(settings.verifier_parallel)
+        ]
+        tell_ready(settings)
+        await stopped.wait()
+        for slot in slots:
+            slot.cancel()
+
+
+def now_ms(clock: SystemClock) -> int:
+    return round(clock.now().timestamp() * 1000)
+
+
+def tell_ready(settings: VerifierSettings) -> None:
+    log.info("verifier.ready", extra={"parallel": settings.verifier_parallel})
+    if settings.ready_fd is not None:
+        with os.fdopen(settings.ready_fd, "w") as out:
+            out.write(json.dumps({"process": "verifier", "pid": os.getpid()}) + "\n")
+
+
+def main() -> None:
+    settings = from_environment_or_exit()
+    logs.configure(settings.log_level, as_json=settings.log_json)
+    try:
+        asyncio.run(serve(settings))
+    except* (Unavailable, ZygoteDied) as group:
+        for problem in group.exceptions:
+            log.error("verifier.stopped", extra={"problem": str(problem)})  # noqa: TRY400 - one line says it
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the verifier can be told from outside: the coordinator's settings, and how much it does at once."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qubix_coordinator.settings import EXIT_BAD_SETTINGS, Settings, read_config
+from qubix_protocol.settings import SettingsError, load, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierSettings(Settings):
+    verifier_parallel: int = setting(
+        "QUBIX_VERIFIER_PARALLEL", "Checks that one verifier process does at a time.", 1, minimum=1, maximum=256
+    )
+    verifier_threads: int = setting(
+        "QUBIX_VERIFIER_THREADS", "Threads of one check's arithmetic.", 1, minimum=1, maximum=256
+    )
+    verifier_deadline_s: float = setting(
+        "QUBIX_VERIFIER_DEADLINE_S", "Seconds after which a check is given up.", 60.0, minimum=1, maximum=3600
+    )
+
+
+def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> VerifierSettings:
+    """The coordinator's table with the verifier's own on top: both read the same database and artifacts."""
+    table: dict[str, object] = {}
+    for name in ("coordinator", "verifier"):
+        part = toml.get(name, {})
+        if not isinstance(part, Mapping):
+            raise SettingsError(name, "must be a table", f"Write [{name}] on a line of its own")
+        table.update(part)
+    return load(VerifierSettings, env, table)
+
+
+def from_environment_or_exit() -> VerifierSettings:
+    """A bad setting is one line on standard error and exit status 2."""
+    try:
+        return from_mappings(os.environ, read_config(os.environ.get("QUBIX_CONFIG", "")))
+    except SettingsError as problem:
+        print(f"qubix: {problem}", file=sys.stderr)
+        raise SystemExit(EXIT_BAD_SETTINGS) from None

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows as the API shows them."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from qubix_coordinator.db.database import Tx
+from qubix_coordinator.jobs.tables import Attempt, Job, JobInput
+from qubix_protocol.api import AttemptView, JobView
+from qubix_protocol.arrays import ArrayMeta
+from qubix_protocol.states import REASON_TEXT, AttemptState, JobState, Reason
+
+ATTEMPTS_SHOWN_MAX = 50
+
+
+async def of_job(tx: Tx, job: Job, now_ms: int) -> JobView:
+    inputs = await JobInput.filter(job_id=job.id).using_db(tx)
+    attempts = await Attempt.filter(job_id=job.id).using_db(tx).order_by("-fence").limit(ATTEMPTS_SHOWN_MAX)
+    return job_view(job, inputs, attempts[::-1], now_ms)
+
+
+def job_view(job: Job, inputs: Iterable[JobInput], attempts: Sequence[Attempt], now_ms: int) -> JobView:
+    reason = Reason(job.reason)
+    return JobView(
+        job_id=str(job.id),
+        state=JobState(job.state),
+        reason=reason,
+        reason_text=REASON_TEXT[reason],
+        detail=job.detail,
+        kernel=job.kernel,
+        params=job.params,
+        inputs={one.name: msgspec.convert(one.meta, ArrayMeta) for one in inputs},
+        created_ms=job.created_ms,
+        ended_ms=job.ended_ms,
+        deadline_ms=job.deadline_ms,
+        cap_qu=job.cap_qu,
+        held_qu=job.hold_left_qu,
+        paid_qu=job.paid_qu,
+        fee_qu=job.fee_qu,
+        returned_qu=job.returned_qu,
+        units=job.units,
+        units_accepted=job.units_accepted,
+        fraction=job.fraction,
+        expected_finish_ms=expected_finish_ms(job, attempts[-1] if attempts else None, now_ms),
+        attempts=tuple(attempt_view(one) for one in attempts),
+        revision=job.revision,
+    )
+
+
+def expected_finish_ms(job: Job, latest: Attempt | None, now_ms: int) -> int | None:
+    """By the attempt's own pace once it has one, by its forecast before; None while nobody works on it."""
+    if job.state not in (JobState.ASSIGNED.value, JobState.RUNNING.value) or latest is None:
+        return None
+    started_ms: int = latest.started_ms or now_ms
+    elapsed_ms = now_ms - started_ms
+    if latest.fraction > 0 and elapsed_ms > 0:
+        return max(now_ms, started_ms + round(elapsed_ms / latest.fraction))
+    by_forecast_ms: int = started_ms + latest.forecast_ms
+    return max(now_ms, by_forecast_ms)
+
+
+def attempt_view(attempt: Attempt) -> AttemptView:
+    return AttemptView(
+        attempt_id=str(attempt.id),
+        fence=attempt.fence,
+        provider=attempt.peer_id,
+        model=attempt.model,
+        backend=attempt.backend,
+        state=AttemptState(attempt.state),
+        reason=Reason(attempt.reason),
+        detail=attempt.detail,
+        rate_qu_per_h=attempt.rate_qu_per_h,
+        units=attempt.units,
+        units_done=attempt.units_done,
+        units_accepted=attempt.units_accepted,
+        run_ms=attempt.claimed_ms,
+        billed_ms=attempt.billed_ms,
+        check_ms=attempt.check_ms,
+        verdict=attempt.verdict,
+        paid_qu=attempt.paid_qu,
+        fee_qu=attempt.fee_qu,
+        started_ms=attempt.started_ms,
+        ended_ms=attempt.ended_ms,
+        receipt=attempt.settlement_raw is not None,
+    )

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who fits a job, what it will cost there, and who gets it: a rule, not an auction. Pure."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from qubix_coordinator.ledger.rules import owed_qu
+from qubix_protocol.messages import KernelRate
+from qubix_protocol.states import Availability, Reason
+
+STALE_MS: Final = 60_000
+"""Metrics older than this are marked (P9)."""
+OFFERS_MISSED_MAX: Final = 3
+FORECAST_LOW: Final = 0.8
+FORECAST_HIGH: Final = 1.25
+RUN_MS_MAX: Final = 30 * 86_400_000
+BACKOFF_FIRST_MS: Final = 2_000
+BACKOFF_MAX_MS: Final = 300_000
+WRONG_RESULT_BACKOFF_MS: Final = 600_000
+
+
+class Obstacle(StrEnum):
+    """The dimension in which an offer does not fit, in the order in which they are looked at."""
+
+    PROVIDER = "is not the provider the job names"
+    BACKEND = "has no back end for this kernel"
+    UNMEASURED = "has not measured this kernel"
+    MEMORY = "has too little memory"
+    RATE = "is above the job's maximum rate"
+    CAP = "is forecast above what is left of the cap"
+    EXCLUDED = "returned a wrong result for this job"
+    AWAY = "is draining or offline"
+    BACKOFF = "failed or declined a moment ago"
+    BUSY = "is busy"
+
+
+PRICE_OBSTACLES: Final = frozenset({Obstacle.RATE, Obstacle.CAP})
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A listing as the choice sees it."""
+
+    listing_id: UUID
+    peer_id: str
+    device_id: str
+    model: str
+    memory_bytes: int
+    backends: tuple[str, ...]
+    rate_qu_per_h: int
+    availability: Availability
+    rates: tuple[KernelRate, ...]
+    jobs_parallel: int
+    jobs_rejected: int
+    failures: int
+    backoff_until_ms: int
+    offer_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What is left to do of a job. `hold_left_qu` None: only an estimate, any price will do."""
+
+    kernel: str
+    backends: tuple[str, ...]
+    flops: float
+    bytes_moved: float
+    memory_bytes: int
+    hold_left_qu: int | None = None
+    rate_qu_per_h_max: int | None = None
+    provider: str | None = None
+    excluded: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Milliseconds and QU; the band is what the bill may vary within."""
+
+    run_ms: int
+    cost_low_qu: int
+    cost_qu: int
+    cost_high_qu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    candidate: Candidate
+    backend: str
+    forecast: Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Why nobody was chosen. `waiting` when somebody fits and is only occupied."""
+
+    reason: Reason
+    detail: str
+    waiting: bool
+
+
+def run_ms(rate: KernelRate, flops: float, bytes_moved: float) -> int | None:
+    """Roofline: the slower of computing and moving. None when the device measured neither."""
+    times = []
+    if rate.flops_per_s > 0:
+        times.append(flops / rate.flops_per_s)
+    if rate.bytes_per_s > 0:
+        times.append(bytes_moved / rate.bytes_per_s)
+    if not times:
+        return None
+    longest_s = max(times)
+    return min(RUN_MS_MAX, max(1, math.ceil(longest_s * 1000))) if math.isfinite(longest_s) else RUN_MS_MAX
+
+
+def forecast(rate: KernelRate, flops: float, bytes_moved: float, rate_qu_per_h: int) -> Forecast | None:
+    """None when the device has measured nothing to forecast by."""
+    run = run_ms(rate, flops, bytes_moved)
+    if run is None:
+        return None
+    return Forecast(
+        run_ms=run,
+        cost_low_qu=max(1, owed_qu(rate_qu_per_h, math.floor(run * FORECAST_LOW))),
+        cost_qu=max(1, owed_qu(rate_qu_per_h, run)),
+        cost_high_qu=max(1, owed_qu(rate_qu_per_h, math.ceil(run * FORECAST_HIGH))),
+    )
+
+
+def best_backend(candidate: Candidate, need: Need) -> tuple[str, Forecast] | None:
+    """The device's fastest measured way to run the kernel."""
+    found = []
+    for rate in candidate.rates:
+        if rate.kernel == need.kernel and rate.backend in need.backends and rate.backend in candidate.backends:
+            guess = forecast(rate, need.flops, need.bytes_moved, candidate.rate_qu_per_h)
+            if guess is not None:
+                found.append((rate.backend, guess))
+    return min(found, key=lambda pair: (pair[1].run_ms, pair[0]), default=None)
+
+
+def misfit(candidate: Candidate, need: Need, guess: tuple[str, Forecast] | None) -> Obstacle | None:
+    """The first lasting obstacle: one that waiting alone does not remove."""
+    if need.provider is not None and candidate.peer_id != need.provider:
+        return Obstacle.PROVIDER
+    if not set(candidate.backends) & set(need.backends):
+        return Obstacle.BACKEND
+    if guess is None:
+        return Obstacle.UNMEASURED
+    if need.memory_bytes > candidate.memory_bytes:
+        return Obstacle.MEMORY
+    if need.rate_qu_per_h_max is not None and candidate.rate_qu_per_h > need.rate_qu_per_h_max:
+        return Obstacle.RATE
+    if need.hold_left_qu is not None and guess[1].cost_high_qu > need.hold_left_qu:
+        return Obstacle.CAP
+    if candidate.peer_id in need.excluded:
+        return Obstacle.EXCLUDED
+    return None
+
+
+def occupied(candidate: Candidate, running: int, now_ms: int) -> Obstacle | None:
+    """A passing obstacle. `running` counts the coordinator's own live attempts there: a node's word that it is busy may
+    be about the job that has just ended, so it only lowers the score."""
+    if candidate.availability in (Availability.DRAINING, Availability.OFFLINE):
+        return Obstacle.AWAY
+    if candidate.backoff_until_ms > now_ms:
+        return Obstacle.BACKOFF
+    if running >= candidate.jobs_parallel:
+        return Obstacle.BUSY
+    return None
+
+
+def score(choice: Choice) -> tuple[int, int, int, int, str]:
+    """Lower is better: free by its own word, then cost, then speed, then fewer rejections; the id breaks ties."""
+    candidate = choice.candidate
+    return (
+        int(candidate.availability is Availability.BUSY),
+        choice.forecast.cost_qu,
+        choice.forecast.run_ms,
+        candidate.jobs_rejected + candidate.failures,
+        str(candidate.listing_id),
+    )
+
+
+def choose(candidates: Iterable[Candidate], need: Need, running: Mapping[UUID, int], now_ms: int) -> Choice | Shortfall:
+    """The best candidate that fits and is free, or the reason why there is none."""
+    choices, obstacles = [], Counter[Obstacle]()
+    for candidate in candidates:
+        guess = best_backend(candidate, need)
+        found = misfit(candidate, need, guess) or occupied(candidate, running.get(candidate.listing_id, 0), now_ms)
+        if found is not None or guess is None:
+            obstacles[found or Obstacle.UNMEASURED] += 1
+        else:
+            choices.append(Choice(candidate, *guess))
+    return min(choices, key=score) if choices else shortfall(obstacles)
+
+
+def shortfall(obstacles: Mapping[Obstacle, int]) -> Shortfall:
+    if not obstacles:
+        return Shortfall(Reason.NOBODY_FITS, "no provider is in the market", waiting=False)
+    detail = ", ".join(f"{obstacles[o]} {o.value}" for o in Obstacle if obstacles.get(o))
+    total = sum(obstacles.values())
+    text = f"of {total} offer{'s' if total > 1 else ''}: {detail}"
+    passing = any(obstacles.get(o) for o in (Obstacle.BUSY, Obstacle.BACKOFF, Obstacle.AWAY))
+    if not passing and any(obstacles.get(o) for o in PRICE_OBSTACLES):
+        return Shortfall(Reason.TOO_DEAR, text, waiting=False)
+    return Shortfall(Reason.NOBODY_FITS, text, waiting=passing)
+
+
+def estimates(candidates: Iterable[Candidate], need: Need) -> list[Choice]:
+    """Every candidate that could run it, cheapest first, occupied or not."""
+    found = []
+    for candidate in candidates:
+        guess = best_backend(candidate, need)
+        if guess is not None and misfit(candidate, need, guess) is None:
+            found.append(Choice(candidate, *guess))
+    return sorted(found, key=score)
+
+
+def backoff_ms(failures: int) -> int:
+    """After the n-th failure in a row."""
+    return int(min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** min(max(failures - 1, 0), 20)))
+
+
+def visible_since_ms(now_ms: int, offer_s: float) -> int:
+    """Offers older than this are no longer in the market."""
+    return now_ms - round(OFFERS_MISSED_MAX * offer_s * 1000)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folds offers into listings and tells everybody who watches the market.
+
+One device is one listing however often it is offered. Every change that a reader can see emits the whole listing on the
+topic `market`; a listing that leaves emits `{"gone": listing_id}`.
+"""
+
+import logging
+import uuid
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from qubix_coordinator.db.database import Database, Tx
+from qubix_coordinator.market import rules
+from qubix_coordinator.market.tables import Listing
+from qubix_coordinator.outbox import events
+from qubix_protocol import digests
+from qubix_protocol.api import ListingView
+from qubix_protocol.messages import KernelRate, Offer, Sample
+from qubix_protocol.states import Availability, DeviceKind
+from qubix_protocol.units import OFFER_S
+
+log = logging.getLogger(__name__)
+TOPIC = "market"
+LISTINGS_MAX = 10_000
+_NAMESPACE = uuid.UUID("6f1d3f0e-5d0b-5f7a-9d3c-0b1c7a3a9b11")
+
+
+def listing_id(peer_id: str, device_id: str) -> UUID:
+    """The same device of the same node is always the same listing."""
+    return uuid.uuid5(_NAMESPACE, f"{peer_id}/{device_id}")
+
+
+async def offer_received(db: Database, peer_id: str, offer: Offer, raw: bytes, *, now_ms: int) -> None:
+    """Folds a verified offer; `raw` is its envelope, kept as evidence. Saying the same again changes nothing else."""
+    await db.run(lambda tx: _fold(tx, peer_id, offer, raw, now_ms))
+
+
+async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> None:
+    key = listing_id(peer_id, offer.device.device_id)
+    row = await Listing.filter(id=key).using_db(tx).select_for_update().first()
+    claimed = _claims(offer) | {"offer_digest": digests.of_bytes(raw), "offer_raw": raw, "offered_ms": now_ms}
+    if offer.metrics is not None and (row is None or (row.metrics_ms or 0) <= now_ms):
+        claimed |= {"metrics": msgspec.to_builtins(offer.metrics), "metrics_ms": now_ms}
+    if row is None:
+        row = Listing(id=key, peer_id=peer_id, updated_ms=now_ms, **claimed)
+        await row.save(using_db=tx, force_create=True)
+        log.info("market.listed", extra={"peer": peer_id, "device": offer.device.device_id, "model": row.model})
+        await emit(tx, row, now_ms)
+        return
+    changed = not row.online or any(getattr(row, name) != value for name, value in _shown(claimed).items())
+    row.update_from_dict(claimed | {"online": True, "updated_ms": now_ms if changed else row.updated_ms})
+    await row.save(using_db=tx)
+    if changed:
+        await emit(tx, row, now_ms)
+
+
+def _claims(offer: Offer) -> dict[str, Any]:
+    device = offer.device
+    return {
+        "device_id": device.device_id,
+        "kind": device.kind.value,
+        "model": device.model,
+        "memory_bytes": device.memory_bytes,
+        "cores": device.cores,
+        "driver": device.driver,
+        "cuda": device.cuda,
+        "compute_capability": device.compute_capability,
+        "backends": list(device.backends),
+        "rate_qu_per_h": offer.rate_qu_per_h,
+        "region": offer.region,
+        "availability": offer.availability.value,
+        "rates": msgspec.to_builtins(offer.rates),
+        "jobs_parallel": offer.jobs_parallel,
+    }
+
+
+def _shown(claimed: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader of the market can see change. Readings come with telemetry, at their own pace."""
+    hidden = {"offer_digest", "offer_raw", "offered_ms", "metrics_ms", "metrics", "rates"}
+    return {name: value for name, value in claimed.items() if name not in hidden}
+
+
+async def metrics_received(db: Database, peer_id: str, newest: Mapping[str, Sample], *, now_ms: int) -> None:
+    """The newest sample of each device: one event a device, however many samples came."""
+
+    async def step(tx: Tx) -> None:
+        rows = await Listing.filter(peer_id=peer_id, device_id__in=list(newest)).using_db(tx).select_for_update()
+        for row in rows:
+            row.metrics, row.metrics_ms = msgspec.to_builtins(newest[row.device_id]), now_ms
+            await row.save(using_db=tx, update_fields=["metrics", "metrics_ms"])
+            await emit(tx, row, now_ms)
+
+    if newest:
+        await db.run(step)
+
+
+async def node_online(db: Database, peer_id: str, *, now_ms: int) -> None:
+    await _set_online(db, peer_id, True, now_ms)
+
+
+async def node_offline(db: Database, peer_id: str, *, now_ms: int) -> None:
+    """Its listings leave the market at once. Its attempts go on until their leases end: it may come back."""
+    await _set_online(db, peer_id, False, now_ms)
+
+
+async def _set_online(db: Database, peer_id: str, online: bool, now_ms: int) -> None:
+    async def step(tx: Tx) -> None:
+        for row in await Listing.filter(peer_id=peer_id, online=not online).using_db(tx).select_for_update():
+            row.online, row.updated_ms = online, now_ms
+            await row.save(using_db=tx, update_fields=["online", "updated_ms"])
+            await emit(tx, row, now_ms)
+
+    await db.run(step)
+
+
+async def listings(db: Database, *, now_ms: int, offer_s: float = OFFER_S) -> list[ListingView]:
+    """Who can be reached now, in a stable order; metrics older than a minute are marked stale (P9)."""
+    return await db.run(lambda tx: listings_in(tx, now_ms=now_ms, offer_s=offer_s))
+
+
+async def listings_in(tx: Tx, *, now_ms: int, offer_s: float = OFFER_S) -> list[ListingView]:
+    return [view(row, now_ms) for row in await _visible(tx, now_ms, offer_s)]
+
+
+async def _visible(tx: Tx, now_ms: int, offer_s: float = OFFER_S) -> list[Listing]:
+    since_ms = rules.visible_since_ms(now_ms, offer_s)
+    found = Listing.filter(online=True, offered_ms__gte=since_ms).exclude(availability=Availability.OFFLINE.value)
+    return await found.using_db(tx).order_by("rate_qu_per_h", "id").limit(LISTINGS_MAX)
+
+
+async def candidates(tx: Tx, *, now_ms: int, offer_s: float = OFFER_S) -> list[rules.Candidate]:
+    """The visible listings as the choice sees them."""
+    return [candidate(row) for row in await _visible(tx, now_ms, offer_s)]
+
+
+async def lock(tx: Tx, key: UUID) -> rules.Candidate | None:
+    """The listing as it is now, locked until the transaction ends; None when it left or somebody else holds it."""
+    row = await Listing.filter(id=key, online=True).using_db(tx).select_for_update(skip_locked=True).first()
+    return candidate(row) if row is not None else None
+
+
+async def count_accepted(tx: Tx, key: UUID, *, now_ms: int) -> None:
+    """A checked, paid piece of work for somebody else: the provider is verified by it and its failures forgotten."""
+    await _count(tx, key, now_ms, accepted=True)
+
+
+async def count_rejected(tx: Tx, key: UUID, *, now_ms: int) -> None:
+    await _count(tx, key, now_ms, rejected=True)
+
+
+async def count_failure(tx: Tx, key: UUID, *, now_ms: int) -> None:
+    """Declined, silent, or failed: it is left alone for a moment, longer each time."""
+    await _count(tx, key, now_ms)
+
+
+async def _count(tx: Tx, key: UUID, now_ms: int, *, accepted: bool = False, rejected: bool = False) -> None:
+    row = await Listing.filter(id=key).using_db(tx).select_for_update().get()
+    if accepted:
+        row.jobs_accepted, row.failures, row.backoff_until_ms, row.verified = row.jobs_accepted + 1, 0, 0, True
+    else:
+        row.failures += 1
+        row.jobs_rejected += int(rejected)
+        pause_ms = rules.WRONG_RESULT_BACKOFF_MS if rejected else rules.backoff_ms(row.failures)
+        row.backoff_until_ms = now_ms + pause_ms
+    await row.save(using_db=tx)
+    await emit(tx, row, now_ms)
+
+
+async def emit(tx: Tx, row: Listing, now_ms: int) -> None:
+    gone = not row.online or row.availability == Availability.OFFLINE.value
+    payload = {"gone": str(row.id)} if gone else msgspec.to_builtins(view(row, now_ms))
+    await events.emit(tx, TOPIC, payload)
+
+
+def candidate(row: Listing) -> rules.Candidate:
+    return rules.Candidate(
+        listing_id=row.id,
+        peer_id=row.peer_id,
+        device_id=row.device_id,
+        model=row.model,
+        memory_bytes=row.memory_bytes,
+        backends=tuple(row.backends),
+        rate_qu_per_h=row.rate_qu_per_h,
+        availability=Availability(row.availability),
+        rates=msgspec.convert(row.rates, tuple[KernelRate, ...]),
+        jobs_parallel=row.jobs_parallel,
+        jobs_rejected=row.jobs_rejected,
+        failures=row.failures,
+        backoff_until_ms=row.backoff_until_ms,
+        offer_digest=bytes(row.offer_digest),
+    )
+
+
+def view(row: Listing, now_ms: int) -> ListingView:
+    age_ms = max(0, now_ms - row.metrics_ms) if row.metrics_ms is not None else None
+    return ListingView(
+        listing_id=str(row.id),
+        provider=row.peer_id,
+        device_id=row.device_id,
+        kind=DeviceKind(row.kind),
+        model=row.model,
+        memory_bytes=row.memory_bytes,
+        cores=row.cores,
+        driver=row.driver,
+        cuda=row.cuda,
+        compute_capability=row.compute_capability,
+        backends=tuple(row.backends),
+        rate_qu_per_h=row.rate_qu_per_h,
+        region=row.region,
+        availability=Availability(row.availability),
+        verified=row.verified,
+        jobs_accepted=row.jobs_accepted,
+        jobs_rejected=row.jobs_rejected,
+        metrics=msgspec.convert(row.metrics, Sample) if row.metrics is not None else None,
+        metrics_age_ms=age_ms,
+        stale=age_ms is not None and age_ms > rules.STALE_MS,
+        updated_ms=row.updated_ms,
+    )
