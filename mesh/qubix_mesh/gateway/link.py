@@ -160,4 +160,4 @@ def _rejected(error: ConnectionRejected) -> LinkLost | LinkRefused:
 def _reason(error: BaseException) -> str:
     if isinstance(error, ConnectionClosed):
         return f"closed: {error.reason}"
-    return str(error.__cause__ or error) or type(error).__name__
+    return str(error) or str(error.__cause__ or type(error).__name__)
