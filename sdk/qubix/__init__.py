@@ -1,1 +1,96 @@
 # SPDX-License-Identifier: Apache-2.0
+"""QUBIX from Python: `import qubix`, submit a job, follow it, read a checked result.
+
+    market = qubix.Client()
+    job = market.submit("matmul", a=a, b=b, cap_qu=200)
+    for update in job.follow():
+        print(update.fraction, update.eta_s)
+    c = job.result()["c"]
+
+`AsyncClient` has the same methods to await. Names load on first use, so that importing this stays cheap.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qubix.async_client import AsyncClient
+    from qubix.client import Client, Job
+    from qubix.errors import (
+        ApiError,
+        BadUsage,
+        CannotReach,
+        Conflict,
+        CoordinatorChanged,
+        Forbidden,
+        InvalidInput,
+        JobCancelled,
+        JobEnded,
+        JobFailed,
+        KeyFileRefused,
+        LimitExceeded,
+        NotEnoughBalance,
+        NotFinished,
+        NotFound,
+        NotGenuine,
+        QubixError,
+        Unauthorised,
+        Unavailable,
+    )
+    from qubix.job import AsyncJob, Update, VerifiedReceipt
+    from qubix.settings import Settings
+    from qubix.wallet import Balance, Wallet
+
+_HOMES = {
+    "AsyncClient": "qubix.async_client",
+    "Client": "qubix.client",
+    "Job": "qubix.client",
+    "AsyncJob": "qubix.job",
+    "Update": "qubix.job",
+    "VerifiedReceipt": "qubix.job",
+    "Settings": "qubix.settings",
+    "Balance": "qubix.wallet",
+    "Wallet": "qubix.wallet",
+}
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "AsyncJob",
+    "BadUsage",
+    "Balance",
+    "CannotReach",
+    "Client",
+    "Conflict",
+    "CoordinatorChanged",
+    "Forbidden",
+    "InvalidInput",
+    "Job",
+    "JobCancelled",
+    "JobEnded",
+    "JobFailed",
+    "KeyFileRefused",
+    "LimitExceeded",
+    "NotEnoughBalance",
+    "NotFinished",
+    "NotFound",
+    "NotGenuine",
+    "QubixError",
+    "Settings",
+    "Unauthorised",
+    "Unavailable",
+    "Update",
+    "VerifiedReceipt",
+    "Wallet",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'qubix' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES.get(name, "qubix.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

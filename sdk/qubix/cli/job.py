@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`qubix job`."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from qubix.cli import rows, shown
+from qubix.cli.exits import FAILED
+from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
+from qubix.cli.pairs import param_value, split
+from qubix.cli.progress import watch as watch_job
+from qubix.client import Job
+from qubix.errors import BadUsage
+from qubix.results import error_of
+from qubix_protocol.api import JobView
+
+timeout_option = click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds to wait at most.")
+
+
+@click.group()
+def job() -> None:
+    """Submit jobs, follow them, fetch results and receipts."""
+
+
+@job.command()
+@click.argument("kernel")
+@click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=FILE", help="An array: a .npy file.")
+@click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the kernel.")
+@click.option("--cap", "cap_qu", type=click.IntRange(min=1), required=True, metavar="QU", help="The most it may cost.")
+@click.option("--where", metavar="QUERY", help="Which providers: provider=PEER price<=QU_PER_HOUR.")
+@click.option("--provider", metavar="PEER", help="Only this provider.")
+@click.option("--rate-max", type=click.IntRange(min=0), metavar="QU", help="Most QU for an hour.")
+@click.option(
+    "--deadline", "deadline_s", type=click.IntRange(1, 604_800), default=3_600, show_default=True, metavar="S"
+)
+@click.option("--key", metavar="TEXT", help="Idempotency key: the same one again is the same job, not a second one.")
+@click.option("--watch", is_flag=True, help="Follow it to its end.")
+@json_option
+def submit(
+    kernel: str,
+    inputs: tuple[str, ...],
+    params: tuple[str, ...],
+    cap_qu: int,
+    where: str | None,
+    provider: str | None,
+    rate_max: int | None,
+    deadline_s: int,
+    key: str | None,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """Upload the inputs, sign the order, start the job."""
+    with market() as client:
+        made = client.submit(
+            kernel,
+            cap_qu=cap_qu,
+            where=where,
+            provider=provider,
+            rate_qu_per_h_max=rate_max,
+            deadline_s=deadline_s,
+            idempotency_key=key,
+            inputs={name: Path(path) for name, path in split("-i", inputs).items()},
+            params={name: param_value(text) for name, text in split("-p", params).items()},
+        )
+        if watch:
+            _watch(made, as_json, None)
+        elif as_json:
+            print_json(made.view)
+        else:
+            console().print(f"job {made.id} is {made.view.state}; follow it: qubix job watch {made.id}", soft_wrap=True)
+
+
+@job.command("list")
+@click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="Most jobs to show.")
+@click.option("--after", metavar="CURSOR", help="Go on after this cursor of an earlier page.")
+@json_option
+def list_jobs(limit: int, after: str | None, as_json: bool) -> None:
+    """Your jobs, newest first."""
+    with market() as client:
+        found = client.jobs(after=after, limit=limit)
+    if as_json:
+        print_json(found)
+    elif found.jobs:
+        print_table(rows.JOB_COLUMNS, [rows.job(one) for one in found.jobs], right=rows.JOB_RIGHT)
+        if found.next:
+            console().print(f"More: qubix job list --after {found.next}")
+    else:
+        console().print("No jobs yet. `qubix job submit --help` shows how to start one.")
+
+
+@job.command()
+@click.argument("job_id", type=click.UUID, metavar="JOB")
+@json_option
+def show(job_id: object, as_json: bool) -> None:
+    """One job with its attempts and its money."""
+    with market() as client:
+        _show(client.job(str(job_id)).view, as_json)
+
+
+@job.command()
+@click.argument("job_id", type=click.UUID, metavar="JOB")
+@timeout_option
+@json_option
+def watch(job_id: object, timeout_s: float | None, as_json: bool) -> None:
+    """Follow a job to its end; exit code 1 when it ends without a result."""
+    with market() as client:
+        _watch(client.job(str(job_id)), as_json, timeout_s)
+
+
+@job.command()
+@click.argument("job_id", type=click.UUID, metavar="JOB")
+@json_option
+def cancel(job_id: object, as_json: bool) -> None:
+    """Stop a job: what was checked is paid, the rest returns."""
+    with market() as client:
+        _show(client.job(str(job_id)).cancel(), as_json)
+
+
+@job.command()
+@click.argument("job_id", type=click.UUID, metavar="JOB")
+@click.option(
+    "-o", "--out", "folder", type=click.Path(file_okay=False, path_type=Path), default=".", help="Folder to write to."
+)
+@timeout_option
+@json_option
+def result(job_id: object, folder: Path, timeout_s: float | None, as_json: bool) -> None:
+    """Wait for the result and write each output as NAME.npy."""
+    with market() as client:
+        outputs = client.job(str(job_id)).result(timeout_s)
+    paths = {name: folder / f"{name}.npy" for name in outputs}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in outputs.items():
+            np.save(paths[name], array, allow_pickle=False)
+    except OSError as problem:
+        raise BadUsage("--out", f"cannot write to {folder}: {problem.strerror}", "Name a folder of yours") from None
+    found = [
+        {"name": name, "file": str(paths[name]), "dtype": array.dtype.name, "shape": array.shape}
+        for name, array in outputs.items()
+    ]
+    if as_json:
+        print_json(found)
+    else:
+        print_table(("output", "dtype", "shape", "file"), [[str(one[key]) for key in _RESULT_KEYS] for one in found])
+
+
+_RESULT_KEYS = ("name", "dtype", "shape", "file")
+
+
+@job.command()
+@click.argument("job_id", type=click.UUID, metavar="JOB")
+@json_option
+def receipt(job_id: object, as_json: bool) -> None:
+    """Check the signed receipts on this machine and show what they say."""
+    with market() as client:
+        found = client.job(str(job_id)).receipts()
+    if as_json:
+        print_json([one.raw for one in found])
+        return
+    lines = [
+        [
+            one.settlement.attempt_id,
+            shown.peer(one.settlement.provider),
+            one.settlement.verdict,
+            f"{one.settlement.units_accepted:,} of {one.settlement.units_total:,}",
+            shown.seconds(one.settlement.billed_ms),
+            shown.qu(one.settlement.paid_qu),
+            shown.qu(one.settlement.fee_qu),
+            "provider and coordinator" if one.report else "coordinator (the provider vanished)",
+        ]
+        for one in found
+    ]
+    print_table(("attempt", "provider", "verdict", "units", "billed", "paid", "fee", "signed by"), lines)
+    console().print("Every signature was checked on this machine." if found else "No attempt has been decided yet.")
+
+
+def _watch(made: Job, as_json: bool, timeout_s: float | None) -> None:
+    view = watch_job(made, console(err=as_json), timeout_s).view
+    _show(view, as_json)
+    error = error_of(view)
+    if error is not None:
+        click.echo(f"qubix: {error}", err=True)
+        raise click.exceptions.Exit(FAILED)
+
+
+def _show(view: JobView, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+        return
+    print_pairs(
+        [
+            ("job", view.job_id),
+            ("kernel", view.kernel),
+            ("parameters", "  ".join(f"{name}={value}" for name, value in view.params.items())),
+            ("inputs", "  ".join(f"{name} {meta.dtype}{list(meta.shape)}" for name, meta in view.inputs.items())),
+            ("state", f"{view.state}  {view.reason_text}".strip()),
+            ("detail", view.detail),
+            ("done", f"{view.fraction * 100:.1f} % ({view.units_accepted:,} of {view.units:,} units accepted)"),
+            ("QU", "  ".join(f"{name} {amount}" for name, amount in rows.money(view))),
+        ]
+    )
+    if view.attempts:
+        print_table(rows.ATTEMPT_COLUMNS, [rows.attempt(one) for one in view.attempts], right=rows.ATTEMPT_RIGHT)

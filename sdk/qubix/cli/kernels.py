@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`qubix kernels`."""
+
+from typing import Any
+
+import click
+
+from qubix.cli.output import json_option, market, print_json, print_pairs, print_table
+from qubix.errors import BadUsage
+
+
+@click.group()
+def kernels() -> None:
+    """What the market can run."""
+
+
+@kernels.command("list")
+@json_option
+def list_kernels(as_json: bool) -> None:
+    """Every kernel with its arrays and parameters."""
+    with market() as client:
+        found = client.kernels()
+    if as_json:
+        print_json(found)
+        return
+    columns = ("kernel", "takes", "parameters", "gives", "what it does")
+    print_table(columns, [_row(spec) for spec in found])
+
+
+@kernels.command()
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """One kernel in full."""
+    with market() as client:
+        found = {str(spec["name"]): spec for spec in client.kernels()}
+    if name not in found:
+        raise BadUsage("NAME", f"there is no kernel {name!r}", f"There are: {', '.join(sorted(found))}")
+    if as_json:
+        print_json(found[name])
+    else:
+        print_pairs([(key, _text(value)) for key, value in found[name].items()])
+
+
+def _row(spec: dict[str, Any]) -> list[str]:
+    return [
+        str(spec.get("name", "")),
+        *(_names(spec.get(key)) for key in ("inputs", "params", "outputs")),
+        _summary(spec),
+    ]
+
+
+def _summary(spec: dict[str, Any]) -> str:
+    return str(spec.get("summary") or spec.get("title") or spec.get("doc") or "")
+
+
+def _names(found: Any) -> str:
+    if isinstance(found, dict):
+        return ", ".join(map(str, found))
+    return ", ".join(str(one.get("name", one)) if isinstance(one, dict) else str(one) for one in found or ())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "\n".join(_text(one) for one in value)
+    if isinstance(value, dict):
+        return "  ".join(f"{key} {_flat(one)}" for key, one in value.items() if one not in (None, "", [], ()))
+    return str(value)
+
+
+def _flat(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

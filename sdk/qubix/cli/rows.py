@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The columns of offers, jobs and attempts: the same order in every face of QUBIX. Pure."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from qubix.cli import shown
+from qubix.errors import BadUsage
+from qubix_protocol.api import AttemptView, JobView, ListingView
+
+OFFER_COLUMNS: Final = (
+    "model",
+    "memory",
+    "QU/h",
+    "checked work",
+    "verified",
+    "region",
+    "driver / CUDA",
+    "back ends",
+    "availability",
+    "use",
+    "provider",
+)
+OFFER_RIGHT: Final = frozenset({"memory", "QU/h", "use"})
+JOB_COLUMNS: Final = ("job", "kernel", "state", "why", "done", "cap", "held", "paid + fee", "returned", "created")
+JOB_RIGHT: Final = frozenset({"done", "cap", "held", "paid + fee", "returned"})
+ATTEMPT_COLUMNS: Final = (
+    "attempt",
+    "provider",
+    "device",
+    "state",
+    "why",
+    "units",
+    "run",
+    "billed",
+    "check",
+    "verdict",
+    "paid",
+    "fee",
+)
+ATTEMPT_RIGHT: Final = frozenset({"units", "run", "billed", "check", "paid", "fee"})
+
+ORDERS: Final[dict[str, Callable[[ListingView], Any]]] = {
+    "price": lambda one: one.rate_qu_per_h,
+    "memory": lambda one: one.memory_bytes,
+    "model": lambda one: one.model.lower(),
+    "region": lambda one: one.region,
+    "cores": lambda one: one.cores,
+    "checked": lambda one: one.jobs_accepted,
+    "availability": lambda one: one.availability,
+    "use": lambda one: (one.metrics.utilisation_pct if one.metrics else None) or 0.0,
+    "provider": lambda one: one.provider,
+}
+
+
+def ordered(offers: Sequence[ListingView], order: str) -> list[ListingView]:
+    """By a name of ORDERS, `-` behind it for the largest first. Raises `BadUsage`."""
+    name = order.removesuffix("-")
+    if name not in ORDERS:
+        raise BadUsage("-o", f"offers cannot be sorted by {name!r}", f"Sort by one of: {', '.join(ORDERS)}")
+    return sorted(offers, key=ORDERS[name], reverse=order.endswith("-"))
+
+
+def offer(one: ListingView) -> list[str]:
+    return [
+        one.model,
+        shown.memory(one.memory_bytes),
+        shown.qu(one.rate_qu_per_h),
+        shown.record(one),
+        "yes" if one.verified else "no",
+        one.region,
+        shown.driver(one),
+        ", ".join(one.backends),
+        str(one.availability),
+        shown.utilisation(one),
+        one.provider,
+    ]
+
+
+def job(one: JobView) -> list[str]:
+    return [
+        one.job_id,
+        one.kernel,
+        str(one.state),
+        one.reason_text or str(one.reason),
+        shown.percent(one.fraction * 100),
+        shown.qu(one.cap_qu),
+        shown.qu(one.held_qu),
+        shown.qu(one.paid_qu + one.fee_qu),
+        shown.qu(one.returned_qu),
+        shown.moment(one.created_ms),
+    ]
+
+
+def attempt(one: AttemptView) -> list[str]:
+    return [
+        str(one.fence),
+        shown.peer(one.provider),
+        f"{one.model} ({one.backend})",
+        str(one.state),
+        one.detail or str(one.reason),
+        f"{one.units_accepted:,} of {one.units:,}",
+        shown.seconds(one.run_ms),
+        shown.seconds(one.billed_ms),
+        shown.seconds(one.check_ms),
+        one.verdict,
+        shown.qu(one.paid_qu),
+        shown.qu(one.fee_qu),
+    ]
+
+
+def money(one: JobView) -> list[tuple[str, str]]:
+    """The hold and what became of it, in QU."""
+    return [
+        ("cap", shown.qu(one.cap_qu)),
+        ("held", shown.qu(one.held_qu)),
+        ("paid", shown.qu(one.paid_qu)),
+        ("fee", shown.qu(one.fee_qu)),
+        ("returned", shown.qu(one.returned_qu)),
+    ]

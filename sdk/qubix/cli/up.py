@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`qubix up`."""
+
+from pathlib import Path
+
+import click
+
+from qubix import settings
+from qubix.cli.output import console
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder that keeps everything.")
+@click.option("--port", type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one.")
+@click.option("--rate", type=click.IntRange(min=0), metavar="QU", help="What the local node asks for an hour.")
+@click.option("--no-node", is_flag=True, help="Start the market without a local provider.")
+def up(data_dir: Path | None, port: int | None, rate: int | None, no_node: bool) -> None:
+    """Start a market on this machine and keep it running until Ctrl-C.
+
+    Database, coordinator, gateway, verifier and one local node, each a process of its own with a log of its own.
+    """
+    from qubix.up import command
+    from qubix.up.market import Plan
+
+    found = settings.from_environment()
+    plan = Plan(
+        data_dir=(data_dir or found.data_dir).absolute(),
+        port=found.http_port if port is None else port,
+        rate_qu_per_h=rate,
+        node=not no_node,
+    )
+    command.up(plan, settings.outside(), console(), found.ready_fd)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The synchronous client: `AsyncClient`'s own code over a port that blocks (see `blocking`)."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from qubix.async_client import AsyncClient, settings_of, token_of
+from qubix.blocking import blocking, blocking_as, iterating
+from qubix.job import AsyncJob
+from qubix.settings import Settings
+from qubix.transport import BlockingPort, Port
+from qubix.wallet import Wallet
+from qubix_protocol.api import JobView
+
+
+class Job:
+    """A submitted job. Every method is documented at `AsyncJob`."""
+
+    def __init__(self, core: AsyncJob) -> None:
+        self.core: Final = core
+
+    @property
+    def id(self) -> str:
+        return self.core.id
+
+    @property
+    def view(self) -> JobView:
+        """What was heard last."""
+        return self.core.view
+
+    refresh = blocking(AsyncJob.refresh)
+    follow = iterating(AsyncJob.follow)
+    wait = blocking(AsyncJob.wait)
+    result = blocking(AsyncJob.result)
+    receipts = blocking(AsyncJob.receipts)
+    cancel = blocking(AsyncJob.cancel)
+
+    def __repr__(self) -> str:
+        return f"Job({self.id}, {self.view.state})"
+
+
+class Client:
+    """One coordinator, as one account. Every method is documented at `AsyncClient`. Not to be shared by threads."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        data_dir: Path | str | None = None,
+        settings: Settings | None = None,
+        port: Port | None = None,
+    ) -> None:
+        found = settings_of(settings, url, token, data_dir)
+        self.core: Final = AsyncClient(settings=found, port=port or BlockingPort(found, token_of(found)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def settings(self) -> Settings:
+        return self.core.settings
+
+    @property
+    def wallet(self) -> Wallet:
+        return self.core.wallet
+
+    network = blocking(AsyncClient.network)
+    account = blocking(AsyncClient.account)
+    balance = blocking(AsyncClient.balance)
+    credit = blocking(AsyncClient.credit)
+    statement = blocking(AsyncClient.statement)
+    kernels = blocking(AsyncClient.kernels)
+    offers = blocking(AsyncClient.offers)
+    audit = blocking(AsyncClient.audit)
+    estimate = blocking(AsyncClient.estimate)
+    submit = blocking_as(Job, AsyncClient.submit)
+    job = blocking_as(Job, AsyncClient.job)
+    jobs = blocking(AsyncClient.jobs)
+    close = blocking(AsyncClient.close)
+
+    def __repr__(self) -> str:
+        return f"Client({self.settings.url})"

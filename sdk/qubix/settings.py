@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the SDK and the command line can be told from outside."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from qubix.errors import BadUsage
+from qubix_protocol.settings import SettingsError, load, setting
+
+TOKEN_FILE = "developer.token"  # noqa: S105  a file's name
+
+
+def default_data_dir() -> Path:
+    return Path("/var/lib/qubix") if os.geteuid() == 0 else Path.home() / ".local/share/qubix"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Parsed once by `from_environment`; a `Client` also takes the URL, token and folder as arguments."""
+
+    coordinator_url: str = setting(
+        "QUBIX_COORDINATOR_URL",
+        "The coordinator's HTTP address.",
+        "",
+        default_doc="http://127.0.0.1:8600 (the port is QUBIX_HTTP_PORT)",
+    )
+    http_port: int = setting(
+        "QUBIX_HTTP_PORT", "Port of the local coordinator, where no address is set.", 8600, minimum=0, maximum=65535
+    )
+    token: str = setting(
+        "QUBIX_TOKEN",
+        "API token.",
+        "",
+        default_doc="the file developer.token in the data folder",
+        secret=True,
+    )
+    data_dir: Path = setting(  # noqa: RUF009 - it returns a dataclass field
+        "QUBIX_DATA_DIR",
+        "Folder of the order key, the pinned coordinators and, on the market's own machine, the developer token.",
+        default_factory=default_data_dir,
+        default_doc="~/.local/share/qubix (/var/lib/qubix as root)",
+    )
+    connect_timeout_s: float = setting(
+        "QUBIX_CONNECT_TIMEOUT_S", "Seconds to wait for a connection.", 5.0, minimum=0.1, maximum=300
+    )
+    timeout_s: float = setting(
+        "QUBIX_TIMEOUT_S",
+        "Seconds to wait for an answer, or for the next bytes of one.",
+        30.0,
+        minimum=0.1,
+        maximum=3600,
+    )
+    tries_max: int = setting(
+        "QUBIX_TRIES_MAX", "Times a request is sent before its failure is told.", 6, minimum=1, maximum=20
+    )
+    upload_part_bytes: int = setting(
+        "QUBIX_UPLOAD_PART_BYTES",
+        "Bytes of an input sent in one request.",
+        8 * 1024 * 1024,
+        minimum=1024,
+        maximum=64 * 1024 * 1024,
+    )
+
+    ready_fd: int | None = setting(
+        "QUBIX_READY_FD", "File descriptor that gets one JSON line once `qubix up` serves.", None, minimum=0
+    )
+
+    @property
+    def url(self) -> str:
+        return (self.coordinator_url or f"http://127.0.0.1:{self.http_port or 8600}").rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the address is this machine's own: then no proxy is asked."""
+        host = urlsplit(self.url).hostname or ""
+        return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def from_environment() -> Settings:
+    """Raises `BadUsage`, naming the variable."""
+    return from_mapping(os.environ)
+
+
+def outside() -> dict[str, str]:
+    """The environment as it is now, for processes that are told what this one was told."""
+    return dict(os.environ)
+
+
+def from_mapping(env: Mapping[str, str]) -> Settings:
+    try:
+        settings = load(Settings, env, {})
+    except SettingsError as problem:
+        raise BadUsage(problem.name, f"{problem.name}: {problem.problem}", problem.remedy) from None
+    return checked(settings)
+
+
+def checked(settings: Settings) -> Settings:
+    if not settings.url.startswith(("http://", "https://")) or not urlsplit(settings.url).hostname:
+        raise BadUsage(
+            "QUBIX_COORDINATOR_URL",
+            f"{settings.url!r} is no HTTP address",
+            "Write it as https://host or http://host:port",
+        )
+    return settings

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The children's log files: bounded, and their last lines for people."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+LOG_BYTES_MAX: Final = 16 * 1024 * 1024
+_TAIL_BYTES: Final = 16 * 1024
+
+
+def path_of(folder: Path, name: str) -> Path:
+    return folder / f"{name}.log"
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """The last lines; "" when there is nothing."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def trim(path: Path) -> None:
+    """Moves a file that has grown too long aside as NAME.log.1. Its writer appends, so it goes on in the emptied one."""
+    try:
+        if path.stat().st_size > LOG_BYTES_MAX:
+            shutil.copyfile(path, path.with_suffix(".log.1"))
+            os.truncate(path, 0)
+    except FileNotFoundError:
+        return
