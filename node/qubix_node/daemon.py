@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process around the node: lock, key, signals, preparation, and the real mesh."""
+
+import logging
+import signal
+from typing import Final
+
+import httpx
+import trio
+
+from qubix_mesh.host import open_mesh
+from qubix_node import catalogue, files
+from qubix_node.enrol import Enroller
+from qubix_node.gpu import cpu
+from qubix_node.gpu.detect import probes
+from qubix_node.identity import load_or_create_key
+from qubix_node.jobs.store_http import HttpStore
+from qubix_node.jobs.worker import Workers
+from qubix_node.node import Machine, Node
+from qubix_node.rates import measured
+from qubix_node.settings import Settings
+from qubix_protocol.keys import SigningKey
+from qubix_protocol.messages import KernelRate
+
+log = logging.getLogger("qubix_node")
+AGENT: Final = "qubix-node/0.1"
+_CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4)
+
+
+async def serve(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT. Raises `Fatal`, inside an exception group once tasks run."""
+    with files.locked(settings.node_dir):
+        key = await trio.to_thread.run_sync(load_or_create_key, settings.key_path)
+        log.info("node.start", extra={"peer": key.peer_id, "network": settings.network})
+        workers = Workers(settings.threads or cpu.cores())
+        try:
+            async with httpx.AsyncClient(limits=_CONNECTIONS, trust_env=False) as client:
+                await _until_stopped(settings, key, client, workers)
+        finally:
+            await workers.close()
+    log.info("node.stopped")
+
+
+async def _until_stopped(settings: Settings, key: SigningKey, client: httpx.AsyncClient, workers: Workers) -> None:
+    stop = trio.Event()
+    path = settings.node_dir / "enrolment.json"
+    enroller = Enroller(client, settings.coordinator_url, key, cpu.host(AGENT), settings.network, path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_signals, stop)
+        machine = await _prepare(settings, key, enroller, workers, stop)
+        if machine is not None:
+            async with open_mesh(key.seed, listen=settings.listen) as mesh:
+                node = Node(
+                    settings,
+                    machine,
+                    mesh,
+                    workers,
+                    store=lambda authorise: HttpStore(client, authorise),
+                    refresh=enroller.refreshed,
+                )
+                await node.run(stop)
+        nursery.cancel_scope.cancel()
+
+
+async def _prepare(
+    settings: Settings, key: SigningKey, enroller: Enroller, workers: Workers, stop: trio.Event
+) -> Machine | None:
+    """Hardware, its measured rates and the enrolment, at the same time; None when told to stop meanwhile."""
+    found = probes(settings.devices, key.peer_id, catalogue.backends_of_cuda())
+    rates: list[KernelRate] = []
+
+    async def measure() -> None:
+        rates.extend(await measured(workers, settings.node_dir))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_when, stop, nursery.cancel_scope)
+        async with trio.open_nursery() as preparing:
+            preparing.start_soon(measure)
+            enrolment = await enroller.enrolled()
+        nursery.cancel_scope.cancel()
+        return Machine(key=key, host=cpu.host(AGENT), enrolment=enrolment, rates=tuple(rates), probes=tuple(found))
+    return None
+
+
+async def _watch_signals(stop: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("node.stopping", extra={"signal": signal.Signals(number).name})
+            stop.set()
+
+
+async def _cancel_when(stop: trio.Event, scope: trio.CancelScope) -> None:
+    await stop.wait()
+    scope.cancel()

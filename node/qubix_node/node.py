@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition root: the parts of a node, wired, and one nursery that owns all their tasks."""
+
+import base64
+import json
+import logging
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+import trio
+
+from qubix_mesh.errors import MeshError
+from qubix_mesh.peerbook import PeerBook
+from qubix_mesh.port import Mesh
+from qubix_node import catalogue
+from qubix_node.clock import wall_ms
+from qubix_node.errors import NotLinked, Unreachable
+from qubix_node.gpu.device import DeviceProbe
+from qubix_node.gpu.sampler import Sampler
+from qubix_node.identity import Enrolment, Incarnations
+from qubix_node.jobs.cache import InputCache
+from qubix_node.jobs.desk import Desk
+from qubix_node.jobs.journal import Journal
+from qubix_node.jobs.outbox import Outbox
+from qubix_node.jobs.rules import Facts
+from qubix_node.jobs.runner import Limits, Runner
+from qubix_node.jobs.store import ArtifactStore
+from qubix_node.jobs.store_http import Authorise
+from qubix_node.jobs.worker import Workers
+from qubix_node.link import Link
+from qubix_node.offers import rules as offer_rules
+from qubix_node.offers.publish import Publisher
+from qubix_node.session import Pins
+from qubix_node.settings import Settings
+from qubix_protocol.keys import SigningKey
+from qubix_protocol.messages import ArtifactRequest, Assign, Device, Hello, Host, KernelRate
+from qubix_protocol.units import offers_topic
+
+log = logging.getLogger("qubix_node")
+_FAREWELL_S: Final = 1.5
+_LAST_WORD_S: Final = 0.2
+_PASS_S: Final = 30.0
+_DISK_SHARE: Final = 0.9
+_MEMORY_SHARE: Final = 0.75
+
+Refresh = Callable[[Enrolment], Awaitable[Enrolment]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What is known before the node goes to market."""
+
+    key: SigningKey
+    host: Host
+    enrolment: Enrolment
+    rates: tuple[KernelRate, ...]
+    probes: tuple[DeviceProbe, ...]
+
+
+class Node:
+    """`store` makes the artifact store from what signs its requests; `refresh` asks for the gateways of now."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        machine: Machine,
+        mesh: Mesh,
+        workers: Workers,
+        *,
+        store: Callable[[Authorise], ArtifactStore],
+        refresh: Refresh,
+    ) -> None:
+        self._settings, self._machine, self._mesh, self._refresh = settings, machine, mesh, refresh
+        self._enrolment = machine.enrolment
+        self._region = settings.region or machine.enrolment.region
+        self._book = PeerBook(settings.node_dir / "peers.json")
+        self._journal = Journal.open(settings.node_dir / "journal")
+        self.outbox = Outbox(self._unanswered)
+        self.sampler = Sampler(machine.probes, self._changed)
+        self.publisher = Publisher(mesh, offers_topic(settings.network, self._region), self._offer_states)
+        self.desk = Desk(self._journal, self.outbox, self._runner(workers, store), self._facts, self._changed)
+        self.link = self._make_link()
+
+    def _runner(self, workers: Workers, store: Callable[[Authorise], ArtifactStore]) -> Runner:
+        settings, real = self._settings, store(self._authorise)
+        memory = settings.memory_bytes or int(psutil.virtual_memory().total * _MEMORY_SHARE)
+        return Runner(
+            settings.node_dir / "scratch",
+            workers=workers,
+            store=real,
+            cache=InputCache(settings.node_dir / "cache", real, settings.cache_bytes),
+            journal=self._journal,
+            outbox=self.outbox,
+            limits=Limits(memory_bytes=memory, threads=workers.threads),
+        )
+
+    def _make_link(self) -> Link:
+        machine, settings = self._machine, self._settings
+        return Link(
+            self._mesh,
+            Pins(machine.key, settings.network, self._enrolment.key),
+            Incarnations(settings.node_dir / "incarnation"),
+            addresses=self._addresses,
+            hello=self._hello,
+            commands=self.desk.command,
+            tasks=(self.desk.heartbeat, self.outbox.run, self.sampler.send, self.publisher.run),
+            met=self._met,
+        )
+
+    async def run(self, stop: trio.Event) -> None:
+        """Until `stop`, and then until the farewell is said."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.desk.run)
+                nursery.start_soon(self.sampler.run)
+                nursery.start_soon(self.link.run)
+                nursery.start_soon(self._tell_ready)
+                await stop.wait()
+                with trio.move_on_after(_FAREWELL_S):
+                    await self._farewell()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._journal.close()
+            for probe in self._machine.probes:
+                probe.close()
+
+    async def _tell_ready(self) -> None:
+        """Once, when the first offer is out: that is after the first welcome."""
+        await self.publisher.first.wait()
+        devices = [device.device_id for device in self.sampler.devices()]
+        log.info("node.ready", extra={"devices": ",".join(devices), "region": self._region})
+        ready = {"process": "node", "pid": os.getpid(), "peer_id": self._machine.key.peer_id, "devices": devices}
+        if self._settings.ready_fd is not None:
+            with os.fdopen(self._settings.ready_fd, "w") as pipe:
+                pipe.write(json.dumps(ready) + "\n")
+
+    async def _farewell(self) -> None:
+        try:
+            live = await self.link.live(0)
+            await self.publisher.farewell(live)
+            await self.desk.drain()
+            await trio.sleep(_LAST_WORD_S)
+        except (NotLinked, MeshError) as error:
+            log.debug("node.no_farewell", extra={"reason": str(error)})
+
+    # What the parts ask of each other -------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        self.publisher.changed()
+
+    async def _unanswered(self, attempt_id: str) -> None:
+        await self.desk.unanswered(attempt_id)
+
+    def _hello(self, nonce: bytes) -> Hello:
+        return Hello(
+            nonce=nonce, clock_ms=wall_ms(), host=self._machine.host, attempts=self.desk.live_attempts()
+        )
+
+    async def _met(self, address: str) -> None:
+        await trio.to_thread.run_sync(self._book.remember, address)
+
+    async def _addresses(self, failures: int) -> Sequence[str]:
+        """Settings first, then the coordinator's list (asked for again after a round without luck), then memory."""
+        if failures:
+            try:
+                self._enrolment = await self._refresh(self._enrolment)
+            except Unreachable as error:
+                log.debug("link.no_news_of_gateways", extra={"reason": str(error)})
+        return self._book.to_dial([*self._settings.bootstrap, *self._enrolment.gateways])
+
+    async def _authorise(self, request: ArtifactRequest) -> tuple[str, str]:
+        live = await self.link.live(_PASS_S)
+        token = base64.b64encode(live.session.seal_pass(request)).decode()
+        return live.welcome.artifact_url, f"Qubix {token}"
+
+    def _offer_states(self) -> list[offer_rules.State]:
+        return [
+            *(self._state(device, gone=False) for device in self.sampler.devices()),
+            *(self._state(device, gone=True) for device in self.sampler.gone()),
+        ]
+
+    def _state(self, device: Device, *, gone: bool) -> offer_rules.State:
+        return offer_rules.State(
+            device=device,
+            rate_qu_per_h=self._settings.rate_qu_per_h,
+            region=self._region,
+            rates=self._machine.rates,
+            jobs_parallel=self._settings.jobs_parallel,
+            busy=self.desk.busy(device.device_id),
+            draining=self.desk.draining,
+            gone=gone,
+            sample=self.sampler.latest.get(device.device_id),
+        )
+
+    def _facts(self, assign: Assign, desk: Desk) -> Facts:
+        free = shutil.disk_usage(self._settings.node_dir).free * _DISK_SHARE
+        room = self._settings.disk_bytes - sum(map(catalogue.disk_bytes, desk.active()))
+        return Facts(
+            devices=self.sampler.devices(),
+            kernels=catalogue.kernels(),
+            rate_qu_per_h=self._settings.rate_qu_per_h,
+            jobs_parallel=self._settings.jobs_parallel,
+            busy=desk.busy(assign.device_id),
+            fence_max=desk.fence_max(assign.job_id),
+            draining=desk.draining,
+            need_disk_bytes=catalogue.disk_bytes(assign),
+            free_disk_bytes=int(min(free, room)),
+        )

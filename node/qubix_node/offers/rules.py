@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node says of a device, from its state alone."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from qubix_protocol.messages import Device, KernelRate, Offer, Sample
+from qubix_protocol.states import Availability
+
+OPENING_S: Final = (0.5, 2.0, 5.0)
+"""In a new session the offer is said again after these: gossip's first words are easily unheard."""
+CHANGE_S_MIN: Final = 0.2
+"""Changes within this time are told as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    device: Device
+    rate_qu_per_h: int
+    region: str
+    rates: tuple[KernelRate, ...]
+    jobs_parallel: int
+    busy: int
+    draining: bool
+    gone: bool
+    sample: Sample | None
+
+
+def availability(state: State) -> Availability:
+    if state.gone:
+        return Availability.OFFLINE
+    if state.draining:
+        return Availability.DRAINING
+    return Availability.BUSY if state.busy >= state.jobs_parallel else Availability.AVAILABLE
+
+
+def build(state: State) -> Offer:
+    """Rates of back ends that the device does not have are left out."""
+    return Offer(
+        device=state.device,
+        rate_qu_per_h=state.rate_qu_per_h,
+        region=state.region,
+        availability=availability(state),
+        rates=tuple(rate for rate in state.rates if rate.backend in state.device.backends)[:64],
+        metrics=state.sample,
+        jobs_parallel=state.jobs_parallel,
+    )
+
+
+def farewell(offer: Offer) -> Offer:
+    """The last word about a device."""
+    return msgspec.structs.replace(offer, availability=Availability.OFFLINE, metrics=None)
+
+
+def differ(one: Offer | None, other: Offer) -> bool:
+    """Whether the market must hear of it now; new readings alone can wait for the next round."""
+    return one is None or msgspec.structs.replace(one, metrics=None) != msgspec.structs.replace(other, metrics=None)
+
+
+def next_round_s(offer_s: float, chance: float) -> float:
+    """Spread over 80–100 % of the period, so that nodes that started together do not speak together."""
+    return offer_s * (0.8 + 0.2 * chance)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One session with the coordinator, without any IO: what is believed, and how statements are sealed (trust P1, P2)."""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from qubix_protocol.envelope import ANYONE, Opened, ReplayGuard, Sealer, open_envelope, read_evidence
+from qubix_protocol.errors import Expired, Replayed, WrongAudience
+from qubix_protocol.keys import SigningKey
+from qubix_protocol.messages import ArtifactRequest, Challenge, FromCoordinator, Hello, Message, Offer, Welcome
+from qubix_protocol.units import ENVELOPE_LIFE_MS_MAX, FRAME_BYTES_MAX, Network
+
+_PASS_LIFE_MS: Final = 30_000
+
+
+class Pins(msgspec.Struct, frozen=True):
+    """Who speaks to whom: everything else is refused."""
+
+    key: SigningKey
+    network: Network
+    coordinator: bytes
+
+
+def believe_challenge(raw: bytes, pins: Pins) -> Challenge:
+    """Raises `ProtocolError`. Its expiry is judged by the clock inside it: no offset is known before the first one.
+
+    A replayed challenge is harmless: nobody can answer what its nonce leads to with a new incarnation.
+    """
+    opened = read_evidence(raw, network=pins.network, sender=pins.coordinator)
+    if opened.header.audience != pins.key.public:
+        raise WrongAudience("the challenge is meant for somebody else")
+    challenge = opened.body(Challenge)
+    if not 0 <= opened.header.expires_ms - challenge.clock_ms <= ENVELOPE_LIFE_MS_MAX:
+        raise Expired("the challenge's expiry does not fit its clock")
+    if opened.header.incarnation != 0:
+        raise Replayed(f"a challenge of incarnation {opened.header.incarnation}")
+    return challenge
+
+
+def answer(challenge: Challenge, hello: Hello, pins: Pins, wall_ms: Callable[[], int]) -> bytes:
+    """The only statement of incarnation 0, sealed by the clock that the challenge tells."""
+    offset = challenge.clock_ms - wall_ms()
+    sealer = Sealer(
+        pins.key,
+        network=pins.network,
+        audience=pins.coordinator,
+        incarnation=0,
+        clock_ms=lambda: wall_ms() + offset,
+    )
+    return sealer.seal(hello)
+
+
+class Session:
+    """Made from a believed welcome. Three series of counters, since three paths are not ordered with each other."""
+
+    def __init__(self, pins: Pins, welcome: Welcome, guard: ReplayGuard, wall_ms: Callable[[], int]) -> None:
+        self.welcome: Final = welcome
+        self._pins, self._guard, self._wall_ms = pins, guard, wall_ms
+        self._offset_ms = welcome.clock_ms - wall_ms()
+        self._control = self._sealer(pins.coordinator)
+        self._gossip = self._sealer(ANYONE)
+        self._passes = self._sealer(pins.coordinator, life_ms=_PASS_LIFE_MS)
+
+    @classmethod
+    def begin(cls, raw: bytes, challenge: Challenge, pins: Pins, wall_ms: Callable[[], int]) -> "Session":
+        """From the frame that should be the welcome. Raises `ProtocolError`. The caller must still refuse an
+        incarnation that is not higher than every one before it."""
+        opened = open_envelope(
+            raw, network=pins.network, audience=pins.key.public, now_ms=challenge.clock_ms, sender=pins.coordinator
+        )
+        welcome = opened.body(Welcome)
+        guard = ReplayGuard(welcome.incarnation)
+        guard.check(opened)
+        return cls(pins, welcome, guard, wall_ms)
+
+    def _sealer(self, audience: bytes, life_ms: int = 60_000) -> Sealer:
+        return Sealer(
+            self._pins.key,
+            network=self._pins.network,
+            audience=audience,
+            incarnation=self.welcome.incarnation,
+            clock_ms=self.coordinator_ms,
+            life_ms=life_ms,
+        )
+
+    def coordinator_ms(self) -> int:
+        return self._wall_ms() + self._offset_ms
+
+    def believe(self, raw: bytes) -> Message:
+        """A command of this session, each once. Raises `ProtocolError`."""
+        opened: Opened = open_envelope(
+            raw,
+            network=self._pins.network,
+            audience=self._pins.key.public,
+            now_ms=self.coordinator_ms(),
+            sender=self._pins.coordinator,
+            limit_bytes=FRAME_BYTES_MAX,
+        )
+        if opened.header.audience != self._pins.key.public:
+            raise WrongAudience("a command must name its node")
+        self._guard.check(opened)
+        message: Message = opened.body(FromCoordinator)  # type: ignore[arg-type]
+        return message
+
+    def seal(self, message: Message) -> bytes:
+        """For the control stream: send in the order of sealing."""
+        return self._control.seal(message)
+
+    def seal_offer(self, offer: Offer) -> bytes:
+        return self._gossip.seal(offer)
+
+    def seal_pass(self, request: ArtifactRequest) -> bytes:
+        """For one HTTP request."""
+        return self._passes.seal(request)

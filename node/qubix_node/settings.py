@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node can be told from outside."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qubix_mesh.addresses import parse_listen, parse_peer
+from qubix_mesh.errors import BadAddress
+from qubix_protocol.settings import SettingsError, load, setting
+from qubix_protocol.units import NETWORKS, RATE_QU_PER_H_MAX, Network
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+GIB = 1024**3
+
+
+def _default_data_dir() -> Path:
+    return Path.home() / ".local/share/qubix"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Parsed once at start by `from_environment`; tests construct it with keyword arguments."""
+
+    data_dir: Path = setting(  # noqa: RUF009 - it returns a dataclass field
+        "QUBIX_DATA_DIR",
+        "Folder that holds everything this installation keeps; the node's part is `node` inside it.",
+        default_factory=_default_data_dir,
+        default_doc="~/.local/share/qubix",
+    )
+    key_file: Path | None = setting(  # noqa: RUF009 - as above
+        "QUBIX_NODE_KEY_FILE",
+        "File with the node's identity key, made at first start; empty: `node.key` in the data folder.",
+        None,
+    )
+    coordinator_url: str = setting("QUBIX_COORDINATOR_URL", "The coordinator's HTTP address.", "http://127.0.0.1:8600")
+    bootstrap: tuple[str, ...] = setting(
+        "QUBIX_BOOTSTRAP", "Gateways to dial first, as multiaddrs ending in /p2p/…; the coordinator names more.", ()
+    )
+    network: Network = setting("QUBIX_NETWORK", "Network to work for.", "devnet", choices=NETWORKS)  # noqa: RUF009
+    devices: str = setting(
+        "QUBIX_NODE_DEVICES",
+        "What to offer: auto (GPUs, or the CPU where there is none), gpu, or cpu.",
+        "auto",
+        choices=("auto", "gpu", "cpu"),
+    )
+    rate_qu_per_h: int = setting(
+        "QUBIX_NODE_RATE_QU_PER_H",
+        "Price of one device for an hour, in QU.",
+        100_000,
+        minimum=0,
+        maximum=RATE_QU_PER_H_MAX,
+    )
+    region: str = setting("QUBIX_NODE_REGION", "Region to offer in; empty: the one the coordinator gives.", "")
+    threads: int = setting(
+        "QUBIX_NODE_THREADS", "Threads of a CPU kernel; 0: one for each core.", 0, minimum=0, maximum=1024
+    )
+    jobs_parallel: int = setting(
+        "QUBIX_NODE_JOBS_PARALLEL", "Jobs one device runs at a time.", 1, minimum=1, maximum=64
+    )
+    memory_bytes: int = setting(
+        "QUBIX_NODE_MEMORY_BYTES",
+        "Most memory one worker may use; 0: three quarters of the machine's.",
+        0,
+        minimum=0,
+    )
+    disk_bytes: int = setting(
+        "QUBIX_NODE_DISK_BYTES", "Most disk for the inputs and results of running jobs.", 50 * GIB, minimum=1024
+    )
+    cache_bytes: int = setting(
+        "QUBIX_NODE_CACHE_BYTES", "Disk for inputs kept after a job, for the next one.", 4 * GIB, minimum=0
+    )
+    listen: tuple[str, ...] = setting(
+        "QUBIX_NODE_LISTEN", "Multiaddrs to listen on; none: the node only dials out.", ()
+    )
+    log_level: str = setting("QUBIX_LOG_LEVEL", "Least severe log lines to write.", "INFO", choices=LOG_LEVELS)
+    ready_fd: int | None = setting(
+        "QUBIX_READY_FD", "File descriptor that gets one JSON line once the node is in the market.", None, minimum=0
+    )
+
+    @property
+    def node_dir(self) -> Path:
+        return self.data_dir / "node"
+
+    @property
+    def key_path(self) -> Path:
+        return self.key_file or self.data_dir / "node.key"
+
+
+def from_environment(overrides: Mapping[str, str]) -> Settings:
+    """`overrides` are variables set on the command line. Raises `SettingsError`."""
+    env = {**os.environ, **overrides}
+    return from_mappings(env, _read_config(env.get("QUBIX_CONFIG", "")))
+
+
+def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Settings:
+    """`toml` is the whole configuration file; the node's table is `[node]`."""
+    table = toml.get("node", {})
+    if not isinstance(table, Mapping):
+        raise SettingsError("node", "must be a table", "Write [node] on a line of its own")
+    settings = load(Settings, env, table)
+    if not settings.coordinator_url.startswith(("http://", "https://")):
+        raise SettingsError(
+            "QUBIX_COORDINATOR_URL", f"{settings.coordinator_url!r} is no HTTP address", "Write it as https://host"
+        )
+    _check_addresses(settings)
+    return settings
+
+
+def _check_addresses(settings: Settings) -> None:
+    for name, texts, parse in (
+        ("QUBIX_BOOTSTRAP", settings.bootstrap, parse_peer),
+        ("QUBIX_NODE_LISTEN", settings.listen, parse_listen),
+    ):
+        for text in texts:
+            try:
+                parse(text)
+            except BadAddress as error:
+                raise SettingsError(name, str(error), "Write multiaddrs, separated by commas") from None
+
+
+def _read_config(path: str) -> Mapping[str, object]:
+    if not path:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise SettingsError(
+            "QUBIX_CONFIG", f"{path} cannot be read ({problem.strerror})", "Name a readable file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise SettingsError("QUBIX_CONFIG", f"{path} is not TOML ({problem})", "Correct the line it names") from None
