@@ -17,12 +17,12 @@ from typing import Annotated, Any, Final
 import msgspec
 import numpy as np
 from msgspec import Meta
+
+from qubix_kernels import get
 from qubix_protocol.arrays import Array, from_npy, pack_arrays, unpack_arrays
 from qubix_protocol.errors import Malformed, ProtocolError
 from qubix_protocol.messages import Params
 from qubix_protocol.units import CHUNKS_MAX
-
-from qubix_kernels import get
 
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 _LENGTH: Final = struct.Struct(">I")
