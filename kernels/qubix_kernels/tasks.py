@@ -19,6 +19,7 @@ import numpy as np
 from msgspec import Meta
 
 from qubix_kernels import get
+from qubix_kernels.kernel import BadInput
 from qubix_protocol.arrays import Array, from_npy, pack_arrays, unpack_arrays
 from qubix_protocol.errors import Malformed, ProtocolError
 from qubix_protocol.messages import Params
@@ -134,7 +135,7 @@ def serve(sock: socket.socket) -> None:
         sock.sendall(
             encode_frame(TaskFailed(code="out_of_memory", detail="the task needs more memory than it may use"))
         )
-    except ProtocolError as error:
+    except (ProtocolError, BadInput) as error:
         sock.sendall(encode_frame(TaskFailed(code="bad_input", detail=str(error)[:1000])))
     except Exception as error:  # noqa: BLE001  the worker's last word: whatever it was, the parent must hear of it
         detail = f"{type(error).__name__}: {error}"[:1000]

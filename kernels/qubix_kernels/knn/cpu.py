@@ -14,7 +14,8 @@ _BLOCK_BYTES: Final = 32 * 1024 * 1024
 def search(queries: Array, data: Array, k: int) -> tuple[Array, Array]:
     """The k nearest rows of `data` (n, d) for each of `queries` (q, d).
 
-    Indices are int64, squared distances float32, both of shape (q, k), nearest first. Ties go to the lower index. Raises `BadInput` for NaN or infinity.
+    Indices are int64, squared distances float32, both of shape (q, k), nearest first.
+    Ties go to the lower index. Raises `BadInput` for NaN or infinity.
     """
     for name, array in (("queries", queries), ("data", data)):
         if not np.isfinite(array).all():
