@@ -105,9 +105,18 @@ def param_of(name: str, value: Any) -> ParamValue:
 
 
 def sort_out(
-    kernel: str, arrays: frozenset[str], params: frozenset[str], given: Mapping[str, Any]
+    kernel: str,
+    arrays: frozenset[str],
+    params: frozenset[str],
+    given: Mapping[str, Any],
+    known: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Source], dict[str, ParamValue]]:
-    """Which of `given` are the kernel's arrays and which its parameters. Raises `BadUsage` on a name of neither."""
+    """Which of `given` are the kernel's arrays and which its parameters.
+
+    Raises `BadUsage` on a name of neither, and when an array is missing.
+
+    `known` are the arrays that need not be given.
+    """
     unknown = sorted(set(given) - arrays - params)
     if unknown:
         raise BadUsage(
@@ -115,7 +124,7 @@ def sort_out(
             f"{kernel} takes nothing named {unknown[0]!r}",
             f"Its arrays are {', '.join(sorted(arrays))}; its parameters {', '.join(sorted(params)) or 'none'}",
         )
-    missing = sorted(arrays - set(given))
+    missing = sorted(arrays - set(given) - known)
     if missing:
         raise BadUsage(missing[0], f"{kernel} needs the array {missing[0]!r}", f"Give {missing[0]}=…")
     sources = {name: source_of(name, value) for name, value in given.items() if name in arrays}

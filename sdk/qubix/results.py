@@ -3,10 +3,10 @@
 
 import hashlib
 
+from qubix import catalogue
 from qubix.errors import JobCancelled, JobEnded, JobFailed, NotGenuine
 from qubix.session import API, Session
 from qubix.transport import Call
-from qubix_kernels import get
 from qubix_protocol.api import JobView, ResultPart, ResultView
 from qubix_protocol.arrays import Array, ArrayMeta, unpack_arrays
 from qubix_protocol.errors import Malformed
@@ -17,7 +17,7 @@ async def fetch(session: Session, view: JobView) -> dict[str, Array]:
     """Raises `NotGenuine` when what came is not what was announced."""
     found = await session.get(f"/jobs/{view.job_id}/result", ResultView)
     outputs = [await _part(session, part) for part in in_order(found, view.units)]
-    joined: dict[str, Array] = await session.port.aside(lambda: get(view.kernel).join(outputs))
+    joined: dict[str, Array] = await session.port.aside(lambda: catalogue.join(view.kernel, outputs))
     metas = {name: ArrayMeta.of(array) for name, array in joined.items()}
     if metas != found.outputs:
         raise NotGenuine(f"the parts of job {view.job_id} make {metas}, announced was {found.outputs}")

@@ -43,21 +43,11 @@ def show(name: str, as_json: bool) -> None:
 
 
 def _row(spec: dict[str, Any]) -> list[str]:
-    return [
-        str(spec.get("name", "")),
-        *(_names(spec.get(key)) for key in ("inputs", "params", "outputs")),
-        _summary(spec),
-    ]
+    return [spec["name"], *(_names(spec[key]) for key in ("inputs", "params", "outputs")), spec["title"]]
 
 
-def _summary(spec: dict[str, Any]) -> str:
-    return str(spec.get("summary") or spec.get("title") or spec.get("doc") or "")
-
-
-def _names(found: Any) -> str:
-    if isinstance(found, dict):
-        return ", ".join(map(str, found))
-    return ", ".join(str(one.get("name", one)) if isinstance(one, dict) else str(one) for one in found or ())
+def _names(found: list[dict[str, Any]]) -> str:
+    return ", ".join(one["name"] for one in found)
 
 
 def _text(value: Any) -> str:

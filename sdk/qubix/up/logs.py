@@ -25,7 +25,7 @@ def tail(path: Path, lines: int = 20) -> str:
 
 
 def trim(path: Path) -> None:
-    """Moves a file that has grown too long aside as NAME.log.1. Its writer appends, so it goes on in the emptied one."""
+    """Moves a file that has grown too long aside as NAME.log.1; its writer appends, so it goes on here."""
     try:
         if path.stat().st_size > LOG_BYTES_MAX:
             shutil.copyfile(path, path.with_suffix(".log.1"))

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration's market: `qubix up` as a process, in a folder that may be temporary, gone afterwards."""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from qubix.errors import StartFailed
+from qubix.up import logs
+from qubix.up.child import Child
+
+READY_S: Final = 240.0
+STOP_S: Final = 15.0
+_OWN = frozenset({"QUBIX_DATA_DIR", "QUBIX_HTTP_PORT", "QUBIX_TOKEN", "QUBIX_COORDINATOR_URL", "QUBIX_READY_FD"})
+
+
+@contextmanager
+def folder(given: Path | None) -> Iterator[Path]:
+    """The given folder, or one that is removed at the end."""
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given.absolute()
+        return
+    made = Path(tempfile.mkdtemp(prefix="qubix-demo-"))
+    try:
+        made.chmod(0o755)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def running(data_dir: Path, outside: Mapping[str, str], say: Callable[[str], None]) -> Iterator[str]:
+    """The market's URL. `say` gets each line that `qubix up` prints. Raises `StartFailed`."""
+    log = data_dir / "up.log"
+    log.unlink(missing_ok=True)
+    env = {name: value for name, value in outside.items() if name not in _OWN}
+    command = [sys.executable, "-m", "qubix", "up", "--data-dir", str(data_dir), "--port", "0"]
+    child = Child("up", command, env | {"PYTHONUNBUFFERED": "1"}, log)
+    lines = _NewLines(log, say)
+    try:
+        info = _wait_ready(child, lines)
+        yield str(info["url"])
+    finally:
+        _stop(child)
+        lines.tell()
+
+
+class _NewLines:
+    """Tells whole lines of a growing file, each once."""
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self._path, self._say, self._told = path, say, 0
+
+    def tell(self) -> None:
+        with self._path.open("rb") as file:
+            file.seek(self._told)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._told += len(whole) + len(newline)
+        for line in whole.decode(errors="replace").splitlines():
+            self._say(line)
+
+
+def _wait_ready(child: Child, lines: _NewLines) -> dict[str, object]:
+    end = time.monotonic() + READY_S
+    while not (child.read_ready() and child.info is not None):
+        lines.tell()
+        if child.status is not None:
+            raise StartFailed("the market did not start; what it said stands above", remedy="Mend what it names.")
+        if time.monotonic() > end:
+            raise StartFailed(f"the market was not open within {READY_S:g} s", remedy="Look at the logs below.")
+        time.sleep(0.05)
+    lines.tell()
+    return child.info
+
+
+def _stop(child: Child) -> None:
+    child.terminate()
+    end = time.monotonic() + STOP_S
+    while child.status is None and time.monotonic() < end:
+        time.sleep(0.02)
+    child.kill()
+    child.close_pipe()
+
+
+def tails(data_dir: Path, lines: int = 15) -> str:
+    """The last words of every part."""
+    found = sorted((data_dir / "logs").glob("*.log"))
+    return "\n".join(f"--- {path.stem}{os.linesep}{logs.tail(path, lines)}" for path in found)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration from the credit to the audit."""
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from qubix import processes, settings
+from qubix.cli import rows, shown
+from qubix.cli.progress import watch
+from qubix.client import Client
+from qubix.demo.outcome import Outcome, outcome_of
+from qubix.demo.works import DemoWork, works
+from qubix.errors import NotFinished, NotGenuine
+from qubix_protocol.api import EstimateView, ListingView
+
+CREDIT_QU: Final = 1_000_000
+JOB_S: Final = 180.0
+OFFERS_S: Final = 60.0
+AUDIT_S: Final = 60.0
+
+
+class Demo:
+    """`console` is where people read along."""
+
+    def __init__(self, url: str, data_dir: Path, outside: Mapping[str, str], console: Console) -> None:
+        self._settings = replace(settings.from_environment(), coordinator_url=url, data_dir=data_dir, token="")
+        self._data_dir, self._outside, self._console = data_dir, outside, console
+
+    def run(self) -> dict[str, Any]:
+        """Everything that is worth keeping, for `--json`. Raises a `QubixError` when anything does not hold."""
+        with Client(settings=self._settings) as client:
+            account = client.credit(CREDIT_QU)
+            self._say(f"\nFunded: {shown.qu(account.balance_qu)} QU of development credit.\n")
+            offers = self._offers(client)
+            outcomes = [self._job(client, work) for work in works()]
+            balance = client.balance()
+        self._say(f"Balance: {shown.qu(balance.available_qu)} QU available, {shown.qu(balance.held_qu)} QU held.")
+        return {"url": self._settings.url, "offers": offers, "jobs": outcomes, "audit": self._audit()}
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    def _offers(self, client: Client) -> tuple[ListingView, ...]:
+        end = time.monotonic() + OFFERS_S
+        while not (found := client.offers()):
+            if time.monotonic() > end:
+                raise NotFinished(f"nothing was offered within {OFFERS_S:g} s", remedy="Look at the node's log.")
+            time.sleep(0.2)
+        table = Table(*rows.OFFER_COLUMNS, title="The market", header_style="bold")
+        for one in found:
+            table.add_row(*rows.offer(one))
+        self._console.print(table)
+        return found
+
+    def _job(self, client: Client, work: DemoWork) -> Outcome:
+        self._say(f"\n{work.kernel}: {work.title}")
+        forecast = client.estimate(work.kernel, **work.given)
+        cap_qu = _cap(forecast)
+        began = time.monotonic()
+        job = client.submit(work.kernel, cap_qu=cap_qu, **work.given)
+        watch(job, self._console, JOB_S)
+        result = job.result(JOB_S)
+        seconds = time.monotonic() - began
+        outcome = outcome_of(job.view, job.receipts(), work.find(result), seconds)
+        self._console.print(_summary(outcome, forecast))
+        return outcome
+
+    def _audit(self) -> dict[str, Any]:
+        env = {**self._outside, "QUBIX_DATA_DIR": str(self._data_dir)}
+        done = subprocess.run(
+            processes.command("audit", "--json"), env=env, capture_output=True, text=True, timeout=AUDIT_S, check=False
+        )
+        if done.returncode != 0:
+            raise NotGenuine(f"the ledger's audit is not clean: {done.stdout}{done.stderr}".strip())
+        found: dict[str, Any] = json.loads(done.stdout)
+        counted = ", ".join(f"{count:,} {name}" for name, count in found["checked"].items())
+        self._say(f"Ledger audit: clean ({counted}).\n")
+        return found
+
+
+def _cap(forecast: EstimateView) -> int:
+    """Room above the dearest forecast; what is not needed returns."""
+    return max([100, *(4 * one.cost_high_qu for one in forecast.candidates)])
+
+
+def _summary(one: Outcome, forecast: EstimateView) -> Table:
+    table = Table.grid(padding=(0, 2))
+    first = forecast.candidates[0] if forecast.candidates else None
+    expected = (
+        "" if first is None else f"{shown.seconds(first.run_ms)}, {first.cost_low_qu:,} to {first.cost_high_qu:,} QU"
+    )
+    for name, value in (
+        ("provider", f"{one.model}  {one.provider}"),
+        ("forecast", expected),
+        (
+            "took",
+            f"{one.seconds:.2f} s from submission to the checked result, {shown.seconds(one.run_ms)} of it the run",
+        ),
+        (
+            "verdict",
+            f"{one.verdict}; the check took {one.check_ms:,} ms, {one.check_share_pct:.1f} % of the run's time",
+        ),
+        ("held", f"{shown.qu(one.held_qu)} QU"),
+        ("settled", f"{shown.qu(one.settled_qu)} QU to the provider, {shown.qu(one.fee_qu)} QU fee"),
+        ("returned", f"{shown.qu(one.returned_qu)} QU"),
+        ("receipt", f"{one.receipts_verified} verified offline: signed by the provider and by the coordinator"),
+        *((name, f"{value:,.6g}") for name, value in one.found.items()),
+    ):
+        table.add_row(f"  {name}", value)
+    return table
