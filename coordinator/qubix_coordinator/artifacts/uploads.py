@@ -60,6 +60,16 @@ class Uploads:
             return Progress(digest=digest, size_bytes=size_bytes, offset=size_bytes, complete=True)
         return await self._resume(account_id, digest, size_bytes, writer)
 
+    async def status(self, account_id: UUID, digest: bytes, size_bytes: int | None, writer: str) -> Progress | None:
+        """How far an upload is. None without `size_bytes` when nobody announced it; with it, an upload starts at 0."""
+        found = await self.db.run(lambda tx: service.find(tx, account_id, digest))
+        size = found.size_bytes if found and size_bytes is None else size_bytes
+        if size is None:
+            return None
+        if found and (found.usable if writer == OWNER else found.complete):
+            return Progress(digest=digest, size_bytes=found.size_bytes, offset=found.size_bytes, complete=True)
+        return await self._resume(account_id, digest, size, writer)
+
     async def receive(
         self,
         account_id: UUID,

@@ -10,7 +10,7 @@ import uuid
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from quart import Quart, Response, request
+from quart import Quart, Response, has_request_context, has_websocket_context, request, websocket
 from quart.wrappers import Response as QuartResponse
 from werkzeug.exceptions import HTTPException
 
@@ -37,6 +37,14 @@ class BodyTooLarge(errors.InvalidInput):
     """Refused by its size, before it was read."""
 
 
+class NoSuchRange(errors.InvalidInput):
+    """The byte range lies outside the content."""
+
+
+class Stalled(errors.Refused):
+    """The body stopped coming."""
+
+
 class WrongMedia(errors.InvalidInput):
     """The body is of another type than this route takes."""
 
@@ -46,6 +54,8 @@ STATUSES: Final[dict[type[Exception], Kind]] = {
     errors.InvalidInput: Kind(422, "A value in the request is not usable"),
     MalformedBody: Kind(400, "The body cannot be read"),
     BodyTooLarge: Kind(413, "The body is too large"),
+    Stalled: Kind(408, "The body did not arrive"),
+    NoSuchRange: Kind(416, "The content has no such range"),
     WrongMedia: Kind(415, "The body is of a type that is not taken here"),
     errors.Unauthorised: Kind(401, "Who asks is not known"),
     errors.Forbidden: Kind(403, "This is not allowed"),
@@ -155,10 +165,16 @@ def _headers(error: BaseException) -> dict[str, str]:
     return {} if offset is None else {"Upload-Offset": str(offset)}
 
 
+def _path() -> str:
+    if has_request_context():
+        return request.path
+    return websocket.path if has_websocket_context() else ""
+
+
 async def _known(error: Exception) -> QuartResponse:
     found = problem_of(error)
     if found.status >= 500:
-        log.warning("http.fault", extra={"code": found.code, "problem": str(error), "path": request.path})
+        log.warning("http.fault", extra={"code": found.code, "problem": str(error), "path": _path()})
     return response(found, _headers(error))
 
 
@@ -181,7 +197,7 @@ async def _routing(error: HTTPException) -> QuartResponse:
 async def unexpected(error: Exception) -> QuartResponse:
     """A defect of ours: the caller gets a number to name, the log gets the rest."""
     instance = f"urn:uuid:{uuid.uuid4()}"
-    log.error("http.unexpected", extra={"instance": instance, "path": request.path}, exc_info=error)
+    log.error("http.unexpected", extra={"instance": instance, "path": _path()}, exc_info=error)
     found = Problem(
         type="urn:qubix:problem:unexpected",
         title="Something is wrong on our side",

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition root: makes every part of a coordinator once and owns the life of its tasks."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+from quart import Quart
+
+from qubix_coordinator import bootstrap, outbox
+from qubix_coordinator.artifacts.store import ArtifactStore
+from qubix_coordinator.artifacts.uploads import Uploads
+from qubix_coordinator.clock import Clock, SystemClock
+from qubix_coordinator.db import embedded
+from qubix_coordinator.db.database import Database
+from qubix_coordinator.db.migrations import migrate
+from qubix_coordinator.errors import Unavailable
+from qubix_coordinator.http import guard
+from qubix_coordinator.http.api import PREFIX
+from qubix_coordinator.http.context import Context
+from qubix_coordinator.http.mesh import Mesh
+from qubix_coordinator.http.metrics import Metrics
+from qubix_coordinator.http.server import Server, bind, create_app, server_for
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.engine import Engine
+from qubix_coordinator.ledger import read as ledger
+from qubix_coordinator.outbox.notifier import Notifier
+from qubix_coordinator.settings import Settings
+from qubix_coordinator.telemetry import service as telemetry
+from qubix_protocol.units import Network
+
+log = logging.getLogger(__name__)
+_MINUTE_S: Final = 60.0
+_HOUR_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinator:
+    """A whole coordinator that does nothing yet: `run` its tasks, serve its `app`."""
+
+    context: Context
+    app: Quart
+    engine: Engine
+
+    async def run(self) -> None:
+        """Everything but the HTTP server, until cancelled. A task that fails ends them all."""
+        context = self.context
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(context.notifier.run(), name="notifier")
+            tasks.create_task(context.mesh.run(), name="mesh")
+            tasks.create_task(self.engine.run(), name="engine")
+            tasks.create_task(_every(_MINUTE_S, lambda: _each_minute(context)), name="minutes")
+            tasks.create_task(_every(_HOUR_S, lambda: _each_hour(context)), name="hours")
+
+
+async def assemble(db: Database, settings: Settings, url: str, clock: Clock | None = None) -> Coordinator:
+    """`url` is where others reach this coordinator."""
+    key = bootstrap.coordinator_key(settings.data_dir)
+    await bootstrap.ensure_tokens(db, settings.data_dir)
+    desk = Desk(db, settings, clock or SystemClock(), key, cast(Network, settings.network))
+    notifier, metrics = Notifier(db, poll_ms=settings.outbox_poll_ms), Metrics()
+    context = Context(
+        desk=desk,
+        uploads=Uploads.open(db, ArtifactStore.open(settings), settings),
+        notifier=notifier,
+        mesh=Mesh(desk, notifier, metrics, f"{url}{PREFIX}/artifacts"),
+        metrics=metrics,
+        hosts=guard.allowed_hosts(settings),
+        url=url,
+    )
+    return Coordinator(context, create_app(context), Engine(desk))
+
+
+async def serve(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT. Raises a QubixError when something it needs is not to be had."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    sock = bind(settings.http_host, settings.http_port)
+    with contextlib.closing(sock):
+        url = settings.public_url.rstrip("/") or _url(settings.http_host, sock.getsockname()[1])
+        async with _database(settings) as db:
+            coordinator = await assemble(db, settings, url)
+            server = server_for(coordinator.app)
+            async with asyncio.TaskGroup() as tasks:
+                background = tasks.create_task(coordinator.run(), name="coordinator")
+                serving = tasks.create_task(server.serve([sock]), name="http")
+                await server.ready.wait()
+                _announce(settings, url)
+                await stopping.wait()
+                log.info("coordinator.stopping")
+                await _stop(coordinator, server, serving)
+                background.cancel()
+    log.info("coordinator.stopped")
+
+
+async def _stop(coordinator: Coordinator, server: Server, serving: "asyncio.Task[None]") -> None:
+    """WebSockets say goodbye, requests get a second to end."""
+    coordinator.context.closing.set()
+    server.should_exit = True
+    await serving
+
+
+@contextlib.asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
+    """The one that DATABASE_URL names, or our own for as long as this process runs; up to date."""
+    async with contextlib.AsyncExitStack() as stack:
+        dsn = settings.database_url
+        if not dsn:
+            dsn = await stack.enter_async_context(embedded.running(settings.postgres_dir))
+        await migrate(dsn, settings.network)
+        db = await Database.connect(settings, dsn)
+        stack.push_async_callback(db.close)
+        yield db
+
+
+def _url(host: str, port: int) -> str:
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{reachable}:{port}"
+
+
+def _announce(settings: Settings, url: str) -> None:
+    log.info("coordinator.ready", extra={"url": url, "network": settings.network})
+    if settings.ready_fd is not None:
+        line = json.dumps({"process": "coordinator", "pid": os.getpid(), "url": url, "network": settings.network})
+        with os.fdopen(settings.ready_fd, "w") as ready:
+            ready.write(line + "\n")
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+        except Unavailable as problem:
+            log.warning("coordinator.chore_put_off", extra={"problem": problem.problem})
+        await asyncio.sleep(seconds)
+
+
+async def _each_minute(context: Context) -> None:
+    await context.db.run(lambda tx: outbox.prune(tx, context.settings.outbox_keep_s))
+    await context.db.run(ledger.sweep)
+
+
+async def _each_hour(context: Context) -> None:
+    await telemetry.prune(context.db, now_ms=context.now_ms())
+    await context.uploads.expire()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs from estimate to receipt."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+from quart import Response, request
+from quart.wrappers import Response as QuartResponse
+
+from qubix_coordinator.accounts.service import Principal
+from qubix_coordinator.errors import InvalidInput, NotFound
+from qubix_coordinator.http import results
+from qubix_coordinator.http.api import api
+from qubix_coordinator.http.context import here
+from qubix_coordinator.http.downloads import FILE_HEADERS, SENT_S_PER_BYTE
+from qubix_coordinator.http.openapi import Npy
+from qubix_coordinator.http.routes import route
+from qubix_coordinator.jobs import service as jobs
+from qubix_protocol.api import (
+    EstimateBody,
+    EstimateView,
+    JobBody,
+    JobsView,
+    JobView,
+    ReceiptsView,
+    ResultPart,
+    ResultView,
+)
+from qubix_protocol.arrays import npy_prefix
+
+_KEY_CHARS_MAX: Final = 200
+
+
+class JobsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    after: Annotated[str, Meta(max_length=200)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+
+
+@route(api, "POST", "/jobs/estimate", scope="user", body=EstimateBody, answer=EstimateView, group="jobs")
+async def estimate_job(who: Principal, body: EstimateBody) -> EstimateView:
+    """What a job of this form would take and cost on each provider that fits"""
+    return await jobs.estimate(here().desk, body)
+
+
+@route(api, "POST", "/jobs", scope="user", body=JobBody, answer=JobView, status=201, group="jobs")
+async def submit_job(who: Principal, body: JobBody) -> JobView:
+    """Freeze the price, hold the cap, queue the job; the same Idempotency-Key gives the same job"""
+    key = request.headers.get("Idempotency-Key", "")
+    if not 1 <= len(key) <= _KEY_CHARS_MAX:
+        raise InvalidInput(
+            "Idempotency-Key",
+            f"a header of 1 to {_KEY_CHARS_MAX} characters is needed",
+            "Send a new random value for each job, and the same one when you repeat a request",
+        )
+    return await jobs.submit(here().desk, who, body, key)
+
+
+@route(api, "GET", "/jobs", scope="user", query=JobsQuery, answer=JobsView, group="jobs")
+async def list_jobs(who: Principal, query: JobsQuery) -> JobsView:
+    """Your jobs, newest first"""
+    return await jobs.list_jobs(here().desk, who, after=query.after, limit=query.limit)
+
+
+@route(api, "GET", "/jobs/<uuid:job_id>", scope="user", answer=JobView, group="jobs")
+async def get_job(who: Principal, job_id: UUID) -> JobView:
+    """One job with its attempts and its money"""
+    return await jobs.get(here().desk, who, str(job_id))
+
+
+@route(api, "POST", "/jobs/<uuid:job_id>/cancel", scope="user", answer=JobView, group="jobs")
+async def cancel_job(who: Principal, job_id: UUID) -> JobView:
+    """Stop; checked chunks are paid, the rest is returned"""
+    return await jobs.cancel(here().desk, who, str(job_id))
+
+
+@route(api, "GET", "/jobs/<uuid:job_id>/receipts", scope="user", answer=ReceiptsView, group="jobs")
+async def list_receipts(who: Principal, job_id: UUID) -> ReceiptsView:
+    """What both sides signed about each attempt"""
+    return await jobs.receipts(here().desk, who, str(job_id))
+
+
+@route(api, "GET", "/jobs/<uuid:job_id>/result", scope="user", answer=ResultView, group="jobs")
+async def get_result(who: Principal, job_id: UUID) -> ResultView:
+    """The parts of a paid result, each an artifact"""
+    return await jobs.result(here().desk, who, str(job_id))
+
+
+@route(api, "GET", "/jobs/<uuid:job_id>/result/<name>", scope="user", answer=Npy, group="jobs")
+async def get_output(who: Principal, job_id: UUID, name: str) -> QuartResponse:
+    """One output, joined from its parts, as a `.npy` file"""
+    found = await jobs.result(here().desk, who, str(job_id))
+    if name not in found.outputs:
+        raise NotFound(
+            f"the job has no output {name[:100]!r}", field="name", remedy=f"Ask for one of: {', '.join(found.outputs)}"
+        )
+    meta = found.outputs[name]
+    parts = [(await _span(who, part, name), partial(_stream, who, part)) for part in sorted(found.parts, key=_start)]
+    prefix = npy_prefix(meta)
+    answer = Response(results.join(parts, prefix), 200, content_type=Npy.media)
+    answer.headers.update({**FILE_HEADERS, "Content-Disposition": f'attachment; filename="{name}.npy"'})
+    answer.headers["Content-Length"] = str(len(prefix) + sum(span.stop - span.start for span, _ in parts))
+    answer.timeout = 60 + meta.nbytes * SENT_S_PER_BYTE
+    return answer
+
+
+def _start(part: ResultPart) -> int:
+    return part.start
+
+
+async def _span(who: Principal, part: ResultPart, name: str) -> results.Span:
+    async def read(start: int, stop: int) -> bytes:
+        return b"".join([piece async for piece in _stream(who, part, start, stop)])
+
+    return await results.find_array(read, name)
+
+
+def _stream(who: Principal, part: ResultPart, start: int, stop: int) -> AsyncIterator[bytes]:
+    return here().uploads.store.read(who.account_id, bytes.fromhex(part.digest), start, stop)

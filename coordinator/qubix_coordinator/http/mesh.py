@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which nodes can be reached from here, and through which gateway.
+
+A `Link` is one gateway's WebSocket, a `Peer` one node's session on it. The newest session that finished its handshake
+speaks for a node; an older one is dropped. Nothing here is the truth about nodes: after a restart they shake hands
+again.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from qubix_coordinator.errors import QubixError
+from qubix_coordinator.http.metrics import Metrics
+from qubix_coordinator.http.peer import Peer
+from qubix_coordinator.http.session import Session
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.market import service as market
+from qubix_coordinator.outbox import Event
+from qubix_coordinator.outbox.notifier import Notifier, Overflow
+from qubix_protocol.errors import ProtocolError
+from qubix_protocol.link import Drop, FromPeer, Gossip, LinkOpen, PeerDown, PeerUp, ToGateway, ToPeer
+from qubix_protocol.messages import FromCoordinator
+
+log = logging.getLogger(__name__)
+_WAITING_MAX: Final = 4096
+"""Frames that wait for one gateway: beyond it the gateway is cut off, and comes back."""
+PEERS_MAX: Final = 10_000
+_COMMANDS: Final = "node:"
+
+
+class LinkBroken(Exception):
+    """The gateway does not read, or breaks the protocol."""
+
+
+class Link:
+    """One gateway. `spawn` starts a task in the nursery that owns the link's life."""
+
+    def __init__(self, mesh: "Mesh", opened: LinkOpen, spawn: Callable[[Any], object]) -> None:
+        self.mesh, self.opened, self._spawn = mesh, opened, spawn
+        self.outgoing: asyncio.Queue[ToGateway] = asyncio.Queue(_WAITING_MAX)
+        self.broken = asyncio.Event()
+        self.peers: dict[str, Peer] = {}
+
+    def send(self, item: ToGateway) -> None:
+        """Never waits: a gateway that does not read must not hold up the others."""
+        try:
+            self.outgoing.put_nowait(item)
+        except asyncio.QueueFull:
+            self.broken.set()
+
+    def to_peer(self, peer_id: str, raw: bytes) -> None:
+        self.send(ToPeer(peer_id=peer_id, frames=(raw,)))
+
+    def drop(self, peer: Peer, reason: str) -> None:
+        """Ends the session and has the gateway close the node's stream."""
+        if self.peers.get(peer.peer_id) is peer:
+            self.send(Drop(peer_id=peer.peer_id, reason=reason))
+        self.forget(peer)
+
+    def forget(self, peer: Peer) -> None:
+        peer.stop()
+        if self.peers.get(peer.peer_id) is peer:
+            del self.peers[peer.peer_id]
+        self.mesh.closed(peer)
+
+    def receive(self, items: Sequence[LinkOpen | PeerUp | PeerDown | FromPeer | Gossip]) -> None:
+        for item in items:
+            match item:
+                case FromPeer():
+                    self._from_peer(item)
+                case Gossip():
+                    self.mesh.gossip(item)
+                case PeerUp():
+                    self._peer_up(item.peer_id)
+                case PeerDown():
+                    if peer := self.peers.get(item.peer_id):
+                        self.forget(peer)
+                case LinkOpen():
+                    raise LinkBroken("a link is opened once")
+
+    def _peer_up(self, peer_id: str) -> None:
+        if old := self.peers.get(peer_id):
+            self.forget(old)
+        try:
+            session = self.mesh.session(peer_id)
+        except ProtocolError as problem:
+            self.mesh.count(problem.code)
+            self.send(Drop(peer_id=peer_id, reason=str(problem)[:200]))
+            return
+        if len(self.peers) >= PEERS_MAX:
+            self.mesh.count("too_many_nodes")
+            self.send(Drop(peer_id=peer_id, reason="too many nodes on this gateway"))
+            return
+        peer = Peer(self.mesh, self, session)
+        self.peers[peer_id] = peer
+        self._spawn(peer.run())
+
+    def _from_peer(self, item: FromPeer) -> None:
+        peer = self.peers.get(item.peer_id)
+        if peer is None:
+            self.mesh.count("no_session", len(item.frames))
+            return
+        for raw in item.frames:
+            if not peer.offer_frame(raw):
+                self.mesh.count("overflow")
+                self.drop(peer, "too many statements at once")
+                return
+
+
+class Mesh:
+    def __init__(self, desk: Desk, notifier: Notifier, metrics: Metrics, artifact_url: str) -> None:
+        self.desk, self._notifier, self._metrics, self.artifact_url = desk, notifier, metrics, artifact_url
+        self._links: set[Link] = set()
+        self._sessions: dict[str, Peer] = {}
+        self._changed: asyncio.Queue[str] = asyncio.Queue()
+
+    @property
+    def gateways(self) -> int:
+        return len(self._links)
+
+    def gateway_addresses(self) -> tuple[str, ...]:
+        return tuple(sorted({address for link in self._links for address in link.opened.addresses}))
+
+    def reachable(self, peer_id: str) -> bool:
+        return peer_id in self._sessions
+
+    def count(self, code: str, times: int = 1) -> None:
+        self._metrics.refused.labels(code).inc(times)
+
+    def count_received(self, kind: str) -> None:
+        self._metrics.received.labels(kind).inc()
+
+    def session(self, peer_id: str) -> Session:
+        """A new handshake. Raises Malformed for what is not a peer id."""
+        desk = self.desk
+        nonce = secrets.token_bytes(32)
+        return Session(desk.key, network=desk.network, peer_id=peer_id, nonce=nonce, clock_ms=desk.now_ms)
+
+    async def run(self) -> None:
+        """Passes commands on, and keeps the market told of who can be reached, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._send_commands())
+            tasks.create_task(self._tell_market())
+
+    def add(self, link: Link) -> None:
+        self._links.add(link)
+        self._metrics.gateways.set(len(self._links))
+        log.info("mesh.gateway_up", extra={"gateway": link.opened.gateway_peer_id})
+
+    def remove(self, link: Link) -> None:
+        """The gateway is gone, and every session through it."""
+        for peer in list(link.peers.values()):
+            link.forget(peer)
+        self._links.discard(link)
+        self._metrics.gateways.set(len(self._links))
+        log.info("mesh.gateway_down", extra={"gateway": link.opened.gateway_peer_id})
+
+    def opened(self, peer: Peer) -> None:
+        """The handshake is done: from now on this session speaks for the node."""
+        old = self._sessions.get(peer.peer_id)
+        self._sessions[peer.peer_id] = peer
+        if old is not None and old is not peer:
+            old.link.drop(old, "a newer session of this node took over")
+        self._say_changed(peer.peer_id)
+
+    def closed(self, peer: Peer) -> None:
+        if self._sessions.get(peer.peer_id) is peer:
+            del self._sessions[peer.peer_id]
+            self._say_changed(peer.peer_id)
+
+    def gossip(self, item: Gossip) -> None:
+        peer = self._sessions.get(item.author)
+        if peer is None:
+            self.count("no_session")
+        elif not peer.offer_gossip(item.data):
+            self.count("overflow")
+
+    def command(self, event: Event) -> None:
+        """One event of a topic `node:PEER`. A node that is not here is another replica's, or told at its handshake."""
+        peer = self._sessions.get(event.topic.removeprefix(_COMMANDS))
+        if peer is None:
+            return
+        try:
+            peer.send(msgspec.convert(event.payload, FromCoordinator))
+        except msgspec.ValidationError as problem:
+            log.error("mesh.command_malformed", extra={"topic": event.topic, "problem": str(problem)})  # noqa: TRY400
+
+    def _say_changed(self, peer_id: str) -> None:
+        self._metrics.nodes.set(len(self._sessions))
+        self._changed.put_nowait(peer_id)
+
+    async def _send_commands(self) -> None:
+        while True:
+            with self._notifier.subscribe([_COMMANDS]) as events:
+                try:
+                    async for event in events:
+                        self.command(event)
+                except Overflow:
+                    # The engine sends unanswered commands again.
+                    log.error("mesh.commands_lost")  # noqa: TRY400 - the trace would say nothing
+                else:
+                    return
+
+    async def _tell_market(self) -> None:
+        """One at a time and by the state as it is then, so that a fast reconnect cannot end as offline."""
+        while True:
+            peer_id = await self._changed.get()
+            tell = market.node_online if peer_id in self._sessions else market.node_offline
+            try:
+                await tell(self.desk.db, peer_id, now_ms=self.desk.now_ms())
+            except QubixError as problem:
+                log.warning("mesh.market_not_told", extra={"peer": peer_id, "problem": problem.problem})

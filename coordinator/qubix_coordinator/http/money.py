@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledger's answers as the API shows them."""
+
+from uuid import uuid4
+
+from qubix_coordinator.accounts import service as accounts
+from qubix_coordinator.accounts.service import Principal
+from qubix_coordinator.db.database import Database, Tx, value
+from qubix_coordinator.deposits.service import development_credit
+from qubix_coordinator.errors import InvalidInput
+from qubix_coordinator.http.context import Context
+from qubix_coordinator.ledger import read
+from qubix_coordinator.ledger.audit import audit_now
+from qubix_protocol.api import AccountView, AuditView, CreditBody, StatementLine, StatementView
+from qubix_protocol.units import TEXT_MAX
+
+_VIOLATIONS_MAX = 100
+
+
+async def account(db: Database, who: Principal) -> AccountView:
+    return await db.run(lambda tx: _account(tx, who))
+
+
+async def _account(tx: Tx, who: Principal) -> AccountView:
+    row = await accounts.account(tx, who.account_id)
+    money = await read.balance(tx, who.account_id)
+    order_key = await value(
+        tx, "SELECT public_key FROM account_key WHERE account_id = $1 AND purpose = 'order'", who.account_id
+    )
+    return AccountView(
+        account_id=str(who.account_id),
+        name=row.name,
+        balance_qu=money.available_qu,
+        held_qu=money.held_qu,
+        scopes=tuple(sorted(who.scopes)),
+        order_key=None if order_key is None else bytes(order_key).hex(),
+    )
+
+
+async def credit(context: Context, who: Principal, body: CreditBody, key: str) -> AccountView:
+    """`key` is the request's Idempotency-Key; without one each request credits anew."""
+    most_qu = context.settings.development_credit_max_qu
+    await development_credit(context.db, who.account_id, body.amount_qu, key or str(uuid4()), total_max_qu=most_qu)
+    return await account(context.db, who)
+
+
+async def statement(db: Database, who: Principal, *, after: str | None, limit: int) -> StatementView:
+    """`after` is the `next` of the page before."""
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) < 19):
+        raise InvalidInput("after", "not the `next` of a statement", "Send the `next` of the page before, or nothing")
+    before = None if after is None else int(after)
+    found = await db.run(lambda tx: read.statement(tx, who.account_id, before=before, limit=limit))
+    lines = tuple(
+        StatementLine(
+            id=line.id,
+            at_ms=round(line.posted_at.timestamp() * 1000),
+            kind=line.kind,
+            cause=line.cause,
+            amount_qu=line.amount_qu,
+        )
+        for line in found
+    )
+    return StatementView(lines=lines, next=str(lines[-1].id) if len(lines) == limit else None)
+
+
+async def audit(db: Database) -> AuditView:
+    found = await audit_now(db)
+    return AuditView(
+        clean=found.clean,
+        checked=dict(found.checked),
+        violations=tuple(f"{one.check}: {one.what}"[:TEXT_MAX] for one in found.violations[:_VIOLATIONS_MAX]),
+    )

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""For whoever runs this: alive, ready, metrics, and the API's description."""
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from quart import Quart, Response
+from quart.wrappers import Response as QuartResponse
+
+from qubix_coordinator.errors import QubixError
+from qubix_coordinator.http import openapi
+from qubix_coordinator.http.context import here
+from qubix_coordinator.http.openapi import Text
+from qubix_coordinator.http.routes import route
+from qubix_protocol.api import View
+
+_DATABASE_S: Final = 2.0
+_UNCLAIMED_MS: Final = 10_000
+
+
+class HealthView(View, frozen=True, kw_only=True):
+    """The process answers."""
+
+    alive: bool
+
+
+class ReadyView(View, frozen=True, kw_only=True):
+    """`ready` is whether jobs can be taken, run and checked; `missing` says what is not there yet.
+
+    `verifier` is false while a finished attempt has waited for its check longer than any verifier would let it.
+    """
+
+    ready: bool
+    database: bool
+    gateways: int
+    verifier: bool
+    missing: tuple[str, ...]
+
+
+class DocumentView(View, frozen=True, kw_only=True):
+    """OpenAPI 3.1."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+
+
+def install(app: Quart) -> None:
+    @route(app, "GET", "/healthz", answer=HealthView, group="operation")
+    async def healthz() -> HealthView:
+        """Whether the process answers"""
+        return HealthView(alive=True)
+
+    @route(app, "GET", "/readyz", answer=ReadyView, group="operation")
+    async def readyz() -> QuartResponse:
+        """Whether jobs can be taken, run and checked; 503 while something is missing"""
+        found = await readiness()
+        return Response(msgspec.json.encode(found), 200 if found.ready else 503, content_type="application/json")
+
+    @route(app, "GET", "/metrics", answer=Text, group="operation")
+    async def metrics() -> QuartResponse:
+        """Counters and gauges for Prometheus"""
+        return Response(generate_latest(here().metrics.registry), content_type=CONTENT_TYPE_LATEST)
+
+    @route(app, "GET", "/openapi.json", answer=DocumentView, group="operation")
+    async def openapi_json() -> QuartResponse:
+        """This description"""
+        if "qubix.openapi" not in app.extensions:
+            app.extensions["qubix.openapi"] = msgspec.json.encode(openapi.describe(app), order="sorted")
+        return Response(app.extensions["qubix.openapi"], content_type="application/json")
+
+
+async def readiness() -> ReadyView:
+    context = here()
+    database = await _database_answers()
+    verifier = database and await _checks_are_made()
+    gateways = context.mesh.gateways
+    missing = [
+        *([] if database else ["the database does not answer"]),
+        *([] if gateways else ["no gateway is connected"]),
+        *([] if verifier else ["checks wait and no verifier takes them"]),
+    ]
+    return ReadyView(ready=not missing, database=database, gateways=gateways, verifier=verifier, missing=tuple(missing))
+
+
+async def _checks_are_made() -> bool:
+    now_ms = here().now_ms()
+    return not await here().db.fetch_value(
+        "SELECT EXISTS (SELECT FROM attempt WHERE state = 'verifying' AND ended_ms < $1"
+        " AND (claim_until_ms IS NULL OR claim_until_ms < $2))",
+        now_ms - _UNCLAIMED_MS,
+        now_ms,
+    )
+
+
+async def _database_answers() -> bool:
+    try:
+        async with asyncio.timeout(_DATABASE_S):
+            return bool(await here().db.fetch_value("SELECT true"))
+    except (QubixError, TimeoutError):
+        return False

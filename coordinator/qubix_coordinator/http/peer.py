@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One node's session at work: its statements in order, in a task of its own, so that no node waits for another."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from qubix_coordinator.accounts import service as accounts
+from qubix_coordinator.db.database import Tx
+from qubix_coordinator.errors import QubixError
+from qubix_coordinator.http.problems import code_of
+from qubix_coordinator.http.session import Session, Statement, certificate
+from qubix_coordinator.jobs import service as jobs
+from qubix_coordinator.market import service as market
+from qubix_coordinator.telemetry import service as telemetry
+from qubix_protocol.errors import BadSignature, ProtocolError
+from qubix_protocol.messages import (
+    Accept,
+    Acknowledged,
+    Decline,
+    FromCoordinator,
+    Heartbeat,
+    Hello,
+    Progress,
+    Refused,
+    Report,
+    Telemetry,
+)
+from qubix_protocol.units import OFFER_S
+
+if TYPE_CHECKING:
+    from qubix_coordinator.http.mesh import Link, Mesh
+
+log = logging.getLogger(__name__)
+REGION: Final = "local"
+"""The one region of this version: offers of all nodes are gossiped on its topic."""
+TELEMETRY_S: Final = 5.0
+HANDSHAKE_S: Final = 15.0
+STATEMENT_S: Final = 30.0
+CERTIFICATE_MS: Final = 24 * 3600 * 1000
+_WAITING_MAX: Final = 1024
+_REFUSALS_MAX: Final = 200
+"""A node that is refused more often in one session is cut off: it may start again with a handshake."""
+_DETAIL_MAX: Final = 1000
+
+
+class Waiting(NamedTuple):
+    raw: bytes
+    gossip: bool
+
+
+class Peer:
+    def __init__(self, mesh: "Mesh", link: "Link", session: Session) -> None:
+        self.mesh, self.link, self.session = mesh, link, session
+        self.peer_id: Final = session.peer_id
+        self._inbox: asyncio.Queue[Waiting] = asyncio.Queue(_WAITING_MAX)
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+        self._refusals = 0
+
+    def offer_frame(self, raw: bytes) -> bool:
+        """False when too many statements wait already."""
+        return self._put(Waiting(raw, gossip=False))
+
+    def offer_gossip(self, raw: bytes) -> bool:
+        return self._put(Waiting(raw, gossip=True))
+
+    def send(self, message: FromCoordinator) -> None:
+        self.link.to_peer(self.peer_id, self.session.seal(message))
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def run(self) -> None:
+        """The session from challenge to end. Never raises: one node's trouble is not its gateway's."""
+        self._task = asyncio.current_task()
+        if self._stopped:
+            return
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                await self._shake_hands()
+            while True:
+                await self._handle(await self._inbox.get())
+        except TimeoutError:
+            self.mesh.count("no_hello")
+            self.link.drop(self, "no Hello came in time")
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise
+        except Exception:
+            # A defect met by one node's session: the others of this gateway go on.
+            log.exception("mesh.session_failed", extra={"peer": self.peer_id})
+            self.mesh.count("internal")
+            self.link.drop(self, "the coordinator met a defect; connect again")
+
+    def _put(self, waiting: Waiting) -> bool:
+        try:
+            self._inbox.put_nowait(waiting)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def _shake_hands(self) -> None:
+        self.link.to_peer(self.peer_id, self.session.challenge())
+        hello = await self._hello()
+        raw = await self._welcome()
+        self.link.to_peer(self.peer_id, raw)
+        self.mesh.opened(self)
+        self.mesh.count_received("hello")
+        log.info("mesh.node_up", extra={"peer": self.peer_id, "incarnation": self.session.incarnation})
+        try:
+            await jobs.on_hello(self.mesh.desk, self.peer_id, hello.attempts)
+        except QubixError as problem:
+            self._refuse(code_of(type(problem)), problem)
+
+    async def _hello(self) -> Hello:
+        while True:
+            waiting = await self._inbox.get()
+            try:
+                return self.session.receive_hello(waiting.raw)
+            except ProtocolError as problem:
+                self._refuse(problem.code, problem)
+
+    async def _welcome(self) -> bytes:
+        desk = self.mesh.desk
+
+        async def step(tx: Tx) -> tuple[int, str]:
+            node = await accounts.ensure_node(tx, self.peer_id)
+            return await accounts.next_incarnation(tx, self.peer_id), str(node.account_id)
+
+        incarnation, account_id = await desk.db.run(step)
+        now_ms = desk.now_ms()
+        return self.session.welcome(
+            incarnation,
+            account_id=account_id,
+            heartbeat_s=desk.settings.heartbeat_s,
+            offer_s=OFFER_S,
+            telemetry_s=TELEMETRY_S,
+            artifact_url=self.mesh.artifact_url,
+            certificate=certificate(
+                desk.key,
+                network=desk.network,
+                peer_id=self.peer_id,
+                region=REGION,
+                incarnation=incarnation,
+                expires_ms=now_ms + CERTIFICATE_MS,
+                now_ms=now_ms,
+            ),
+        )
+
+    async def _handle(self, waiting: Waiting) -> None:
+        try:
+            async with asyncio.timeout(STATEMENT_S):
+                await (self._handle_offer if waiting.gossip else self._handle_statement)(waiting.raw)
+        except ProtocolError as problem:
+            self._refuse(problem.code, problem)
+        except QubixError as problem:
+            self._refuse(code_of(type(problem)), problem)
+        except TimeoutError:
+            self.mesh.count("late")
+            log.warning("mesh.statement_late", extra={"peer": self.peer_id})
+
+    async def _handle_offer(self, raw: bytes) -> None:
+        offer = self.session.receive_offer(raw)
+        if offer is not None:
+            self.mesh.count_received("offer")
+            await market.offer_received(self.mesh.desk.db, self.peer_id, offer, raw, now_ms=self.mesh.desk.now_ms())
+
+    async def _handle_statement(self, raw: bytes) -> None:
+        message = self.session.receive(raw)
+        self.mesh.count_received(type(message).__name__.lower())
+        reply = await self._dispatch(message, raw)
+        if reply is not None:
+            self.send(reply)
+
+    async def _dispatch(self, message: Statement, raw: bytes) -> Acknowledged | None:
+        """What a node says is durable when this returns; only then is it acknowledged."""
+        desk, peer_id = self.mesh.desk, self.peer_id
+        match message:
+            case Heartbeat():
+                await jobs.on_heartbeat(desk, peer_id, message)
+            case Telemetry():
+                now_ms = desk.now_ms()
+                newest = await telemetry.record(desk.db, peer_id, message, now_ms=now_ms)
+                await market.metrics_received(desk.db, peer_id, newest, now_ms=now_ms)
+            case Progress():
+                return await jobs.on_progress(desk, peer_id, message, raw)
+            case Report():
+                return await jobs.on_report(desk, peer_id, message, raw)
+            case Accept():
+                await jobs.on_accept(desk, peer_id, message)
+            case Decline():
+                await jobs.on_decline(desk, peer_id, message)
+            case Refused():
+                log.warning(
+                    "mesh.refused_by_node", extra={"peer": peer_id, "code": message.code, "why": message.detail}
+                )
+        return None
+
+    def _refuse(self, code: str, problem: Exception) -> None:
+        """Counted, logged, and told to the node unless somebody else may have said it."""
+        self.mesh.count(code)
+        self._refusals += 1
+        log.warning("mesh.refused", extra={"peer": self.peer_id, "code": code, "problem": str(problem)[:_DETAIL_MAX]})
+        if self.session.live and not isinstance(problem, BadSignature):
+            remedy = getattr(problem, "remedy", "")
+            self.send(Refused(code=code, detail=str(problem)[:_DETAIL_MAX], remedy=remedy[:_DETAIL_MAX]))
+        if self._refusals >= _REFUSALS_MAX:
+            self.link.drop(self, "too many statements were refused")

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One decorator per route: who may ask, what is taken, what is answered; it checks, decodes and documents.
+
+    @route(api, "POST", "/jobs", scope="user", body=JobBody, answer=JobView, status=201)
+    async def submit_job(who: Principal, body: JobBody) -> JobView: ...
+
+A handler gets `who` when the route has a scope, `body` and `query` when it takes them, and the parts of its path.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+from quart import Blueprint, Quart, Response, request
+from quart.wrappers import Response as QuartResponse
+from quart_schema import document_querystring, document_request, document_response, operation_id, security_scheme, tag
+from werkzeug.datastructures import Headers
+
+from qubix_coordinator.accounts import service as accounts
+from qubix_coordinator.accounts.service import Principal
+from qubix_coordinator.errors import Forbidden, InvalidInput, Unauthorised
+from qubix_coordinator.http.context import here
+from qubix_coordinator.http.openapi import Binary
+from qubix_coordinator.http.problems import MalformedBody, WrongMedia
+from qubix_protocol.api import Problem
+
+Handler = Callable[..., Awaitable[Any]]
+T = TypeVar("T")
+JSON: Final = "application/json"
+_BEARER: Final = "bearer "
+TOKEN_REMEDY: Final = "Send Authorization: Bearer TOKEN; `qubix up` prints where it is"  # noqa: S105
+
+
+def route(
+    api: Blueprint | Quart,
+    method: str,
+    path: str,
+    *,
+    answer: type[Any],
+    group: str,
+    scope: str = "",
+    body: type[Any] | None = None,
+    query: type[Any] | None = None,
+    status: int = 200,
+) -> Callable[[Handler], Handler]:
+    """`body` or `answer` may be `openapi.Binary`: the handler then reads or makes it itself."""
+
+    def register(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        async def view(**given: Any) -> QuartResponse:
+            if scope:
+                given["who"] = await bearer(scope, request.headers)
+            if query is not None:
+                given["query"] = decode_query(query)
+            else:
+                _refuse_query()
+            if body is not None and not issubclass(body, Binary):
+                given["body"] = await decode_body(body)
+            return as_response(await handler(**given), status)
+
+        documented = document_response(answer, status)(document_response(Problem, cast(int, "default"))(view))
+        documented = operation_id(handler.__name__)(tag([group])(documented))
+        if scope:
+            documented = security_scheme([{"token": []}])(documented)
+        if body is not None:
+            documented = document_request(body)(documented)
+        if query is not None:
+            documented = document_querystring(query)(documented)
+        api.add_url_rule(path, view_func=documented, methods=[method])
+        return handler
+
+    return register
+
+
+def as_response(answer: Any, status: int = 200) -> QuartResponse:
+    if isinstance(answer, QuartResponse):
+        return answer
+    return Response(msgspec.json.encode(answer), status, content_type=JSON)
+
+
+async def bearer(scope: str, headers: Headers) -> Principal:
+    """Who the token in the headers speaks for. Raises Unauthorised or Forbidden."""
+    header = headers.get("Authorization", "")
+    if not header.lower().startswith(_BEARER):
+        raise Unauthorised("a token is needed", field="Authorization", remedy=TOKEN_REMEDY)
+    return await principal(header[len(_BEARER) :].strip(), scope)
+
+
+async def principal(token: str, scope: str) -> Principal:
+    found = await here().db.run(lambda tx: accounts.authenticate(tx, token))
+    if scope not in found.scopes:
+        raise Forbidden(
+            f"the token has no scope {scope!r}",
+            field="Authorization",
+            remedy=f"Use a token with the scope {scope}",
+        )
+    return found
+
+
+async def decode_body(kind: type[T]) -> T:
+    """The JSON body, whose size Quart has bounded before it read it. Raises what `problems` tells about."""
+    if request.mimetype not in (JSON, ""):
+        raise WrongMedia("Content-Type", f"{request.mimetype[:100]!r} is not taken here", f"Send {JSON}")
+    data = await request.get_data()
+    assert isinstance(data, bytes)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedBody("body", str(error), "Send one JSON value in UTF-8") from None
+
+
+def decode_query(kind: type[T]) -> T:
+    """The query string; what is not in `kind`, or comes twice, is refused and never ignored."""
+    given = request.args.to_dict(flat=False)
+    for name, values in given.items():
+        if len(values) > 1:
+            raise InvalidInput(name[:100], "given more than once", "Give it once")
+    return msgspec.convert({name: values[0] for name, values in given.items()}, kind, strict=False)
+
+
+def _refuse_query() -> None:
+    for name in request.args:
+        raise InvalidInput(name[:100], "this route takes no such query parameter", "Remove it from the address")
