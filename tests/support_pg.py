@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
 from qubix_coordinator.db.database import Database, plain_connection
 from qubix_coordinator.db.embedded import dsn_of
 from qubix_coordinator.db.migrations import migrate
@@ -30,7 +31,7 @@ READY_S = 60
 
 @contextlib.contextmanager
 def reachable_folder() -> Iterator[Path]:
-    """A folder that the unprivileged user of PostgreSQL can enter too, which pytest's own are not; removed at the end."""
+    """A folder that the unprivileged user of PostgreSQL can enter, unlike pytest's own; removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="qubix-test-"))
     folder.chmod(0o711)
     try:

@@ -18,7 +18,7 @@ class AccountRow(Model):
 class NodeRow(Model):
     """`incarnation` counts handshakes: it is the first half of the node's sequence numbers (trust.md P1)."""
 
-    peer_id = fields.TextField(primary_key=True)
+    peer_id = fields.CharField(max_length=128, primary_key=True)
     public_key = fields.BinaryField()
     account_id = fields.UUIDField()
     incarnation = fields.BigIntField(default=0)

@@ -39,8 +39,9 @@ CHECKS = (
     Check(
         "I1",
         "the entries of each transfer sum to zero",
-        """SELECT format('transfer %s has %s entries that sum to %s QU', t.id, count(e.id), coalesce(sum(e.amount_qu), 0))
-           AS what FROM transfer t LEFT JOIN entry e ON e.transfer_id = t.id
+        """SELECT format('transfer %s has %s entries that sum to %s QU',
+             t.id, count(e.id), coalesce(sum(e.amount_qu), 0)) AS what
+           FROM transfer t LEFT JOIN entry e ON e.transfer_id = t.id
            GROUP BY t.id HAVING count(e.id) < 2 OR coalesce(sum(e.amount_qu), 0) <> 0""",
     ),
     Check(
@@ -52,24 +53,27 @@ CHECKS = (
     Check(
         "I3",
         "each balance is the sum of its entries",
-        """SELECT format('%s %s shows %s QU, its entries say %s', b.kind, b.owner, b.balance_qu, coalesce(s.sum, 0)) AS what
-           FROM ledger_balance b LEFT JOIN (SELECT account_id, sum(amount_qu) FROM entry GROUP BY 1) s ON s.account_id = b.id
+        """SELECT format('%s %s shows %s QU, its entries say %s',
+             b.kind, b.owner, b.balance_qu, coalesce(s.sum, 0)) AS what
+           FROM ledger_balance b
+           LEFT JOIN (SELECT account_id, sum(amount_qu) FROM entry GROUP BY 1) s ON s.account_id = b.id
            WHERE b.balance_qu <> coalesce(s.sum, 0)""",
     ),
     Check(
         "I4",
         "what is in escrow is what the open holds have left",
-        """SELECT format('job %s: escrow %s QU, hold %s', coalesce(a.owner, h.job_id), coalesce(a.balance_qu, 0), coalesce(
-             h.held_qu - h.paid_qu - h.fees_qu - h.returned_qu, 0)) AS what
-           FROM (SELECT owner, balance_qu FROM ledger_account WHERE kind = 'hold') a FULL JOIN hold h ON h.job_id = a.owner
+        """SELECT format('job %s: escrow %s QU, hold %s', coalesce(a.owner, h.job_id), coalesce(a.balance_qu, 0),
+             coalesce(h.held_qu - h.paid_qu - h.fees_qu - h.returned_qu, 0)) AS what
+           FROM (SELECT owner, balance_qu FROM ledger_account WHERE kind = 'hold') a
+           FULL JOIN hold h ON h.job_id = a.owner
            WHERE coalesce(a.balance_qu, 0) <> coalesce(h.held_qu - h.paid_qu - h.fees_qu - h.returned_qu, 0)""",
     ),
     Check(
         "I5",
         "paid, fees and returned are what the entries say, never more than the hold, and equal to it once closed",
-        """SELECT format('job %s: held %s, paid %s, fees %s, returned %s QU; the entries say %s, %s, %s, %s', h.job_id, h.held_qu,
-             h.paid_qu, h.fees_qu, h.returned_qu, s.held, s.paid, s.fees, s.returned) AS what
-           FROM hold h JOIN (
+        """SELECT format('job %s: held %s, paid %s, fees %s, returned %s QU; the entries say %s, %s, %s, %s',
+             h.job_id, h.held_qu, h.paid_qu, h.fees_qu, h.returned_qu, s.held, s.paid, s.fees, s.returned) AS what
+           FROM hold h LEFT JOIN (
              SELECT t.job_id,
                coalesce(sum(e.amount_qu) FILTER (WHERE t.kind = 'hold' AND a.kind = 'hold'), 0) AS held,
                coalesce(sum(e.amount_qu) FILTER (WHERE t.kind = 'settle' AND a.kind = 'user'), 0) AS paid,
@@ -77,7 +81,7 @@ CHECKS = (
                coalesce(sum(e.amount_qu) FILTER (WHERE t.kind = 'return' AND a.kind = 'user'), 0) AS returned
              FROM transfer t JOIN entry e ON e.transfer_id = t.id JOIN ledger_account a ON a.id = e.account_id
              WHERE t.job_id IS NOT NULL GROUP BY t.job_id) s ON s.job_id = h.job_id
-           WHERE (h.held_qu, h.paid_qu, h.fees_qu, h.returned_qu) <> (s.held, s.paid, s.fees, s.returned)
+           WHERE (h.held_qu, h.paid_qu, h.fees_qu, h.returned_qu) IS DISTINCT FROM (s.held, s.paid, s.fees, s.returned)
               OR h.paid_qu + h.fees_qu + h.returned_qu > h.held_qu
               OR (h.closed_at IS NOT NULL) <> (h.paid_qu + h.fees_qu + h.returned_qu = h.held_qu)""",
     ),
