@@ -66,20 +66,23 @@ async def _prepare(
     settings: Settings, key: SigningKey, enroller: Enroller, workers: Workers, stop: trio.Event
 ) -> Machine | None:
     """Hardware, its measured rates and the enrolment, at the same time; None when told to stop meanwhile."""
-    found = probes(settings.devices, key.peer_id, catalogue.backends_of_cuda())
+    found = probes(settings.devices, key.peer_id, catalogue.cuda_backends())
     rates: list[KernelRate] = []
 
     async def measure() -> None:
         rates.extend(await measured(workers, settings.node_dir))
 
+    machine: list[Machine] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_when, stop, nursery.cancel_scope)
         async with trio.open_nursery() as preparing:
             preparing.start_soon(measure)
             enrolment = await enroller.enrolled()
+        machine.append(
+            Machine(key=key, host=cpu.host(AGENT), enrolment=enrolment, rates=tuple(rates), probes=tuple(found))
+        )
         nursery.cancel_scope.cancel()
-        return Machine(key=key, host=cpu.host(AGENT), enrolment=enrolment, rates=tuple(rates), probes=tuple(found))
-    return None
+    return machine[0] if machine else None
 
 
 async def _watch_signals(stop: trio.Event) -> None:

@@ -137,6 +137,9 @@ class Enroller:
 
 async def _bounded(response: httpx.Response) -> bytes:
     body = b""
+    announced = response.headers.get("Content-Length", "0")
+    if announced.isdecimal() and int(announced) > _ANSWER_BYTES_MAX:
+        raise EnrolmentRefused(f"{response.url} announces {announced} bytes; at most {_ANSWER_BYTES_MAX} are read")
     async for part in response.aiter_bytes():
         body += part
         if len(body) > _ANSWER_BYTES_MAX:

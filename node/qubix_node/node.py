@@ -156,9 +156,7 @@ class Node:
         await self.desk.unanswered(attempt_id)
 
     def _hello(self, nonce: bytes) -> Hello:
-        return Hello(
-            nonce=nonce, clock_ms=wall_ms(), host=self._machine.host, attempts=self.desk.live_attempts()
-        )
+        return Hello(nonce=nonce, clock_ms=wall_ms(), host=self._machine.host, attempts=self.desk.live_attempts())
 
     async def _met(self, address: str) -> None:
         await trio.to_thread.run_sync(self._book.remember, address)
@@ -207,6 +205,7 @@ class Node:
             busy=desk.busy(assign.device_id),
             fence_max=desk.fence_max(assign.job_id),
             draining=desk.draining,
+            bad_form=catalogue.problems(assign) if assign.kernel in catalogue.kernels() else "",
             need_disk_bytes=catalogue.disk_bytes(assign),
             free_disk_bytes=int(min(free, room)),
         )

@@ -169,6 +169,7 @@ FACTS = Facts(
     busy=0,
     fence_max=0,
     draining=False,
+    bad_form="",
     need_disk_bytes=10,
     free_disk_bytes=10,
 )
@@ -192,6 +193,7 @@ def test_what_fits_is_taken() -> None:
         ({"ranges": (Range(0, 4), Range(3, 6))}, {}, "bad_ranges"),
         ({"ranges": (Range(3, 3),)}, {}, "bad_ranges"),
         ({"ranges": (Range(0, 11),)}, {}, "bad_ranges"),
+        ({}, {"bad_form": "inputs.a is missing"}, "bad_input"),
         ({}, {"fence_max": FENCE + 1}, "old_fence"),
         ({}, {"busy": 1}, "busy"),
         ({}, {"need_disk_bytes": 11}, "disk"),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What becomes of an attempt on this node: one Enum, one table, one pure `decide`. Times are steady milliseconds."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -312,7 +312,7 @@ class Facts:
     """What the node knows of itself when an assignment comes. Disk figures are bytes; `need` is of this job."""
 
     devices: tuple[Device, ...]
-    kernels: dict[str, tuple[int, tuple[str, ...]]]
+    kernels: Mapping[str, tuple[int, tuple[str, ...]]]
     """Name → (version, back ends)."""
     rate_qu_per_h: int
     jobs_parallel: int
@@ -321,6 +321,8 @@ class Facts:
     fence_max: int
     """Of this job's attempts that were here before."""
     draining: bool
+    bad_form: str
+    """What the kernel says against the job's form; "" when nothing."""
     need_disk_bytes: int
     free_disk_bytes: int
 
@@ -337,6 +339,7 @@ def obstacle(assign: Assign, facts: Facts) -> str:
         ("backend", assign.backend not in backends or device is None or assign.backend not in device.backends),
         ("price", assign.rate_qu_per_h < facts.rate_qu_per_h),
         ("bad_ranges", not _well_ordered(assign)),
+        ("bad_input", bool(facts.bad_form)),
         ("old_fence", assign.fence < facts.fence_max),
         ("busy", facts.busy >= facts.jobs_parallel),
         ("disk", facts.need_disk_bytes > facts.free_disk_bytes),

@@ -165,7 +165,7 @@ async def _listen(run: Run, send: "trio.MemorySendChannel[ChunkDone]", ranges: S
     """Passes chunks on until the worker ends. A worker that leaves the path of its task is lost."""
     expected = _Path(ranges)
     try:
-        async for event in run.events():
+        while (event := await run.next()) is not None:
             if isinstance(event, ChunkDone) and expected.take(event):
                 send.send_nowait(event)
             elif isinstance(event, RunDone) and expected.finished:

@@ -11,13 +11,13 @@ from qubix_node.jobs.store import Artifact, digest_of
 
 
 class FakeStore:
-    """A `store.ArtifactStore`. `faults` failures come before the first success; `delay_s` each call takes."""
+    """A `store.ArtifactStore`. `faults` calls fail first; after `puts_allowed` uploads the next one hangs."""
 
-    def __init__(self, *, delay_s: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.content: dict[bytes, bytes] = {}
         self.asked: list[tuple[str, Artifact]] = []
-        self.delay_s = delay_s
         self.faults = 0
+        self.puts_allowed: int | None = None
         self.refuses: set[bytes] = set()
 
     def add(self, data: bytes) -> bytes:
@@ -38,6 +38,8 @@ class FakeStore:
 
     async def put(self, artifact: Artifact, path: Path) -> None:
         await self._step("put", artifact)
+        if self.puts_allowed is not None and sum(what == "put" for what, _ in self.asked) > self.puts_allowed:
+            await trio.sleep_forever()
         data = await trio.Path(path).read_bytes()
         if hashlib.sha256(data).digest() != artifact.digest or len(data) != artifact.size_bytes:
             raise StoreRefused("the content is not what was announced")
@@ -45,7 +47,7 @@ class FakeStore:
 
     async def _step(self, what: str, artifact: Artifact) -> None:
         self.asked.append((what, artifact))
-        await trio.sleep(self.delay_s)
+        await trio.lowlevel.checkpoint()
         if artifact.digest in self.refuses:
             raise StoreRefused("refused")
         if self.faults:

@@ -80,6 +80,7 @@ class HttpStore:
         try:
             async with self._client.stream("GET", url, headers=headers, timeout=_REQUEST_S) as response:
                 judge(response.status_code)
+                _check_announced(response, artifact.size_bytes)
                 mode = "ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb"
                 with into.open(mode, buffering=0) as file:
                     await _save(response, file, artifact.size_bytes)
@@ -150,6 +151,13 @@ def judge(status: int) -> None:
         raise _Again(f"HTTP status {status}")
     if status >= 300:
         raise StoreRefused(f"the artifact store answered with HTTP status {status}")
+
+
+def _check_announced(response: httpx.Response, size_max: int) -> None:
+    """Before the first byte is read. (Leaving a body half read is possible, but litters trio with generators.)"""
+    announced = response.headers.get("Content-Length", "0")
+    if not announced.isdecimal() or int(announced) > size_max:
+        raise WrongContent(f"the store announces {announced} bytes for an artifact of {size_max}")
 
 
 def _check(artifact: Artifact, path: Path) -> None:

@@ -4,7 +4,7 @@
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,18 +22,20 @@ _POLL_S: Final = 0.005
 
 
 class Run:
-    """One task under way. Read `events` until it ends."""
+    """One task under way. Ask for the `next` event until there is none."""
 
     def __init__(self, pid: int, stream: trio.SocketStream, zygote: Zygote) -> None:
         self.pid: Final = pid
         self._stream, self._zygote = stream, zygote
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """Until the worker closes its socket. Raises `WorkerLost` when it says something that is not an event."""
+    async def next(self) -> Event | None:
+        """None when the worker has closed its socket. Raises `WorkerLost` when it says what is not an event."""
         try:
-            while head := await self._exactly(4):
-                yield decode_event(await self._exactly(frame_length(head)))
-        except (Malformed, trio.BrokenResourceError) as error:
+            head = await self._exactly(4)
+            return decode_event(await self._exactly(frame_length(head))) if head else None
+        except trio.BrokenResourceError:
+            return None  # it was killed; `fate` tells by what
+        except Malformed as error:
             raise WorkerLost(f"the worker cannot be understood: {error}") from error
 
     async def _exactly(self, size: int) -> bytes:
@@ -62,9 +64,13 @@ class Workers:
         self._starting = trio.Lock()
 
     async def warm(self) -> Zygote:
+        """Raises `WorkerLost`."""
         async with self._starting:
             if self._zygote is None:
-                self._zygote = await trio.to_thread.run_sync(partial(Zygote.start, threads=self.threads))
+                try:
+                    self._zygote = await trio.to_thread.run_sync(partial(Zygote.start, threads=self.threads))
+                except (ZygoteDied, OSError) as error:
+                    raise WorkerLost(f"the worker zygote does not start: {error}") from error
                 log.info("workers.warm", extra={"threads": self.threads})
             return self._zygote
 

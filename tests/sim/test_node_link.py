@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conversation with the coordinator: whom the node believes, and how it finds its way back."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from qubix_node.node import Node
+from qubix_protocol.envelope import Sealer, seal
+from qubix_protocol.keys import SigningKey
+from qubix_protocol.messages import Accept, Challenge, Heartbeat, Report, Telemetry
+from qubix_protocol.states import Availability, Outcome
+from tests.support.fake_coordinator import NETWORK, FakeCoordinator
+from tests.support.node_world import COORDINATOR_KEY, DEVICE, NODE_KEY, World, matrices, open_world
+
+pytestmark = pytest.mark.trio
+MALLORY = SigningKey(b"m" * 32)
+
+
+async def refused(node: Node, code: str) -> None:
+    with trio.fail_after(60):
+        while not node.link.refused[code]:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+def forged(world: World) -> bytes:
+    return world.coordinator.sealer(NODE_KEY.public, world.coordinator.incarnation, MALLORY).seal(
+        world.assign(matrices(8))
+    )
+
+
+def for_somebody_else(world: World) -> bytes:
+    return world.coordinator.sealer(MALLORY.public, world.coordinator.incarnation).seal(world.assign(matrices(8)))
+
+
+def of_an_old_session(world: World) -> bytes:
+    return world.coordinator.sealer(NODE_KEY.public, world.coordinator.incarnation - 1).seal(world.assign(matrices(8)))
+
+
+def expired(world: World) -> bytes:
+    return seal(
+        world.assign(matrices(8)),
+        COORDINATOR_KEY,
+        network=NETWORK,
+        audience=NODE_KEY.public,
+        incarnation=world.coordinator.incarnation,
+        counter=1_000,
+        expires_ms=world.coordinator.clock_ms() - 1_000,
+    )
+
+
+def of_another_network(world: World) -> bytes:
+    sealer = Sealer(
+        COORDINATOR_KEY,
+        network="main",
+        audience=NODE_KEY.public,
+        incarnation=world.coordinator.incarnation,
+        clock_ms=world.coordinator.clock_ms,
+    )
+    return sealer.seal(world.assign(matrices(8)))
+
+
+def flipped(world: World) -> bytes:
+    assert world.coordinator.peer is not None
+    frame = bytearray(world.coordinator.peer.sealer.seal(world.assign(matrices(8))))
+    frame[len(frame) // 2] ^= 1
+    return bytes(frame)
+
+
+def nonsense(world: World) -> bytes:
+    return b"\xc1" * 100
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (forged, "bad_signature"),
+        (for_somebody_else, "wrong_audience"),
+        (of_an_old_session, "replayed"),
+        (expired, "expired"),
+        (of_another_network, "wrong_network"),
+        (nonsense, "malformed"),
+    ],
+)
+async def test_a_command_that_is_not_to_be_believed_is_refused_and_counted(
+    tmp_path: Path, make: Callable[[World], bytes], code: str
+) -> None:
+    async with open_world(tmp_path) as world, world.node() as node:
+        assert world.coordinator.peer is not None
+        await world.coordinator.peer.send_raw(make(world))
+        await refused(node, code)
+        assert node.desk.live_attempts() == ()
+        await still_works(world)
+
+
+async def test_a_changed_bit_is_never_obeyed(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world, world.node() as node:
+        assert world.coordinator.peer is not None
+        await world.coordinator.peer.send_raw(flipped(world))
+        with trio.fail_after(60):
+            while not node.link.refused:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert node.desk.live_attempts() == ()
+        await still_works(world)
+
+
+async def test_a_replayed_command_is_refused(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world, world.node() as node:
+        await world.coordinator.send(world.assign(matrices(8)))
+        await world.coordinator.wait_for(Report)
+        assert world.coordinator.peer is not None
+        for frame in list(world.coordinator.peer.raw):
+            await world.coordinator.peer.send_raw(frame)
+        await refused(node, "replayed")
+        await still_works(world)
+        assert len(world.coordinator.all(Accept)) == 2, "one for each real job"
+
+
+async def still_works(world: World) -> None:
+    before = len(world.coordinator.all(Report))
+    await world.coordinator.send(world.assign(matrices(8)))
+    await world.coordinator.until(lambda: len(world.coordinator.all(Report)) > before)
+
+
+async def test_an_impostor_gets_no_session(tmp_path: Path) -> None:
+    """Somebody else at the gateway's address: the node's pin is another key."""
+    async with open_world(tmp_path) as world:
+        world.coordinator.key = MALLORY
+        async with world.node(wait=False):
+            await world.coordinator.until(lambda: world.coordinator.challenges == 3)
+        assert world.coordinator.heard == []
+        assert world.coordinator.hellos == []
+
+
+async def test_a_recording_of_an_old_session_is_refused(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world:
+        async with world.node():
+            assert world.coordinator.incarnation == 1
+        world.coordinator.incarnation = 0
+        world.coordinator.heard.clear()
+        async with world.node():
+            # Number 1 was used before: the node hangs up and comes again until it is given a newer one.
+            await world.coordinator.wait_for(Heartbeat)
+            assert world.coordinator.incarnation == 2
+
+
+@pytest.mark.parametrize("skew_ms", [-3_600_000, 3_600_000])
+async def test_clocks_an_hour_apart_do_not_matter(tmp_path: Path, skew_ms: int) -> None:
+    async with open_world(tmp_path, clock_skew_ms=skew_ms) as world, world.node():
+        await world.coordinator.send(world.assign(matrices(8)))
+        assert (await world.coordinator.wait_for(Report)).outcome is Outcome.COMPLETED
+
+
+async def test_a_new_challenge_on_the_same_stream_begins_a_new_session(tmp_path: Path) -> None:
+    """As when the coordinator restarts behind a gateway that stays."""
+    async with open_world(tmp_path) as world, world.node():
+        coordinator = world.coordinator
+        assert coordinator.peer is not None
+        node = coordinator.peer.node
+        restarted = FakeCoordinatorAgain(coordinator)
+        await coordinator.peer.send_raw(
+            coordinator.sealer(node, 0).seal(Challenge(nonce=restarted.nonce, clock_ms=coordinator.clock_ms()))
+        )
+        await coordinator.until(lambda: restarted.done)
+        await still_works(world)
+
+
+class FakeCoordinatorAgain:
+    """Answers the hello to its challenge with the next incarnation, on the stream that stands."""
+
+    def __init__(self, coordinator: FakeCoordinator) -> None:
+        self.nonce, self.done = b"\7" * 32, False
+        self._coordinator = coordinator
+        coordinator.on_hello = self.welcome
+
+    async def welcome(self, nonce: bytes) -> None:
+        coordinator = self._coordinator
+        assert nonce == self.nonce
+        assert coordinator.peer is not None
+        coordinator.incarnation += 1
+        coordinator.peer.sealer = coordinator.sealer(coordinator.peer.node, coordinator.incarnation)
+        await coordinator.send(coordinator.welcome())
+        self.done = True
+
+
+async def test_offers_are_published_and_follow_what_the_device_does(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world, world.node():
+        coordinator = world.coordinator
+
+        def seen(availability: Availability) -> bool:
+            return any(offer.availability is availability for offer in coordinator.offers)
+
+        await coordinator.until(lambda: seen(Availability.AVAILABLE))
+        first = coordinator.offers[0]
+        assert (first.device, first.rate_qu_per_h, first.region) == (DEVICE, 1_000, "test-region")
+        assert [rate.kernel for rate in first.rates] == ["matmul"]
+        world.store.puts_allowed = 0
+        await coordinator.send(world.assign(matrices(8)))
+        await coordinator.until(lambda: seen(Availability.BUSY))
+        world.probe.lose(DEVICE.device_id)
+        await coordinator.until(lambda: seen(Availability.OFFLINE))
+
+
+async def test_a_node_that_stops_says_so_and_reports_what_ran(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world, world.node():
+        world.store.puts_allowed = 0
+        await world.coordinator.send(world.assign(matrices(8)))
+        await world.coordinator.wait_for(Accept)
+        world.stop.set()
+        report = await world.coordinator.wait_for(Report)
+        assert report.failure is not None
+        assert report.failure.code == "node_stopped"
+        await world.coordinator.until(
+            lambda: (
+                bool(world.coordinator.offers)
+                and world.coordinator.offers[-1].availability in (Availability.OFFLINE, Availability.DRAINING)
+            )
+        )
+
+
+async def test_telemetry_is_sent(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world, world.node():
+        told = await world.coordinator.wait_for(Telemetry)
+        assert told.samples[0].device_id == DEVICE.device_id
+
+
+async def test_it_comes_back_after_every_break(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world, world.node():
+        for number in (1, 2, 3):
+            await world.coordinator.until(lambda number=number: len(world.coordinator.hellos) == number)
+            await world.coordinator.until(lambda: world.coordinator.peer is not None)
+            for peer in world.coordinator.mesh.connected():
+                await world.coordinator.mesh.disconnect(peer)
+        await world.coordinator.until(lambda: len(world.coordinator.hellos) == 4)
+        assert world.coordinator.incarnation == 4
