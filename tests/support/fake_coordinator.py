@@ -64,6 +64,7 @@ class FakeCoordinator:
         self.answers_hello = True
         self.incarnation = 0
         self.heartbeat_s = 0.2
+        self.artifact_url = "http://store.invalid/api/v1/artifacts"
         self.peer: Peer | None = None
         self.on_hello: Callable[[bytes], Awaitable[None]] | None = None
         """Answers a hello that comes on a stream with a session."""
@@ -122,7 +123,7 @@ class FakeCoordinator:
             heartbeat_s=self.heartbeat_s,
             offer_s=30,
             telemetry_s=0.2,
-            artifact_url="http://store.invalid/api/v1/artifacts",
+            artifact_url=self.artifact_url,
             certificate=b"",
         )
 
