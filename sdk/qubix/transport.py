@@ -6,6 +6,7 @@ does each thing on the spot and never suspends, so `blocking.now` can run the sa
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -133,18 +134,17 @@ class BlockingPort:
             raise _failed(error) from error
 
     async def connect(self, path: str) -> Socket:
-        shared = self._shared
+        shared, stack = self._shared, contextlib.ExitStack()
         try:
-            return BlockingSocket(
-                websockets.sync.client.connect(
-                    shared.live_url(path),
-                    additional_headers=shared.headers,
-                    open_timeout=shared.open_timeout_s,
-                    close_timeout=1,
-                    proxy=shared.proxy,
-                    max_size=LIVE_BYTES_MAX,
-                )
+            manager = websockets.sync.client.connect(
+                shared.live_url(path),
+                additional_headers=shared.headers,
+                open_timeout=shared.open_timeout_s,
+                close_timeout=1,
+                proxy=shared.proxy,
+                max_size=LIVE_BYTES_MAX,
             )
+            return BlockingSocket(stack.enter_context(manager), stack)
         except _SOCKET_ERRORS as error:
             raise Disconnected(str(error), sent=False) from error
 
@@ -159,8 +159,10 @@ class BlockingPort:
 
 
 class BlockingSocket:
-    def __init__(self, connection: websockets.sync.client.ClientConnection) -> None:
-        self._connection = connection
+    """`stack` holds the connection, which websockets wants used as a context manager."""
+
+    def __init__(self, connection: websockets.sync.client.ClientConnection, stack: contextlib.ExitStack) -> None:
+        self._connection, self._stack = connection, stack
 
     async def send(self, text: str) -> None:
         try:
@@ -177,7 +179,7 @@ class BlockingSocket:
             raise Disconnected(str(error), sent=True) from error
 
     async def close(self) -> None:
-        self._connection.close()
+        self._stack.close()
 
 
 class AsyncPort:
@@ -202,18 +204,17 @@ class AsyncPort:
             raise _failed(error) from error
 
     async def connect(self, path: str) -> Socket:
-        shared = self._shared
+        shared, stack = self._shared, contextlib.AsyncExitStack()
         try:
-            return AsyncSocket(
-                await websockets.asyncio.client.connect(
-                    shared.live_url(path),
-                    additional_headers=shared.headers,
-                    open_timeout=shared.open_timeout_s,
-                    close_timeout=1,
-                    proxy=shared.proxy,
-                    max_size=LIVE_BYTES_MAX,
-                )
+            manager = websockets.asyncio.client.connect(
+                shared.live_url(path),
+                additional_headers=shared.headers,
+                open_timeout=shared.open_timeout_s,
+                close_timeout=1,
+                proxy=shared.proxy,
+                max_size=LIVE_BYTES_MAX,
             )
+            return AsyncSocket(await stack.enter_async_context(manager), stack)
         except _SOCKET_ERRORS as error:
             raise Disconnected(str(error), sent=False) from error
 
@@ -228,8 +229,12 @@ class AsyncPort:
 
 
 class AsyncSocket:
-    def __init__(self, connection: websockets.asyncio.client.ClientConnection) -> None:
-        self._connection = connection
+    """`stack` holds the connection, which websockets wants used as a context manager."""
+
+    def __init__(
+        self, connection: websockets.asyncio.client.ClientConnection, stack: contextlib.AsyncExitStack
+    ) -> None:
+        self._connection, self._stack = connection, stack
 
     async def send(self, text: str) -> None:
         try:
@@ -246,4 +251,4 @@ class AsyncSocket:
             raise Disconnected(str(error), sent=True) from error
 
     async def close(self) -> None:
-        await self._connection.close()
+        await self._stack.aclose()

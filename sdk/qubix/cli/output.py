@@ -18,8 +18,8 @@ _PIPE_WIDTH = 200
 
 def console(*, err: bool = False) -> Console:
     """Colours only in a terminal, and none with NO_COLOR; in a pipe wide enough that a table keeps its words."""
-    made = Console(stderr=err, highlight=False)
-    return made if made.is_terminal else Console(stderr=err, highlight=False, width=_PIPE_WIDTH)
+    made = Console(stderr=err, highlight=False, markup=False)
+    return made if made.is_terminal else Console(stderr=err, highlight=False, markup=False, width=_PIPE_WIDTH)
 
 
 def json_option(command: F) -> F:
