@@ -72,8 +72,7 @@ class Engine:
         new = await desk.db.run(lambda tx: settle.new_verdicts(tx, BATCH))
         for attempt_id in new:
             await self._each("verdict", attempt_id, lambda tx, key: settle.apply_verdict(desk, tx, key))
-        checking = Attempt.filter(state=AttemptState.VERIFYING.value)
-        return await desk.db.run(lambda tx: checking.using_db(tx).exists())
+        return await desk.db.run(_anything_checking)
 
     async def _fire_due(self) -> None:
         now_ms = self._desk.now_ms()
@@ -165,6 +164,10 @@ class Engine:
             raise
         except Exception:  # whatever is wrong with one row, the others go on
             log.exception("engine.step_failed", extra={"step": what, "key": str(key)})
+
+
+async def _anything_checking(tx: Tx) -> bool:
+    return await Attempt.filter(state=AttemptState.VERIFYING.value).using_db(tx).exists()
 
 
 async def _try(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate]) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a job asks of a provider, by its kernel's own specification. No database below `of_job`; no data at all."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.jobs import billing
 from qubix_coordinator.jobs.tables import Attempt, Job, JobInput
 from qubix_coordinator.market.rules import Need
-from qubix_kernels import KernelError, get, names
+from qubix_kernels import Kernel, UnknownKernel, get
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.errors import Malformed
 from qubix_protocol.messages import ParamValue, Range
@@ -23,52 +24,48 @@ MEMORY_BASE_BYTES = 256 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked request: parameters in their normal form, and what running all of it takes."""
+    """A checked request: parameters in their normal form, and what all of it gives."""
 
-    kernel: str
-    kernel_version: int
-    backends: tuple[str, ...]
+    kernel: Kernel
+    metas: dict[str, ArrayMeta]
     params: dict[str, ParamValue]
     outputs: dict[str, ArrayMeta]
     units: int
-    flops: float
-    bytes_moved: float
-    memory_bytes: int
 
-    def need(self) -> Need:
+    @property
+    def flops(self) -> float:
+        return self.kernel.cost(self.metas, self.params, self.units).flops
+
+    def need(self, units: int | None = None) -> Need:
+        """Of running so many units, all of them by default, whoever may do it at whatever price."""
+        cost = self.kernel.cost(self.metas, self.params, self.units if units is None else units)
+        whole = sum(meta.nbytes for meta in (*self.metas.values(), *self.outputs.values()))
         return Need(
-            kernel=self.kernel,
-            backends=self.backends,
-            flops=self.flops,
-            bytes_moved=self.bytes_moved,
-            memory_bytes=self.memory_bytes,
+            kernel=self.kernel.spec.name,
+            backends=self.kernel.spec.backends,
+            flops=cost.flops,
+            bytes_moved=cost.bytes_moved,
+            memory_bytes=MEMORY_BASE_BYTES + max(cost.memory_bytes, whole),
         )
 
 
 def plan_of(kernel_name: str, params: Mapping[str, ParamValue], metas: Mapping[str, ArrayMeta]) -> Plan:
-    """Raises InvalidInput that names the field and the remedy."""
-    if kernel_name not in names():
-        raise InvalidInput("kernel", f"there is no kernel {kernel_name!r}", f"Use one of: {', '.join(sorted(names()))}")
-    kernel = get(kernel_name)
+    """Raises InvalidInput that names the first field that is wrong, and the remedy."""
     try:
-        for name, meta in metas.items():
-            _check_form(name, meta)
-        normal = kernel.normalise(params)
-        kernel.check(metas, normal)
-    except KernelError as problem:
-        raise InvalidInput(problem.field, str(problem), problem.remedy) from problem
-    outputs = dict(kernel.output_metas(metas, normal))
-    cost = kernel.cost(metas, normal)
+        kernel = get(kernel_name)
+    except UnknownKernel as problem:
+        raise InvalidInput("kernel", str(problem), "Use one of them: GET /kernels describes each") from problem
+    for name, meta in metas.items():
+        _check_form(name, meta)
+    for wrong in kernel.check(metas, params):
+        raise InvalidInput(wrong.field, f"{wrong.field} {wrong.problem}", wrong.remedy)
+    normal = kernel.normalise(params)
     return Plan(
-        kernel=kernel_name,
-        kernel_version=kernel.spec.version,
-        backends=tuple(kernel.spec.backends),
-        params=dict(normal),
-        outputs=outputs,
+        kernel=kernel,
+        metas=dict(metas),
+        params=normal,
+        outputs=kernel.output_metas(metas, normal),
         units=kernel.units(metas, normal),
-        flops=cost.flops,
-        bytes_moved=cost.bytes,
-        memory_bytes=MEMORY_BASE_BYTES + sum(meta.nbytes for meta in (*metas.values(), *outputs.values())),
     )
 
 
@@ -80,20 +77,14 @@ def _check_form(name: str, meta: ArrayMeta) -> None:
 
 
 async def of_job(tx: Tx, job: Job, left: Sequence[Range]) -> Need:
-    """What is left of the job: the share of the whole that its uncovered units are."""
+    """What is left of the job to run, for whom, and at what price."""
     inputs = await JobInput.filter(job_id=job.id).using_db(tx)
     plan = plan_of(job.kernel, job.params, {one.name: msgspec.convert(one.meta, ArrayMeta) for one in inputs})
-    share = billing.total(left) / job.units
     wrong = Attempt.filter(job_id=job.id, state=AttemptState.REJECTED.value).using_db(tx)
-    excluded = frozenset([row.peer_id for row in await wrong.only("peer_id")])
-    return Need(
-        kernel=plan.kernel,
-        backends=plan.backends,
-        flops=plan.flops * share,
-        bytes_moved=plan.bytes_moved * share,
-        memory_bytes=plan.memory_bytes,
+    return dataclasses.replace(
+        plan.need(billing.total(left)),
         hold_left_qu=job.hold_left_qu,
         rate_qu_per_h_max=job.rate_max,
         provider=job.provider,
-        excluded=excluded,
+        excluded=frozenset([row.peer_id for row in await wrong.only("peer_id")]),
     )

@@ -117,7 +117,7 @@ async def _pay(desk: Desk, tx: Tx, job: Job, attempt: Attempt, good: Sequence[Ch
     charge_qu = billing.charge_qu(
         attempt.rate_qu_per_h, attempt.billed_ms, units=attempt.units_accepted, hold_left_qu=job.hold_left_qu
     )
-    provider = (await accounts.node(tx, attempt.peer_id)).account_id
+    provider = await accounts.account_of_node(tx, attempt.peer_id)
     attempt.paid_qu, attempt.fee_qu = await money.settle(
         tx, job, attempt.id, provider, charge_qu, desk.settings.fee_bps
     )
@@ -174,8 +174,9 @@ async def _reputation(desk: Desk, tx: Tx, job: Job, attempt: Attempt, state: Att
     now_ms = desk.now_ms()
     if state is AttemptState.REJECTED:
         await market.count_rejected(tx, attempt.listing_id, now_ms=now_ms)
-    elif paid and (await accounts.node(tx, attempt.peer_id)).account_id != job.account_id:
-        await market.count_accepted(tx, attempt.listing_id, now_ms=now_ms)
+    elif paid and await accounts.account_of_node(tx, attempt.peer_id) != job.account_id:
+        finished = attempt.reason == Reason.COMPLETED.value
+        await market.count_accepted(tx, attempt.listing_id, now_ms=now_ms, forgive=finished)
 
 
 def _job_detail(attempt: Attempt, state: AttemptState) -> str:

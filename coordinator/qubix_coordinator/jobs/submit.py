@@ -88,7 +88,7 @@ async def _store(desk: Desk, tx: Tx, account_id: UUID, body: JobBody, idempotenc
         detail="",
         revision=0,
         kernel=body.kernel,
-        kernel_version=plan.kernel_version,
+        kernel_version=plan.kernel.spec.version,
         params=plan.params,
         params_digest=params_digest,
         inputs_digest=inputs_digest,

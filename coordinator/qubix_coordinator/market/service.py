@@ -143,29 +143,32 @@ async def lock(tx: Tx, key: UUID) -> rules.Candidate | None:
     return candidate(row) if row is not None else None
 
 
-async def count_accepted(tx: Tx, key: UUID, *, now_ms: int) -> None:
-    """A checked, paid piece of work for somebody else: the provider is verified by it and its failures forgotten."""
-    await _count(tx, key, now_ms, accepted=True)
+async def count_accepted(tx: Tx, key: UUID, *, now_ms: int, forgive: bool) -> None:
+    """A checked, paid piece of work for somebody else verifies the provider. `forgive` its earlier failures when it
+    finished what it took on: one that fell silent after some good chunks is not asked again at once."""
+    row = await Listing.filter(id=key).using_db(tx).select_for_update().get()
+    row.jobs_accepted, row.verified = row.jobs_accepted + 1, True
+    if forgive:
+        row.failures = row.backoff_until_ms = 0
+    await row.save(using_db=tx)
+    await emit(tx, row, now_ms)
 
 
 async def count_rejected(tx: Tx, key: UUID, *, now_ms: int) -> None:
-    await _count(tx, key, now_ms, rejected=True)
+    await _count_bad(tx, key, now_ms, rejected=True)
 
 
 async def count_failure(tx: Tx, key: UUID, *, now_ms: int) -> None:
     """Declined, silent, or failed: it is left alone for a moment, longer each time."""
-    await _count(tx, key, now_ms)
+    await _count_bad(tx, key, now_ms, rejected=False)
 
 
-async def _count(tx: Tx, key: UUID, now_ms: int, *, accepted: bool = False, rejected: bool = False) -> None:
+async def _count_bad(tx: Tx, key: UUID, now_ms: int, *, rejected: bool) -> None:
     row = await Listing.filter(id=key).using_db(tx).select_for_update().get()
-    if accepted:
-        row.jobs_accepted, row.failures, row.backoff_until_ms, row.verified = row.jobs_accepted + 1, 0, 0, True
-    else:
-        row.failures += 1
-        row.jobs_rejected += int(rejected)
-        pause_ms = rules.WRONG_RESULT_BACKOFF_MS if rejected else rules.backoff_ms(row.failures)
-        row.backoff_until_ms = now_ms + pause_ms
+    row.failures += 1
+    row.jobs_rejected += int(rejected)
+    pause_ms = rules.WRONG_RESULT_BACKOFF_MS if rejected else rules.backoff_ms(row.failures)
+    row.backoff_until_ms = now_ms + pause_ms
     await row.save(using_db=tx)
     await emit(tx, row, now_ms)
 

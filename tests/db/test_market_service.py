@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Offers become listings, and everybody who watches the market hears of changes and of nothing else."""
+
+import pytest
+
+from qubix_coordinator.accounts import service as accounts
+from qubix_coordinator.db.database import Database
+from qubix_coordinator.market import rules, service
+from qubix_coordinator.outbox import events
+from qubix_coordinator.outbox.rules import START
+from qubix_protocol.keys import SigningKey
+from qubix_protocol.messages import Device, KernelRate, Offer, Sample
+from qubix_protocol.states import Availability, DeviceKind
+
+GIB = 1024**3
+NOW = 1_700_000_000_000
+
+
+def offer(**changes: object) -> Offer:
+    plain: dict[str, object] = {
+        "device": Device(
+            device_id="cpu-1", kind=DeviceKind.CPU, model="A CPU", memory_bytes=8 * GIB, backends=("cpu",)
+        ),
+        "rate_qu_per_h": 3_600,
+        "region": "local",
+        "availability": Availability.AVAILABLE,
+        "rates": (KernelRate(kernel="matmul", backend="cpu", flops_per_s=1e9, bytes_per_s=1e9),),
+    }
+    return Offer(**(plain | changes))  # type: ignore[arg-type]
+
+
+async def enrolled(db: Database) -> str:
+    key = SigningKey.generate()
+    await db.run(lambda tx: accounts.ensure_node(tx, key.peer_id))
+    return key.peer_id
+
+
+async def heard(db: Database) -> list[dict[str, object]]:
+    return [event.payload for event in await events.read(db, START, ["market"])]
+
+
+@pytest.mark.asyncio
+async def test_one_device_is_one_listing_however_often_it_is_offered(db: Database) -> None:
+    peer = await enrolled(db)
+    for age in range(3):
+        await service.offer_received(db, peer, offer(), b"signed", now_ms=NOW + age)
+    (listing,) = await service.listings(db, now_ms=NOW + 3)
+    assert (listing.provider, listing.model, listing.rate_qu_per_h) == (peer, "A CPU", 3_600)
+    assert not listing.verified
+    assert [event["listing_id"] for event in await heard(db)] == [listing.listing_id]
+
+
+@pytest.mark.asyncio
+async def test_a_change_is_told_once(db: Database) -> None:
+    peer = await enrolled(db)
+    await service.offer_received(db, peer, offer(), b"1", now_ms=NOW)
+    await service.offer_received(db, peer, offer(rate_qu_per_h=7), b"2", now_ms=NOW + 1)
+    await service.offer_received(db, peer, offer(rate_qu_per_h=7), b"3", now_ms=NOW + 2)
+    assert [event["rate_qu_per_h"] for event in await heard(db)] == [3_600, 7]
+    (listing,) = await service.listings(db, now_ms=NOW + 2)
+    assert listing.updated_ms == NOW + 1
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_leaves_takes_its_listings_with_it(db: Database) -> None:
+    peer = await enrolled(db)
+    await service.offer_received(db, peer, offer(), b"1", now_ms=NOW)
+    (listing,) = await service.listings(db, now_ms=NOW)
+    await service.node_offline(db, peer, now_ms=NOW + 1)
+    assert await service.listings(db, now_ms=NOW + 1) == []
+    assert (await heard(db))[-1] == {"gone": listing.listing_id}
+    await service.node_online(db, peer, now_ms=NOW + 2)
+    assert [one.listing_id for one in await service.listings(db, now_ms=NOW + 2)] == [listing.listing_id]
+
+
+@pytest.mark.asyncio
+async def test_offers_that_stay_away_leave_the_market(db: Database) -> None:
+    peer = await enrolled(db)
+    await service.offer_received(db, peer, offer(), b"1", now_ms=NOW)
+    assert len(await service.listings(db, now_ms=NOW + 90_000)) == 1
+    assert await service.listings(db, now_ms=NOW + 90_001) == []
+    assert await db.run(lambda tx: service.candidates(tx, now_ms=NOW + 90_001)) == []
+
+
+@pytest.mark.asyncio
+async def test_old_metrics_are_marked(db: Database) -> None:
+    """P9."""
+    peer = await enrolled(db)
+    await service.offer_received(db, peer, offer(metrics=Sample(at_ms=NOW, utilisation_pct=5.0)), b"1", now_ms=NOW)
+    await service.metrics_received(db, peer, {"cpu-1": Sample(at_ms=NOW + 1, utilisation_pct=50.0)}, now_ms=NOW + 1)
+    (fresh,) = await service.listings(db, now_ms=NOW + 60_001)
+    (old,) = await service.listings(db, now_ms=NOW + 60_002)
+    assert fresh.metrics is not None
+    assert (fresh.metrics.utilisation_pct, fresh.metrics_age_ms, fresh.stale) == (50.0, 60_000, False)
+    assert old.stale
+    assert len(await heard(db)) == 2
+
+
+@pytest.mark.asyncio
+async def test_failures_pause_a_provider_and_good_work_forgives_them(db: Database) -> None:
+    peer = await enrolled(db)
+    await service.offer_received(db, peer, offer(), b"1", now_ms=NOW)
+    key = service.listing_id(peer, "cpu-1")
+
+    async def candidate() -> rules.Candidate:
+        (found,) = await db.run(lambda tx: service.candidates(tx, now_ms=NOW))
+        return found
+
+    await db.run(lambda tx: service.count_failure(tx, key, now_ms=NOW))
+    assert (await candidate()).backoff_until_ms == NOW + rules.BACKOFF_FIRST_MS
+    await db.run(lambda tx: service.count_failure(tx, key, now_ms=NOW))
+    assert (await candidate()).backoff_until_ms == NOW + 2 * rules.BACKOFF_FIRST_MS
+    await db.run(lambda tx: service.count_accepted(tx, key, now_ms=NOW, forgive=True))
+    assert ((await candidate()).backoff_until_ms, (await candidate()).failures) == (0, 0)
+    await db.run(lambda tx: service.count_rejected(tx, key, now_ms=NOW))
+    (listing,) = await service.listings(db, now_ms=NOW)
+    assert (listing.verified, listing.jobs_accepted, listing.jobs_rejected) == (True, 1, 1)
+    assert (await candidate()).backoff_until_ms == NOW + rules.WRONG_RESULT_BACKOFF_MS
+
+
+@pytest.mark.asyncio
+async def test_a_listing_is_in_one_deciders_hands_at_a_time(db: Database) -> None:
+    peer = await enrolled(db)
+    await service.offer_received(db, peer, offer(), b"1", now_ms=NOW)
+    key = service.listing_id(peer, "cpu-1")
+    async with db.transaction() as first, db.transaction() as second:
+        assert await service.lock(first, key) is not None
+        assert await service.lock(second, key) is None
