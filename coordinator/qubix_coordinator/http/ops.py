@@ -68,7 +68,7 @@ def install(app: Quart) -> None:
     async def openapi_json() -> QuartResponse:
         """This description"""
         if "qubix.openapi" not in app.extensions:
-            app.extensions["qubix.openapi"] = msgspec.json.encode(openapi.describe(app), order="sorted")
+            app.extensions["qubix.openapi"] = msgspec.json.encode(openapi.describe(app))
         return Response(app.extensions["qubix.openapi"], content_type="application/json")
 
 

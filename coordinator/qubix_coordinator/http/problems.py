@@ -82,6 +82,18 @@ _REMEDIES: Final = {
 }
 
 
+_STATEMENT_REMEDIES: Final[dict[type[Exception], str]] = {
+    protocol.WrongNetwork: "Use the network that GET /api/v1/network names",
+    protocol.WrongAudience: "Sign it for the coordinator's key, and for this very request",
+    protocol.WrongVersion: "Use a version of QUBIX that speaks this protocol version",
+    protocol.Expired: "Take the time from GET /api/v1/network and sign again",
+    protocol.Replayed: "Sign anew, under the incarnation of the live session and with a new counter",
+    protocol.BadSignature: "Sign with the key of the peer that speaks",
+    protocol.NotGenuine: "Sign anew, after a handshake",
+    protocol.ProtocolError: "Send one MessagePack envelope as qubix_protocol.envelope describes it",
+}
+
+
 def kind_of(error: type[BaseException]) -> Kind:
     """Raises LookupError for a class outside the trees above."""
     for found in error.__mro__:
@@ -108,9 +120,13 @@ def problem_of(error: BaseException) -> Problem:
         status=kind.status,
         code=code,
         detail=str(error),
-        remedy=getattr(error, "remedy", "") or _REMEDIES.get(kind.status, ""),
+        remedy=getattr(error, "remedy", "") or _statement_remedy(error) or _REMEDIES.get(kind.status, ""),
         field=getattr(error, "field", ""),
     )
+
+
+def _statement_remedy(error: BaseException) -> str:
+    return next((_STATEMENT_REMEDIES[kind] for kind in type(error).__mro__ if kind in _STATEMENT_REMEDIES), "")
 
 
 def field_of(error: msgspec.ValidationError) -> tuple[str, str]:

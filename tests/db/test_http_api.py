@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API over a real database: every kind of bad input gets problem+json that names the field and the remedy."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+from quart.typing import TestClientProtocol as Client
+
+from qubix_coordinator.accounts.rules import Scope
+from qubix_coordinator.app import Coordinator
+from qubix_coordinator.db.database import Database
+from qubix_protocol import envelope
+from qubix_protocol.api import AccountView, EnrolView, NetworkView, Problem, StatementView
+from qubix_protocol.keys import SigningKey
+from qubix_protocol.messages import Enrol, Heartbeat, Host, Message
+from tests.db.support_http import Person, assembled, make_person
+
+pytestmark = pytest.mark.asyncio
+JOB = "00000000-0000-4000-8000-000000000001"
+HOST = Host(system="Linux", cpu_model="x", cpu_cores=2, memory_bytes=1, agent="test")
+
+
+@pytest_asyncio.fixture
+async def coordinator(db: Database, tmp_path: Path) -> AsyncIterator[Coordinator]:
+    yield await assembled(db, tmp_path)
+
+
+@pytest_asyncio.fixture
+async def person(db: Database) -> Person:
+    return await make_person(db)
+
+
+@pytest.fixture
+def client(coordinator: Coordinator) -> Client:
+    return coordinator.app.test_client()
+
+
+async def ask(client: Client, method: str, path: str, person: Person | None = None, **more: Any) -> Any:
+    headers = {**(person.headers if person else {}), **more.pop("headers", {})}
+    return await client.open(path, method=method, headers=headers, **more)
+
+
+async def problem(response: Any, status: int, code: str, field: str | None = None) -> Problem:
+    body = await response.get_data()
+    assert response.status_code == status, body
+    assert response.content_type == "application/problem+json"
+    told = msgspec.json.decode(body, type=Problem)
+    assert (told.status, told.code) == (status, code), told
+    assert told.remedy
+    if field is not None:
+        assert told.field == field
+    return told
+
+
+async def test_network_tells_what_to_pin(client: Client, coordinator: Coordinator) -> None:
+    response = await ask(client, "GET", "/api/v1/network")
+    told = msgspec.json.decode(await response.get_data(), type=NetworkView)
+    assert told.coordinator_key == coordinator.context.key.public.hex()
+    assert told.network == "devnet"
+    assert told.gateways == ()
+
+
+async def test_credit_shows_in_balance_and_statement(client: Client, person: Person) -> None:
+    for _ in range(2):
+        response = await ask(
+            client,
+            "POST",
+            "/api/v1/account/credit",
+            person,
+            json={"amount_qu": 500},
+            headers={"Idempotency-Key": "once"},
+        )
+        assert response.status_code == 200
+    told = msgspec.json.decode(await response.get_data(), type=AccountView)
+    assert (told.balance_qu, told.held_qu, told.scopes) == (500, 0, ("user",))
+    response = await ask(client, "GET", "/api/v1/account/statement", person)
+    lines = msgspec.json.decode(await response.get_data(), type=StatementView).lines
+    assert [line.amount_qu for line in lines] == [500]
+
+
+async def test_statement_pages_follow_each_other(client: Client, person: Person) -> None:
+    for amount in (1, 2, 3):
+        await ask(client, "POST", "/api/v1/account/credit", person, json={"amount_qu": amount})
+    first = await ask(client, "GET", "/api/v1/account/statement?limit=2", person)
+    page = msgspec.json.decode(await first.get_data(), type=StatementView)
+    rest = await ask(client, "GET", f"/api/v1/account/statement?limit=2&after={page.next}", person)
+    last = msgspec.json.decode(await rest.get_data(), type=StatementView)
+    assert [line.amount_qu for line in (*page.lines, *last.lines)] == [3, 2, 1]
+    assert last.next is None
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "field"),
+    [
+        (b"{", 400, "malformed_body", "body"),
+        (b"\xff\xfe", 400, "malformed_body", "body"),
+        (b"[" * 100_000, 422, "invalid_input", "body"),
+        (b'{"amount_qu": 1} trailing', 400, "malformed_body", "body"),
+        (b'{"amount_qu": "5"}', 422, "invalid_input", "amount_qu"),
+        (b'{"amount_qu": 0}', 422, "invalid_input", "amount_qu"),
+        (b'{"amount_qu": 1e99}', 422, "invalid_input", "amount_qu"),
+        (b'{"amount_qu": 99999999999999999999999999}', 422, "invalid_input", "amount_qu"),
+        (b"{}", 422, "invalid_input", "amount_qu"),
+        (b'{"amount_qu": 5, "amount": 6}', 422, "invalid_input", "amount"),
+        (b"[]", 422, "invalid_input", "body"),
+        (b"", 400, "malformed_body", "body"),
+        (b" " * (1024 * 1024 + 1), 413, "request_entity_too_large", None),
+    ],
+)
+async def test_bad_json_is_told_by_field(
+    client: Client, person: Person, body: bytes, status: int, code: str, field: str | None
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = await ask(client, "POST", "/api/v1/account/credit", person, data=body, headers=headers)
+    await problem(response, status, code, field)
+
+
+async def test_other_media_are_refused(client: Client, person: Person) -> None:
+    headers = {"Content-Type": "text/xml"}
+    response = await ask(client, "POST", "/api/v1/account/credit", person, data=b"<x/>", headers=headers)
+    await problem(response, 415, "wrong_media", "Content-Type")
+    response = await ask(
+        client, "POST", "/api/v1/nodes/enrol", data=b"{}", headers={"Content-Type": "application/json"}
+    )
+    await problem(response, 415, "wrong_media", "Content-Type")
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Bearer nonsense", "Bearer qx_" + "A" * 43, "Basic eDp5", "Qubix AAAA"]
+)
+async def test_wrong_tokens_are_401_with_a_challenge(client: Client, header: str) -> None:
+    response = await ask(client, "GET", "/api/v1/account", headers={"Authorization": header})
+    await problem(response, 401, "unauthorised", "Authorization")
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_a_token_opens_only_its_scopes(client: Client, person: Person, db: Database) -> None:
+    await problem(await ask(client, "GET", "/api/v1/audit", person), 403, "forbidden", "Authorization")
+    gateway = await make_person(db, Scope.GATEWAY)
+    await problem(await ask(client, "GET", "/api/v1/account", gateway), 403, "forbidden", "Authorization")
+    operator = await make_person(db, Scope.OPERATOR)
+    response = await ask(client, "GET", "/api/v1/audit", operator)
+    assert response.status_code == 200
+    assert (await response.get_json())["clean"] is True
+
+
+async def test_a_token_in_the_address_is_refused(client: Client, person: Person) -> None:
+    response = await ask(client, "GET", f"/api/v1/account?token={person.token}", person)
+    await problem(response, 422, "invalid_input", "token")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/api/v1/nothing", 404, "not_found"),
+        ("GET", "/", 404, "not_found"),
+        ("GET", "/api/v1/network/", 404, "not_found"),
+        ("GET", "/api//v1/network", 404, "not_found"),
+        ("GET", "/api/v1/jobs/not-a-uuid", 404, "not_found"),
+        ("DELETE", "/api/v1/jobs", 405, "method_not_allowed"),
+        ("PATCH", "/api/v1/account", 405, "method_not_allowed"),
+    ],
+)
+async def test_unknown_paths_and_methods(client: Client, method: str, path: str, status: int, code: str) -> None:
+    response = await ask(client, method, path)
+    await problem(response, status, code)
+    assert ("Allow" in response.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("headers", "field"),
+    [
+        ({"Host": "evil.example"}, "Host"),
+        ({"Host": "127.0.0.1.evil.example"}, "Host"),
+        ({"Origin": "https://evil.example"}, "Origin"),
+        ({"Origin": "null"}, "Origin"),
+    ],
+)
+async def test_other_hosts_and_origins_get_nothing(
+    client: Client, person: Person, headers: dict[str, str], field: str
+) -> None:
+    response = await ask(client, "POST", "/api/v1/account/credit", person, json={"amount_qu": 1}, headers=headers)
+    await problem(response, 403, "forbidden", field)
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8600", "127.0.0.1:1", "[::1]:8600", "LOCALHOST"])
+async def test_our_own_names_are_accepted(client: Client, person: Person, host: str) -> None:
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    response = await ask(client, "POST", "/api/v1/account/credit", person, json={"amount_qu": 1}, headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("colour=red", "colour"),
+        ("kind=abacus", "kind"),
+        ("kind=cpu&kind=cuda", "kind"),
+        ("backend=UPPER", "backend"),
+        ("provider=" + "x" * 65, "provider"),
+    ],
+)
+async def test_filters_that_cannot_be_honoured_are_refused(
+    client: Client, person: Person, query: str, field: str
+) -> None:
+    await problem(await ask(client, "GET", f"/api/v1/offers?{query}", person), 422, "invalid_input", field)
+
+
+async def test_offers_of_an_empty_market_have_a_cursor(client: Client, person: Person) -> None:
+    response = await ask(client, "GET", "/api/v1/offers?kind=cpu&backend=cpu", person)
+    told = await response.get_json()
+    assert told["offers"] == []
+    assert told["cursor"]
+
+
+async def test_kernels_are_listed(client: Client) -> None:
+    response = await ask(client, "GET", "/api/v1/kernels")
+    assert {kernel["name"] for kernel in (await response.get_json())["kernels"]} >= {"matmul", "knn"}
+
+
+async def test_jobs_that_are_not_there(client: Client, person: Person) -> None:
+    for path in (f"/api/v1/jobs/{JOB}", f"/api/v1/jobs/{JOB}/result", f"/api/v1/jobs/{JOB}/receipts"):
+        await problem(await ask(client, "GET", path, person), 404, "not_found")
+    await problem(await ask(client, "POST", f"/api/v1/jobs/{JOB}/cancel", person), 404, "not_found")
+
+
+async def test_a_job_needs_an_idempotency_key(client: Client, person: Person) -> None:
+    body = {"kernel": "matmul", "inputs": {}, "cap_qu": 1}
+    response = await ask(client, "POST", "/api/v1/jobs", person, json=body)
+    await problem(response, 422, "invalid_input", "Idempotency-Key")
+
+
+async def test_an_unknown_kernel_is_named(client: Client, person: Person) -> None:
+    body = {"kernel": "abacus", "inputs": {}, "cap_qu": 1}
+    response = await ask(client, "POST", "/api/v1/jobs", person, json=body, headers={"Idempotency-Key": "k"})
+    assert response.status_code in (404, 422)
+    told = await response.get_json()
+    assert told["field"] == "kernel"
+    assert told["remedy"]
+
+
+def enrolment(coordinator: Coordinator, key: SigningKey, message: Message | None = None, **wrong: Any) -> bytes:
+    now_ms = coordinator.context.now_ms()
+    how: dict[str, Any] = {
+        "network": "devnet",
+        "audience": coordinator.context.key.public,
+        "incarnation": 0,
+        "counter": 1,
+        "expires_ms": now_ms + 30_000,
+    }
+    return envelope.seal(message or Enrol(host=HOST, clock_ms=now_ms), key, **{**how, **wrong})
+
+
+async def enrol(client: Client, raw: bytes) -> Any:
+    return await ask(client, "POST", "/api/v1/nodes/enrol", data=raw, headers={"Content-Type": "application/msgpack"})
+
+
+async def test_a_node_enrols_once_however_often(client: Client, coordinator: Coordinator) -> None:
+    key, told = SigningKey.generate(), []
+    for counter in (1, 2):
+        response = await enrol(client, enrolment(coordinator, key, counter=counter))
+        assert response.status_code == 201
+        told.append(msgspec.json.decode(await response.get_data(), type=EnrolView))
+    assert told[0] == told[1]
+    assert told[0].peer_id == key.peer_id
+    assert told[0].coordinator_key == coordinator.context.key.public.hex()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "code"),
+    [
+        ({"network": "main"}, 401, "wrong_network"),
+        ({"audience": bytes(31) + b"x"}, 401, "wrong_audience"),
+        ({"audience": envelope.ANYONE}, 422, "invalid_input"),
+        ({"expires_ms": 1}, 401, "expired"),
+        ({"expires_ms": 2**50}, 401, "expired"),
+        ({"message": Heartbeat()}, 400, "malformed"),
+    ],
+)
+async def test_enrolment_that_is_not_to_be_believed(
+    client: Client, coordinator: Coordinator, wrong: dict[str, Any], status: int, code: str
+) -> None:
+    await problem(await enrol(client, enrolment(coordinator, SigningKey.generate(), **wrong)), status, code)
+
+
+async def test_enrolment_with_junk_replayed_or_forged(client: Client, coordinator: Coordinator) -> None:
+    raw = enrolment(coordinator, SigningKey.generate())
+    forged = raw[:-1] + bytes([raw[-1] ^ 1])
+    await problem(await enrol(client, forged), 401, "bad_signature")
+    for junk in (b"", b"\xc1", b"\xdf\xff\xff\xff\xff", b"\x91" * 5000):
+        await problem(await enrol(client, junk), 400, "malformed")
+    await problem(await enrol(client, bytes(300_000)), 413, "too_large")
+    assert (await enrol(client, raw)).status_code == 201
+    await problem(await enrol(client, raw), 401, "replayed")
+
+
+async def test_a_defect_shows_a_number_and_nothing_of_the_inside(
+    client: Client, coordinator: Coordinator, caplog: pytest.LogCaptureFixture
+) -> None:
+    @coordinator.app.get("/defect")
+    async def defect() -> str:
+        raise KeyError("the secret inside")
+
+    told = await problem(await ask(client, "GET", "/defect"), 500, "unexpected")
+    assert told.instance.startswith("urn:uuid:")
+    assert "secret" not in str(told)
+    assert told.instance in {getattr(record, "instance", "") for record in caplog.records}
+
+
+async def test_health_readiness_and_metrics(client: Client) -> None:
+    assert (await ask(client, "GET", "/healthz")).status_code == 200
+    ready = await ask(client, "GET", "/readyz")
+    assert ready.status_code == 503
+    told = await ready.get_json()
+    assert told["database"] is True
+    assert told["missing"] == ["no gateway is connected"]
+    text = (await (await ask(client, "GET", "/metrics", headers={"Host": "10.0.0.1"})).get_data()).decode()
+    assert 'qubix_http_requests_total{method="GET",route="/healthz",status="200"} 1.0' in text
+    assert "qubix_messages_refused" in text
+
+
+async def test_keys_and_tokens_are_private_and_made_once(
+    coordinator: Coordinator, client: Client, db: Database, tmp_path: Path
+) -> None:
+    names = ("coordinator.key", "artifact.key", "developer.token", "gateway.token")
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in names} == {0o600}
+    again = await assembled(db, tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+    assert again.context.key.public == coordinator.context.key.public
+    developer = {"Authorization": f"Bearer {before['developer.token'].decode().strip()}"}
+    assert (await ask(client, "GET", "/api/v1/account", headers=developer)).status_code == 200
+    assert (await ask(client, "GET", "/api/v1/audit", headers=developer)).status_code == 200

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API's description validates, and no route is missing from it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from openapi_spec_validator import validate
+
+from qubix_coordinator.db.database import Database
+from tests.db.support_http import assembled
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_description_is_valid_and_complete(db: Database, tmp_path: Path) -> None:
+    app = (await assembled(db, tmp_path)).app
+    document = await (await app.test_client().get("/openapi.json")).get_json()
+    validate(document)
+    assert document["openapi"].startswith("3.1")
+    routes = {
+        (re.sub(r"<(?:[^:>]*:)?([^>]+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        if not rule.websocket
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    described = {(path, method) for path, methods in document["paths"].items() for method in methods}
+    assert routes == described
+    assert len(routes) > 20
+    assert set(document["x-websockets"]) == {rule.rule for rule in app.url_map.iter_rules() if rule.websocket}
+
+
+async def test_every_operation_says_how_it_fails_and_who_may_ask(db: Database, tmp_path: Path) -> None:
+    app = (await assembled(db, tmp_path)).app
+    document = await (await app.test_client().get("/openapi.json")).get_json()
+    open_to_all = {"/api/v1/network", "/api/v1/nodes/enrol", "/api/v1/kernels", "/api/v1/artifacts/{digest}"}
+    names = []
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            names.append(operation["operationId"])
+            assert "application/problem+json" in operation["responses"]["default"]["content"]
+            assert operation["summary"]
+            if path.startswith("/api/") and path not in open_to_all:
+                assert operation["security"] == [{"token": []}]
+    assert len(names) == len(set(names))
+    assert {"Problem", "JobView", "AttemptView", "ListingView", "LiveEvent"} <= set(document["components"]["schemas"])

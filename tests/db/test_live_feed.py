@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/live`: snapshot, then every change once and in order; resumed without loss; slow and strange clients."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from qubix_coordinator import outbox
+from qubix_coordinator.accounts.rules import Scope
+from qubix_coordinator.db.database import Database
+from qubix_protocol.api import LiveEvent, Problem
+from tests.db.support_http import Person, Running, make_person, served
+
+pytestmark = pytest.mark.asyncio
+DEADLINE_S = 20
+
+
+class Feed:
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    async def subscribe(self, *topics: str, cursor: str | None = None) -> None:
+        await self.send({"subscribe": topics, "cursor": cursor})
+
+    async def send(self, value: Any) -> None:
+        await self.socket.send(msgspec.json.encode(value).decode())
+
+    async def next(self) -> LiveEvent:
+        async with asyncio.timeout(DEADLINE_S):
+            return msgspec.json.decode(await self.socket.recv(), type=LiveEvent)
+
+    async def refusal(self) -> Problem:
+        """The problem that the server tells before it closes."""
+        async with asyncio.timeout(DEADLINE_S):
+            told = msgspec.json.decode(await self.socket.recv(), type=Problem)
+            with pytest.raises(ConnectionClosed) as closed:
+                await self.socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+        return told
+
+
+@contextlib.asynccontextmanager
+async def feed_of(running: Running, person: Person | None) -> AsyncIterator[Feed]:
+    headers = person.headers if person else {}
+    async with connect(f"{running.ws}/live", additional_headers=headers) as socket:
+        yield Feed(socket)
+
+
+async def emit(db: Database, topic: str, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        async with db.transaction() as tx:
+            await outbox.emit(tx, topic, {"number": number})
+
+
+async def test_snapshot_then_deltas_in_order(db: Database, tmp_path: Path) -> None:
+    person = await make_person(db)
+    async with served(db, tmp_path) as running, feed_of(running, person) as feed:
+        await feed.subscribe("market", "account")
+        market, account = await feed.next(), await feed.next()
+        assert (market.topic, market.kind, market.cursor, market.data) == ("market", "snapshot", "", [])
+        assert (account.topic, account.kind, account.data["balance_qu"]) == ("account", "snapshot", 0)
+        assert account.cursor
+        await emit(db, "market", 1, 3)
+        await emit(db, f"account:{person.account_id}", 4, 4)
+        await emit(db, f"account:{uuid.uuid4()}", 5, 5)
+        await emit(db, "market", 6, 6)
+        events = [await feed.next() for _ in range(5)]
+        assert [(event.topic, event.data["number"]) for event in events] == [
+            ("market", 1),
+            ("market", 2),
+            ("market", 3),
+            ("account", 4),
+            ("market", 6),
+        ]
+        assert {event.kind for event in events} == {"delta"}
+
+
+async def test_resuming_loses_and_repeats_nothing(db: Database, tmp_path: Path) -> None:
+    person, seen = await make_person(db), []
+    async with served(db, tmp_path) as running:
+        async with feed_of(running, person) as feed:
+            await feed.subscribe("market")
+            cursor = (await feed.next()).cursor
+        writer = asyncio.create_task(emit(db, "market", 1, 60))
+        while len(seen) < 60:
+            async with feed_of(running, person) as feed:
+                await feed.subscribe("market", cursor=cursor)
+                for _ in range(7):
+                    event = await feed.next()
+                    seen.append(event.data["number"])
+                    cursor = event.cursor
+                    if len(seen) == 60:
+                        break
+        await writer
+    assert seen == list(range(1, 61))
+
+
+async def test_all_followers_get_the_same(db: Database, tmp_path: Path) -> None:
+    person = await make_person(db)
+    async with served(db, tmp_path) as running, contextlib.AsyncExitStack() as stack:
+        feeds = [await stack.enter_async_context(feed_of(running, person)) for _ in range(5)]
+        for feed in feeds:
+            await feed.subscribe("market")
+            await feed.next()
+        await emit(db, "market", 1, 10)
+        heard = [[await feed.next() for _ in range(10)] for feed in feeds]
+        assert all(one == heard[0] for one in heard)
+        assert [event.data["number"] for event in heard[0]] == list(range(1, 11))
+
+
+async def test_a_cursor_that_is_too_old_is_reset(db: Database, tmp_path: Path) -> None:
+    person = await make_person(db)
+    async with served(db, tmp_path) as running, feed_of(running, person) as feed:
+        await emit(db, "market", 1, 2)
+        async with db.transaction() as tx:
+            assert await outbox.prune(tx, -60.0) == 2
+        await feed.subscribe("market", cursor="1-1")
+        assert (await feed.next()).kind == "reset"
+        snapshot = await feed.next()
+        assert (snapshot.kind, snapshot.data) == ("snapshot", [])
+        await emit(db, "market", 3, 3)
+        assert (await feed.next()).data == {"number": 3}
+
+
+async def test_another_subscription_replaces_the_first(db: Database, tmp_path: Path) -> None:
+    person = await make_person(db)
+    async with served(db, tmp_path) as running, feed_of(running, person) as feed:
+        await feed.subscribe("market")
+        await feed.next()
+        await feed.subscribe("account")
+        assert (await feed.next()).topic == "account"
+        await emit(db, "market", 1, 1)
+        await emit(db, f"account:{person.account_id}", 2, 2)
+        assert (await feed.next()).data == {"number": 2}
+
+
+async def test_a_browser_sends_its_token_first(db: Database, tmp_path: Path) -> None:
+    person = await make_person(db)
+    async with served(db, tmp_path) as running, feed_of(running, None) as feed:
+        await feed.send({"token": person.token})
+        await feed.subscribe("market")
+        assert (await feed.next()).kind == "snapshot"
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "field"),
+    [
+        ({"subscribe": ["nonsense"]}, "invalid_input", "subscribe"),
+        ({"subscribe": ["job:nonsense"]}, "invalid_input", "subscribe"),
+        ({"subscribe": [f"job:{uuid.UUID(int=7)}"]}, "not_found", None),
+        ({"subscribe": []}, "invalid_input", "subscribe"),
+        ({"subscribe": ["market"], "cursor": "yesterday"}, "invalid_input", "cursor"),
+        ({"subscribe": ["market"], "topics": []}, "invalid_input", "topics"),
+        ({"subscribe": [f"account:{uuid.UUID(int=7)}"]}, "invalid_input", "subscribe"),
+        ([], "invalid_input", "body"),
+    ],
+)
+async def test_what_cannot_be_followed_is_told(
+    db: Database, tmp_path: Path, frame: Any, code: str, field: str | None
+) -> None:
+    person = await make_person(db)
+    async with served(db, tmp_path) as running, feed_of(running, person) as feed:
+        await feed.send(frame)
+        told = await feed.refusal()
+        assert told.code == code
+        assert told.remedy
+        assert field in (None, told.field)
+
+
+async def test_junk_and_wrong_tokens_are_told(db: Database, tmp_path: Path) -> None:
+    gateway = await make_person(db, Scope.GATEWAY)
+    async with served(db, tmp_path) as running:
+        for first, code in (
+            ("{", "malformed_body"),
+            (b"\x00", "malformed_body"),
+            (b"", "malformed_body"),
+            ('{"token": "nonsense"}', "unauthorised"),
+            ('{"subscribe": ["market"]}', "invalid_input"),
+            (msgspec.json.encode({"token": gateway.token}).decode(), "forbidden"),
+        ):
+            async with feed_of(running, None) as feed:
+                await feed.socket.send(first)
+                assert (await feed.refusal()).code == code
+
+
+async def test_foreign_pages_and_tokens_never_get_a_socket(db: Database, tmp_path: Path) -> None:
+    person = await make_person(db)
+    async with served(db, tmp_path) as running:
+        cases: list[tuple[dict[str, str], str, int]] = [
+            ({**person.headers, "Origin": "https://evil.example"}, "/live", 403),
+            ({"Authorization": "Bearer nonsense"}, "/live", 401),
+            (person.headers, "/elsewhere", 404),
+        ]
+        for headers, path, status in cases:
+            with pytest.raises(InvalidStatus) as caught:
+                async with connect(f"{running.ws}{path}", additional_headers=headers):
+                    pass
+            assert caught.value.response.status_code == status
+            assert caught.value.response.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_open_feeds_are_told_when_the_server_stops(db: Database, tmp_path: Path) -> None:
+    person = await make_person(db)
+    async with contextlib.AsyncExitStack() as clients:
+        async with served(db, tmp_path) as running:
+            feed = await clients.enter_async_context(feed_of(running, person))
+            await feed.subscribe("market")
+            await feed.next()
+        with pytest.raises(ConnectionClosed) as closed:
+            await feed.next()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
