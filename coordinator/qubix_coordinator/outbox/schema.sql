@@ -5,8 +5,8 @@
 CREATE TABLE event (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    topic      text NOT NULL CONSTRAINT event_topic_shape CHECK (topic ~ '^[a-z0-9_.:-]{1,120}$'),
-    payload    jsonb NOT NULL CONSTRAINT event_payload_bounded CHECK (pg_column_size(payload) <= 65536),
+    topic      text NOT NULL CONSTRAINT event_topic_shape CHECK (topic ~ '^[A-Za-z0-9_.:-]{1,120}$'),
+    payload    jsonb NOT NULL CONSTRAINT event_payload_bounded CHECK (pg_column_size(payload) <= 262144),
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
