@@ -9,7 +9,7 @@ import trio
 
 from qubix_node import logs
 from qubix_node.daemon import serve
-from qubix_node.errors import Fatal
+from qubix_node.errors import Fatal, WorkerLost
 from qubix_node.settings import from_environment
 from qubix_protocol.settings import SettingsError
 
@@ -59,8 +59,8 @@ def _overrides(arguments: Sequence[str] | None) -> dict[str, str]:
     return {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
 
 
-def _fatals(error: BaseException) -> Iterator[Fatal]:
-    if isinstance(error, Fatal):
+def _fatals(error: BaseException) -> Iterator[Fatal | WorkerLost]:
+    if isinstance(error, Fatal | WorkerLost):
         yield error
     elif isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:

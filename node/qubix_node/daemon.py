@@ -65,11 +65,15 @@ async def _until_stopped(settings: Settings, key: SigningKey, client: httpx.Asyn
 async def _prepare(
     settings: Settings, key: SigningKey, enroller: Enroller, workers: Workers, stop: trio.Event
 ) -> Machine | None:
-    """Hardware, its measured rates and the enrolment, at the same time; None when told to stop meanwhile."""
+    """Hardware, its measured rates and the enrolment, at the same time; None when told to stop meanwhile.
+
+    Raises `Fatal`, or `WorkerLost` when no worker can be started at all.
+    """
     found = probes(settings.devices, key.peer_id, catalogue.cuda_backends())
     rates: list[KernelRate] = []
 
     async def measure() -> None:
+        await workers.warm()  # remembered rates need no worker, but the first job should find one waiting
         rates.extend(await measured(workers, settings.node_dir))
 
     machine: list[Machine] = []

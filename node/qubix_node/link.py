@@ -27,6 +27,7 @@ DIAL_S: Final = 10.0
 HANDSHAKE_S: Final = 20.0
 SEND_S: Final = 10.0
 _STABLE_S: Final = 5.0
+_BACKOFF_MAX_S: Final = 5.0
 _FRAMES_IN_HANDSHAKE: Final = 64
 
 
@@ -90,12 +91,15 @@ class Link:
         """Until cancelled: dial, talk, and when that ends go on with the next gateway."""
         failures = 0
         while True:
-            for address in await self._addresses(failures):
+            addresses = await self._addresses(failures)
+            if not addresses:
+                log.info("link.no_gateway", extra={"remedy": "start one, or name it in QUBIX_BOOTSTRAP"})
+            for address in addresses:
                 began = trio.current_time()
                 await self._try(address)
                 if trio.current_time() - began >= _STABLE_S:
                     failures = 0
-            await trio.sleep(backoff_s(failures, self._chance.random()))
+            await trio.sleep(backoff_s(failures, self._chance.random(), max_s=_BACKOFF_MAX_S))
             failures += 1
 
     async def _try(self, address: str) -> None:
@@ -108,7 +112,7 @@ class Link:
         try:
             await self._converse(stream, address)
         except (MeshError, ProtocolError, LinkLost) as error:
-            log.warning("link.lost", extra={"gateway": peer, "reason": str(error) or type(error).__name__})
+            log.warning("link.lost", extra={"gateway": peer[-8:], "reason": str(error) or type(error).__name__})
         finally:
             await stream.abort()
 
@@ -117,7 +121,7 @@ class Link:
         challenge = await self._challenge(stream)
         while True:
             session = await self._shake_hands(stream, challenge)
-            log.info("link.up", extra={"gateway": stream.peer_id, "session": session.welcome.incarnation})
+            log.info("link.up", extra={"gateway": stream.peer_id[-8:], "session": session.welcome.incarnation})
             await self._met(address)
             challenge = await self._talk(Live(session, stream))
 

@@ -235,3 +235,11 @@ async def test_it_comes_back_after_every_break(tmp_path: Path) -> None:
                 await world.coordinator.mesh.disconnect(peer)
         await world.coordinator.until(lambda: len(world.coordinator.hellos) == 4)
         assert world.coordinator.incarnation == 4
+
+
+async def test_a_dead_gateway_is_passed_over_and_the_good_one_remembered(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world:
+        world.gateways = (f"/ip4/192.0.2.1/tcp/9/p2p/{MALLORY.peer_id}",)
+        async with world.node():
+            await world.coordinator.wait_for(Heartbeat)
+        assert world.coordinator.mesh.addresses[0] in (tmp_path / "node" / "peers.json").read_text()

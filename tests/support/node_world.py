@@ -40,6 +40,8 @@ class World:
     workers: Workers
     folder: Path
     probe: FakeProbe
+    gateways: tuple[str, ...] = ()
+    """Named to the node before the coordinator's own address."""
 
     @asynccontextmanager
     async def node(self, *, wait: bool = True, **settings: object) -> AsyncIterator[Node]:
@@ -52,7 +54,7 @@ class World:
             coordinator_key=COORDINATOR_KEY.public.hex(),
             account_id="a",
             region=REGION,
-            gateways=self.coordinator.mesh.addresses,
+            gateways=(*self.gateways, *self.coordinator.mesh.addresses),
         )
         machine = Machine(key=NODE_KEY, host=cpu.host("test"), enrolment=enrolment, rates=(RATE,), probes=(self.probe,))
         async with open_fake_mesh(self.network, NODE_KEY.seed) as mesh, trio.open_nursery() as nursery:

@@ -111,3 +111,49 @@ def test_without_a_driver_there_are_no_cards_and_a_reason(tmp_path: Path) -> Non
     """On a machine with a real driver the real cards answer instead."""
     (scene,) = play(None, tmp_path, {})
     assert bool(scene["devices"]) != bool(scene["reason"])
+
+
+# What is offered ----------------------------------------------------------------------------------------------------
+
+CHOICE = """
+import ctypes, json, os, sys
+library, state, choice, backends = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+os.environ["QUBIX_TEST_NVML"] = state
+ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+from qubix_node.errors import NothingToOffer
+from qubix_node.gpu.detect import probes
+try:
+    found = [d for probe in probes(choice, "12D3KooWabcdefghijkl", tuple(backends)) for d in probe.devices()]
+    print(json.dumps([[d.kind.value, list(d.backends)] for d in found]))
+except NothingToOffer as error:
+    print(json.dumps(str(error)))
+"""
+CARD, BARE_CARD, CPU = ["cuda", ["cuda"]], ["cuda", []], ["cpu", ["cpu"]]
+
+
+@pytest.mark.parametrize(
+    ("choice", "backends", "cards", "expected"),
+    [
+        ("auto", ["cuda"], 1, [CARD]),
+        ("auto", [], 1, [BARE_CARD, CPU]),
+        ("auto", ["cuda"], 0, [CPU]),
+        ("gpu", ["cuda"], 2, [CARD, CARD]),
+        ("cpu", ["cuda"], 2, [CPU]),
+    ],
+)
+def test_what_is_offered_by_the_setting(
+    library: Path, tmp_path: Path, choice: str, backends: list[str], cards: int, expected: object
+) -> None:
+    """A card without a back end is shown and cannot be rented; then the CPU is offered beside it."""
+    assert offered(library, tmp_path, choice, backends, cards) == expected
+
+
+def test_wanting_a_gpu_where_there_is_none_says_what_to_do(library: Path, tmp_path: Path) -> None:
+    assert "QUBIX_NODE_DEVICES=cpu" in offered(library, tmp_path, "gpu", ["cuda"], 0)
+
+
+def offered(library: Path, folder: Path, choice: str, backends: list[str], cards: int) -> Any:
+    state = folder / "gauges"
+    state.write_text(f"count {cards}\n")
+    command = [sys.executable, "-c", CHOICE, str(library), str(state), choice, json.dumps(backends)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Offers follow from a device's state alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from qubix_node.offers import rules
+from qubix_protocol.messages import Device, KernelRate, Sample
+from qubix_protocol.states import Availability, DeviceKind
+
+CPU = Device(device_id="cpu-1", kind=DeviceKind.CPU, model="m", memory_bytes=1, backends=("cpu",))
+STATE = rules.State(
+    device=CPU,
+    rate_qu_per_h=10,
+    region="here",
+    rates=(
+        KernelRate(kernel="matmul", backend="cpu", flops_per_s=1, bytes_per_s=1),
+        KernelRate(kernel="matmul", backend="cuda", flops_per_s=9, bytes_per_s=9),
+    ),
+    jobs_parallel=2,
+    busy=0,
+    draining=False,
+    gone=False,
+    sample=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, Availability.AVAILABLE),
+        ({"busy": 1}, Availability.AVAILABLE),
+        ({"busy": 2}, Availability.BUSY),
+        ({"busy": 2, "draining": True}, Availability.DRAINING),
+        ({"draining": True, "gone": True}, Availability.OFFLINE),
+    ],
+)
+def test_availability(changed: dict[str, object], expected: Availability) -> None:
+    assert rules.availability(replace(STATE, **changed)) is expected  # type: ignore[arg-type]
+
+
+def test_rates_of_back_ends_that_the_device_lacks_are_not_claimed() -> None:
+    assert [rate.backend for rate in rules.build(STATE).rates] == ["cpu"]
+
+
+def test_only_readings_may_wait_for_the_next_round() -> None:
+    offer = rules.build(STATE)
+    assert rules.differ(None, offer)
+    assert not rules.differ(offer, rules.build(replace(STATE, sample=Sample(at_ms=5, utilisation_pct=99))))
+    assert rules.differ(offer, rules.build(replace(STATE, busy=2)))
+    assert rules.differ(offer, rules.build(replace(STATE, rate_qu_per_h=11)))
+    assert rules.differ(offer, rules.build(replace(STATE, device=replace_device(cores=4))))
+
+
+def replace_device(**changed: object) -> Device:
+    import msgspec
+
+    return msgspec.structs.replace(CPU, **changed)
+
+
+def test_the_last_word_is_offline() -> None:
+    assert rules.farewell(rules.build(STATE)).availability is Availability.OFFLINE
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+def test_rounds_are_spread_and_never_late(chance: float) -> None:
+    assert 24 <= rules.next_round_s(30, chance) <= 30
