@@ -157,11 +157,11 @@ class Kernel(ABC):
             made[spec.name] = float(value) if spec.kind == "float" else value
         return made
 
-    def check_outputs(self, metas: Metas, params: Params, outputs: Mapping[str, object]) -> tuple[Problem, ...]:
-        """Whether outputs have exactly the names, dtypes and shapes that they must have."""
+    def check_outputs(self, metas: Metas, params: Params, outputs: object) -> tuple[Problem, ...]:
+        """Whether outputs, which may be anything, have exactly the names, dtypes and shapes that they must have."""
         wanted = self.output_metas(metas, params)
-        if set(outputs) != set(wanted):
-            return (Problem("outputs", f"has {sorted(outputs)}", f"give exactly {sorted(wanted)}"),)
+        if not isinstance(outputs, Mapping) or set(outputs) != set(wanted):
+            return (Problem("outputs", "has other names", f"give exactly {sorted(wanted)}"),)
         return tuple(
             Problem(f"outputs.{name}", f"is {_form(outputs[name])}", f"it must be {meta.dtype} of shape {meta.shape}")
             for name, meta in wanted.items()
@@ -187,6 +187,11 @@ def _form(array: object) -> tuple[str, tuple[int, ...]]:
     return (array.dtype.name, array.shape) if isinstance(array, np.ndarray) else (type(array).__name__, ())
 
 
+def _shown(value: float) -> str:
+    """Python refuses to print integers of more than 4,300 digits."""
+    return f"{value}" if not abs(value) >= 2**64 or isinstance(value, float) else "far out of range"
+
+
 def _check_params(spec: KernelSpec, params: Mapping[str, object]) -> list[Problem]:
     known = {param.name for param in spec.params}
     remedy = f"{spec.name} takes {', '.join(sorted(known))}" if known else f"{spec.name} takes no parameters"
@@ -203,14 +208,15 @@ def _check_param(spec: ParamSpec, value: object) -> list[Problem]:
     field = f"params.{spec.name}"
     kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
     if not isinstance(value, kinds[spec.kind]) or (isinstance(value, bool) and spec.kind != "bool"):
-        return [Problem(field, f"is {value!r}", f"it must be of type {spec.kind}: {spec.doc}")]
+        return [Problem(field, f"is {type(value).__name__}", f"it must be of type {spec.kind}: {spec.doc}")]
     if spec.choices and value not in spec.choices:
-        return [Problem(field, f"is {value!r}", f"choose one of {', '.join(spec.choices)}")]
+        return [Problem(field, f"is {value!r:.64}", f"choose one of {', '.join(spec.choices)}")]
     if isinstance(value, int | float) and not isinstance(value, bool):
         low = -math.inf if spec.low is None else spec.low
         high = math.inf if spec.high is None else spec.high
-        if not (math.isfinite(value) and low <= value <= high):
-            return [Problem(field, f"is {value}", f"it must be a finite number from {low:g} to {high:g}")]
+        # Comparing first: an integer may be too large to be made a float.
+        if not (low <= value <= high and math.isfinite(value)):
+            return [Problem(field, f"is {_shown(value)}", f"it must be a finite number from {low:g} to {high:g}")]
     return []
 
 
@@ -237,11 +243,17 @@ def _check_input(spec: ArraySpec, meta: ArrayMeta, sizes: dict[str, tuple[int, s
         return [*found, Problem(f"{field}.shape", f"is {meta.shape}", wanted)]
     for name, size in zip(spec.dims, meta.shape, strict=True):
         if not 1 <= size <= spec.size_max:
-            found.append(Problem(f"{field}.shape", f"has {name} = {size}", f"it must be from 1 to {spec.size_max}"))
+            found.append(
+                Problem(f"{field}.shape", f"has {name} = {_shown(size)}", f"it must be from 1 to {spec.size_max}")
+            )
         before, where = sizes.setdefault(name, (size, spec.name))
         if before != size:
             found.append(
-                Problem(f"{field}.shape", f"has {name} = {size}", f"{where} has {name} = {before}: make them equal")
+                Problem(
+                    f"{field}.shape",
+                    f"has {name} = {_shown(size)}",
+                    f"{where} has {name} = {_shown(before)}: make them equal",
+                )
             )
     if not found and meta.nbytes > ARRAY_BYTES_MAX:
         found.append(Problem(f"{field}.shape", f"is {meta.nbytes} bytes", f"at most {ARRAY_BYTES_MAX} are allowed"))

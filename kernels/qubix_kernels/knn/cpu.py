@@ -20,9 +20,10 @@ def search(queries: Array, data: Array, k: int) -> tuple[Array, Array]:
     for name, array in (("queries", queries), ("data", data)):
         if not np.isfinite(array).all():
             raise BadInput(f"{name} contains NaN or infinity")
-    centre = data.mean(axis=0, dtype=np.float64)  # distances do not change, cancellation shrinks
-    moved = (data - centre).astype(np.float32)
-    norms = np.einsum("nd,nd->n", moved, moved)
+    with np.errstate(all="ignore"):
+        centre = data.mean(axis=0, dtype=np.float64).astype(np.float32)  # moves all alike, and cancellation shrinks
+        moved = data - centre
+        norms = np.einsum("nd,nd->n", moved, moved)
     step = max(1, _BLOCK_BYTES // (4 * len(data)))
     blocks = [_search_block(queries[i : i + step], data, k, moved, norms, centre) for i in range(0, len(queries), step)]
     return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
@@ -43,7 +44,7 @@ def _search_block(
 def _candidates(queries: Array, k: int, moved: Array, norms: Array, centre: Array) -> tuple[Array, Array]:
     """(query, row) pairs that may be among the k nearest, as far as |x|² - 2xy + |y|² in float32 can tell."""
     with np.errstate(all="ignore"):
-        shifted = (queries - centre).astype(np.float32)
+        shifted = queries - centre
         sizes = np.einsum("qd,qd->q", shifted, shifted)
         rough = shifted @ moved.T
         rough *= -2
