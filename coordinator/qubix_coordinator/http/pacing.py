@@ -4,16 +4,20 @@ keeps them in memory, however slowly the handler takes them.
 """
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 from quart.asgi import ASGIHTTPConnection, ASGIWebsocketConnection
 from quart.wrappers import Request
 from quart.wrappers.request import Body
+from werkzeug.exceptions import HTTPException
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 """Of every body that is not an artifact's."""
 _WAITING_BYTES_MAX: Final = 1024 * 1024
 _WAITING_MESSAGES_MAX: Final = 16
+_DRAINED_BYTES_MAX: Final = 16 * 1024 * 1024
+_DRAIN_S: Final = 5.0
 STREAMED: Final = ("PUT", "/api/v1/artifacts/")
 """Method and path prefix of the one kind of request whose body is streamed to disk."""
 
@@ -37,6 +41,22 @@ class PacedBody(Body):
     async def __anext__(self) -> bytes:
         self._room.set()
         return await super().__anext__()
+
+
+async def drained(body: Body) -> bool:
+    """Reads what is left of a refused body, within bounds: a client that still sends would never see the answer.
+
+    False when there is more than that.
+    """
+    left = _DRAINED_BYTES_MAX
+    with contextlib.suppress(TimeoutError, HTTPException):
+        async with asyncio.timeout(_DRAIN_S):
+            async for piece in body:
+                left -= len(piece)
+                if left < 0:
+                    return False
+            return True
+    return False
 
 
 class PacedRequest(Request):

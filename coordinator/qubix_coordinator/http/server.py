@@ -17,7 +17,7 @@ import qubix_coordinator
 from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.http import api, context, guard, live, mesh_link, openapi, ops, problems
 from qubix_coordinator.http.context import Context
-from qubix_coordinator.http.pacing import BODY_BYTES_MAX, PacedHttp, PacedRequest, PacedWebsocket
+from qubix_coordinator.http.pacing import BODY_BYTES_MAX, PacedHttp, PacedRequest, PacedWebsocket, drained
 from qubix_protocol.units import LINK_MESSAGE_BYTES_MAX
 
 CONNECTIONS_MAX: Final = 4000
@@ -65,8 +65,7 @@ def _install_hooks(app: Quart, parts: Context) -> None:
         if request.method in ("POST", "PUT"):
             # What was committed should reach its followers now, not at the next poll.
             parts.notifier.nudge()
-        if request.method == "PUT" and response.status_code >= 400:
-            # The rest of a refused upload is not read.
+        if request.method == "PUT" and response.status_code >= 400 and not await drained(request.body):
             response.headers["Connection"] = "close"
         return response
 
