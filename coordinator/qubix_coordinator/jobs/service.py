@@ -4,8 +4,6 @@
 The bodies live beside it: submit, read, nodes, access. The engine is `jobs.engine.Engine(desk)`.
 """
 
-from uuid import UUID
-
 from qubix_coordinator.accounts.rules import Principal
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import Conflict
@@ -33,7 +31,6 @@ __all__ = [
     "on_report",
     "receipts",
     "result",
-    "snapshot",
     "submit",
 ]
 
@@ -62,9 +59,3 @@ def _too_late(state: str) -> Conflict:
             "the result is here and being checked", field="job_id", remedy="Wait for the check; it takes a moment"
         )
     return Conflict(f"the job is {state} already", field="job_id", remedy="Nothing is left to cancel")
-
-
-async def snapshot(tx: Tx, job_id: UUID, account_id: UUID, now_ms: int) -> JobView:
-    """The job for the live feed. Raises NotFound, also for another account's job."""
-    principal = Principal(account_id, frozenset())
-    return await views.of_job(tx, await read.own_job(tx, principal, str(job_id)), now_ms)
