@@ -50,8 +50,13 @@ class Listener(Protocol):
 
 
 class Supervisor:
-    def __init__(self, parts: Sequence[Part], env: Env, logs_dir: Path, listener: Listener) -> None:
+    """`ready_s` bounds each part's start."""
+
+    def __init__(
+        self, parts: Sequence[Part], env: Env, logs_dir: Path, listener: Listener, *, ready_s: float = READY_S
+    ) -> None:
         self._parts, self._env, self._logs, self._listener = parts, env, logs_dir, listener
+        self._ready_s = ready_s
         self._children: dict[str, Child] = {}
         self._exports: dict[str, dict[str, str]] = {}
         self._deaths: dict[str, list[float]] = {}
@@ -96,8 +101,8 @@ class Supervisor:
             return True
         if child.status is not None or child.ready_fd < 0:
             raise self._failed(part, f"the {part.name} {self._ending(child)} before it was ready")
-        if time.monotonic() - began > READY_S:
-            raise self._failed(part, f"the {part.name} was not ready within {READY_S:g} s")
+        if time.monotonic() - began > self._ready_s:
+            raise self._failed(part, f"the {part.name} was not ready within {self._ready_s:g} s")
         self._check_before(part)
         return False
 

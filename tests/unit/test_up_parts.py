@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `qubix up` is made of, piece by piece."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from qubix.errors import StartFailed
+from qubix.up import lock, logs, rules
+from qubix.up.market import Plan, environment, parts, where_it_runs
+
+
+def test_restarts_wait_longer_each_time_and_end() -> None:
+    waits = [rules.restart_after_s(deaths) for deaths in range(1, rules.RESTARTS_MAX + 2)]
+    assert waits[-1] is None
+    known = [wait for wait in waits if wait is not None]
+    assert known == sorted(known)
+    assert len(known) == rules.RESTARTS_MAX
+
+
+def test_old_deaths_are_forgiven() -> None:
+    assert rules.recent([0.0, 50.0, 100.0], 105.0) == [50.0, 100.0]
+
+
+def test_one_market_on_a_folder(tmp_path: Path) -> None:
+    with (
+        lock.held(tmp_path),
+        pytest.raises(StartFailed, match=f"process {os.getpid()}"),
+        lock.held(tmp_path),
+    ):
+        raise AssertionError("two hold it")
+    with lock.held(tmp_path):
+        pass
+
+
+def test_logs_are_bounded_and_end_in_their_last_lines(tmp_path: Path) -> None:
+    path = tmp_path / "node.log"
+    path.write_text("".join(f"line {n}\n" for n in range(100)))
+    assert logs.tail(path, 2) == "line 98\nline 99"
+    logs.trim(path)
+    assert path.stat().st_size > 0
+    os.truncate(path, logs.LOG_BYTES_MAX + 1)
+    with path.open("ab") as writer:
+        logs.trim(path)
+        writer.write(b"after\n")
+    assert path.read_bytes() == b"after\n"
+    assert (tmp_path / "node.log.1").stat().st_size == logs.LOG_BYTES_MAX + 1
+
+
+def test_what_starts(tmp_path: Path) -> None:
+    plan = Plan(data_dir=tmp_path, port=0)
+    assert [one.name for one in parts(plan, {})] == ["database", "coordinator", "gateway", "verifier", "node"]
+    without = parts(Plan(data_dir=tmp_path, port=0, node=False), {"DATABASE_URL": "postgresql://elsewhere/db"})
+    assert [one.name for one in without] == ["coordinator", "gateway", "verifier"]
+
+
+def test_the_gateway_gets_its_token_when_it_starts(tmp_path: Path) -> None:
+    gateway = next(one for one in parts(Plan(data_dir=tmp_path, port=0), {}) if one.name == "gateway")
+    with pytest.raises(StartFailed, match=r"gateway\.token"):
+        gateway.env({})
+    (tmp_path / "gateway.token").write_text("secret\n")
+    assert gateway.env({}) == {"QUBIX_GATEWAY_TOKEN": "secret"}
+
+
+def test_the_coordinator_keeps_its_port_over_a_restart(tmp_path: Path) -> None:
+    coordinator = next(one for one in parts(Plan(data_dir=tmp_path, port=0), {}) if one.name == "coordinator")
+    told = coordinator.exports({"url": "http://127.0.0.1:4711/"})
+    assert told == {"QUBIX_COORDINATOR_URL": "http://127.0.0.1:4711", "QUBIX_HTTP_PORT": "4711"}
+
+
+def test_every_part_hears_what_up_heard_but_not_where_other_markets_are(tmp_path: Path) -> None:
+    outside = {"QUBIX_LEASE_S": "5", "QUBIX_COORDINATOR_URL": "http://elsewhere", "QUBIX_READY_FD": "3"}
+    told = environment(Plan(data_dir=tmp_path, port=1, rate_qu_per_h=7), outside)
+    assert told == {
+        "QUBIX_LEASE_S": "5",
+        "QUBIX_DATA_DIR": str(tmp_path),
+        "QUBIX_HTTP_PORT": "1",
+        "QUBIX_NODE_RATE_QU_PER_H": "7",
+    }
+
+
+def test_the_start_up_log_shows_no_password() -> None:
+    shown = where_it_runs("database", {"database_url": "postgresql://me:secret@host/db"})
+    assert "secret" not in shown
+    assert "host/db" in shown
+    assert where_it_runs("node", {"devices": [{"model": "A GPU"}], "peer_id": "12D3"}) == "A GPU  12D3"
