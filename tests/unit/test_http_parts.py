@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small parts of the edges: byte ranges, results joined from parts, requests seen once, paced bodies."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from qubix_coordinator.errors import LimitExceeded
+from qubix_coordinator.http import requests_seen, results
+from qubix_coordinator.http.downloads import parse_range
+from qubix_coordinator.http.pacing import PacedBody, drained
+from qubix_coordinator.http.problems import NoSuchRange
+from qubix_coordinator.http.requests_seen import SeenRequests
+from qubix_protocol.arrays import Array, ArrayMeta, from_npy, npy_prefix, pack_arrays
+from qubix_protocol.errors import Expired, Malformed, Replayed
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        (None, None),
+        ("", None),
+        ("bytes=-", None),
+        ("lines=0-1", None),
+        ("bytes=0-1,3-4", None),
+        ("bytes=0-", (0, 100)),
+        ("bytes=0-0", (0, 1)),
+        ("bytes=99-99", (99, 100)),
+        ("bytes=50-1000", (50, 100)),
+        ("bytes=-1", (99, 100)),
+        ("bytes=-1000", (0, 100)),
+    ],
+)
+def test_byte_ranges(header: str | None, found: tuple[int, int] | None) -> None:
+    assert parse_range(header, 100) == found
+
+
+@pytest.mark.parametrize("header", ["bytes=100-", "bytes=5-4", "bytes=-0"])
+def test_byte_ranges_outside_the_content(header: str) -> None:
+    with pytest.raises(NoSuchRange):
+        parse_range(header, 100)
+
+
+def reader(data: bytes) -> results.Read:
+    async def read(start: int, stop: int) -> bytes:
+        return data[start:stop]
+
+    return read
+
+
+def streamer(data: bytes) -> results.Stream:
+    async def stream(start: int, stop: int) -> AsyncIterator[bytes]:
+        for at in range(start, stop, 1000):
+            yield data[at : min(at + 1000, stop)]
+
+    return stream
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "bool", "uint64"])
+async def test_an_output_is_joined_from_its_parts(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    whole = (rng.random((700, 31)) * 100).astype(dtype)
+    cuts = [0, 1, 3, 500, 700]
+    packed = [
+        pack_arrays({"before": rng.random((5, n + 1)), "wanted": whole[a:b], "after": np.zeros(70_000, np.int8)})
+        for n, (a, b) in enumerate(itertools.pairwise(cuts))
+    ]
+    parts = [(await results.find_array(reader(data), "wanted"), streamer(data)) for data in packed]
+    prefix = npy_prefix(ArrayMeta.of(whole))
+    joined = b"".join([piece async for piece in results.join(parts, prefix)])
+    assert np.array_equal(from_npy(joined), whole)
+    assert len(joined) == len(prefix) + sum(span.stop - span.start for span, _ in parts)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("shape", [(1,), (2,), (3, 5), (), (0, 4)])
+async def test_the_smallest_arrays_are_found_too(shape: tuple[int, ...]) -> None:
+    array: Array = np.ones(shape, np.int8)
+    data = pack_arrays({"x": array})
+    span = await results.find_array(reader(data), "x")
+    assert data[span.start : span.stop] == array.tobytes()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "junk", [b"", b"\x81", b"\xc1", b"\x81\xa1x\x01", b"\x81\xa1x\xc7\x05\x02abcde", b"\xdf\xff\xff\xff\xff"]
+)
+async def test_parts_that_are_no_arrays_are_refused(junk: bytes) -> None:
+    with pytest.raises(Malformed):
+        await results.find_array(reader(junk), "x")
+
+
+@pytest.mark.asyncio
+async def test_an_array_that_is_not_there() -> None:
+    with pytest.raises(Malformed):
+        await results.find_array(reader(pack_arrays({"x": np.ones(3)})), "y")
+
+
+def test_a_signed_request_serves_once_and_is_forgotten_after_its_life() -> None:
+    seen = SeenRequests()
+    seen.use(b"a", (1, 1), expires_ms=60_000, now_ms=0)
+    with pytest.raises(Replayed):
+        seen.use(b"a", (1, 1), expires_ms=60_000, now_ms=59_000)
+    seen.use(b"b", (1, 1), expires_ms=60_000, now_ms=0)
+    seen.use(b"a", (2, 1), expires_ms=60_000, now_ms=0)
+    with pytest.raises(Expired):
+        seen.use(b"a", (3, 1), expires_ms=requests_seen.LIFE_MS_MAX + 1, now_ms=0)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    seen = SeenRequests(kept_max=10)
+    for number in range(10):
+        seen.use(b"a", (1, number), expires_ms=50, now_ms=0)
+    with pytest.raises(LimitExceeded):
+        seen.use(b"a", (1, 99), expires_ms=50, now_ms=0)
+    seen.use(b"a", (1, 99), expires_ms=200, now_ms=100)
+
+
+@pytest.mark.asyncio
+async def test_a_streamed_body_is_not_read_faster_than_it_is_taken() -> None:
+    body = PacedBody(None, None)
+    body.append(bytes(600_000))
+    await asyncio.wait_for(body.room(), 5)
+    body.append(bytes(600_000))
+    waiting = asyncio.create_task(body.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert len(await anext(body)) == 1_200_000
+    ask = asyncio.create_task(anext(body))
+    await asyncio.wait_for(waiting, 5)
+    body.append(b"rest")
+    assert await ask == b"rest"
+    body.set_complete()
+    assert await drained(body)
+
+
+@pytest.mark.asyncio
+async def test_other_bodies_are_bounded_and_never_wait() -> None:
+    body = PacedBody(None, 10)
+    body.append(bytes(2_000_000))
+    await asyncio.wait_for(body.room(), 5)
+    assert not await drained(body)
