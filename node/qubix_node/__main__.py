@@ -10,6 +10,7 @@ import trio
 from qubix_node import logs
 from qubix_node.daemon import serve
 from qubix_node.errors import Fatal, WorkerLost
+from qubix_node.memory import give_back_large_blocks
 from qubix_node.settings import from_environment
 from qubix_protocol.settings import SettingsError
 
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"qubix node: {problem}", file=sys.stderr)
         return EXIT_BAD_SETTINGS
     logs.configure(settings.log_level)
+    give_back_large_blocks()
     try:
         trio.run(serve, settings)
     except BaseException as error:

@@ -20,7 +20,7 @@ log = logging.getLogger("qubix_node")
 PATIENCE_S: Final = 120.0
 """How long the store may be away before an attempt gives up on it."""
 _REQUEST_S: Final = 60.0
-_PART_BYTES: Final = 8 * 1024 * 1024
+_PART_BYTES: Final = 4 * 1024 * 1024
 """One PUT, so that one request is always over in reasonable time."""
 _BLOCK_BYTES: Final = 1024 * 1024
 _BACKOFF_MAX_S: Final = 3.0
