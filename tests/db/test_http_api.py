@@ -261,11 +261,11 @@ async def enrol(client: Client, raw: bytes) -> Any:
 
 async def test_a_node_enrols_once_however_often(client: Client, coordinator: Coordinator) -> None:
     key, told = SigningKey.generate(), []
-    for counter in (1, 2):
+    for counter in (0, 0, 1):
         response = await enrol(client, enrolment(coordinator, key, counter=counter))
         assert response.status_code == 201
         told.append(msgspec.json.decode(await response.get_data(), type=EnrolView))
-    assert told[0] == told[1]
+    assert told[0] == told[1] == told[2]
     assert told[0].peer_id == key.peer_id
     assert told[0].coordinator_key == coordinator.context.key.public.hex()
 
@@ -287,7 +287,7 @@ async def test_enrolment_that_is_not_to_be_believed(
     await problem(await enrol(client, enrolment(coordinator, SigningKey.generate(), **wrong)), status, code)
 
 
-async def test_enrolment_with_junk_replayed_or_forged(client: Client, coordinator: Coordinator) -> None:
+async def test_enrolment_with_junk_or_forged(client: Client, coordinator: Coordinator) -> None:
     raw = enrolment(coordinator, SigningKey.generate())
     forged = raw[:-1] + bytes([raw[-1] ^ 1])
     await problem(await enrol(client, forged), 401, "bad_signature")
@@ -295,7 +295,6 @@ async def test_enrolment_with_junk_replayed_or_forged(client: Client, coordinato
         await problem(await enrol(client, junk), 400, "malformed")
     await problem(await enrol(client, bytes(300_000)), 413, "too_large")
     assert (await enrol(client, raw)).status_code == 201
-    await problem(await enrol(client, raw), 401, "replayed")
 
 
 async def test_a_defect_shows_a_number_and_nothing_of_the_inside(
