@@ -90,7 +90,7 @@ async def fresh_database(server: PgServer, network: str = "devnet", *, migrated:
     """The address of a new database of this network."""
     name = f"test_{uuid.uuid4().hex}"
     template = await template_of(server, network) if migrated else "template1"
-    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
+    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     return server.dsn(name)
 
 
@@ -116,7 +116,7 @@ def settings_for(server: PgServer, dsn: str, **more: object) -> Settings:
 async def connected(server: PgServer, network: str = "devnet", **more: object) -> AsyncIterator[Database]:
     """A connected fresh database, dropped at the end."""
     dsn = await fresh_database(server, network)
-    database = await Database.connect(settings_for(server, dsn, **more), dsn)
+    database = await Database.connect(settings_for(server, dsn, network=network, **more), dsn)
     try:
         yield database
     finally:

@@ -16,6 +16,7 @@ from qubix_coordinator.outbox.rules import Cursor, wants
 log = logging.getLogger(__name__)
 BACKLOG_MAX = 2000
 AWAY_S = 1.0
+LISTENING_S = 10.0
 
 
 class Overflow(Exception):
@@ -67,6 +68,7 @@ class Notifier:
         self._followers: set[Subscription] = set()
         self._nudged = asyncio.Event()
         self._at: Cursor | None = None
+        self._listening = asyncio.Event()
 
     def nudge(self) -> None:
         """Call after a commit of this process: the event goes out at once instead of at the next poll."""
@@ -87,6 +89,13 @@ class Notifier:
         finally:
             self._followers.discard(subscription)
 
+    async def wait_listening(self) -> None:
+        """Until whatever is committed from now on reaches the subscriptions. Raises Unavailable after LISTENING_S."""
+        try:
+            await asyncio.wait_for(self._listening.wait(), LISTENING_S)
+        except TimeoutError:
+            raise Unavailable("the live feed does not run", remedy="Try again in a few seconds") from None
+
     async def follow(self, after: Cursor, topics: Iterable[str] | None) -> AsyncIterator[Event]:
         """Every event after the cursor, past and live, each once and in order. Raises Overflow.
 
@@ -96,6 +105,8 @@ class Notifier:
         if after < await events.oldest(self._db):
             raise Overflow
         with self.subscribe(wanted) as live:
+            # Only then read the past: an event between the two would be in neither.
+            await self.wait_listening()
             seen = after
             while batch := await events.read(self._db, seen, wanted):
                 for event in batch:
@@ -126,6 +137,7 @@ class Notifier:
         else:
             # Nobody missed anything: whoever comes next reads the past by cursor.
             self._at = None
+            self._listening.clear()
             await self._nudged.wait()
         self._nudged.clear()
 
@@ -134,6 +146,7 @@ class Notifier:
             return
         if self._at is None:
             self._at = await events.newest(self._db)
+            self._listening.set()
         while batch := await events.read(self._db, self._at):
             for event in batch:
                 for follower in tuple(self._followers):
