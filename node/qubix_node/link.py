@@ -107,7 +107,7 @@ class Link:
             peer = await self._mesh.connect(address, timeout_s=DIAL_S)
             stream = await self._mesh.open_stream(peer, CONTROL_PROTOCOL, timeout_s=DIAL_S)
         except MeshError as error:
-            log.info("link.gateway_unreachable", extra={"gateway": address, "reason": str(error)})
+            log.info("link.gateway_unreachable", extra={"reason": str(error)})
             return
         try:
             await self._converse(stream, address)

@@ -138,6 +138,7 @@ async def test_a_recording_of_an_old_session_is_refused(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         async with world.node():
             assert world.coordinator.incarnation == 1
+        await world.coordinator.until(lambda: world.coordinator.peer is None)
         world.coordinator.incarnation = 0
         world.coordinator.heard.clear()
         async with world.node():
@@ -212,12 +213,19 @@ async def test_a_node_that_stops_says_so_and_reports_what_ran(tmp_path: Path) ->
         report = await world.coordinator.wait_for(Report)
         assert report.failure is not None
         assert report.failure.code == "node_stopped"
-        await world.coordinator.until(
-            lambda: (
-                bool(world.coordinator.offers)
-                and world.coordinator.offers[-1].availability in (Availability.OFFLINE, Availability.DRAINING)
-            )
-        )
+        await gone_from_the_market(world)
+
+
+async def gone_from_the_market(world: World) -> None:
+    """Off it, and nothing that says otherwise follows."""
+    coordinator = world.coordinator
+
+    def offline() -> bool:
+        return bool(coordinator.offers) and coordinator.offers[-1].availability is Availability.OFFLINE
+
+    await coordinator.until(offline)
+    await coordinator.until(lambda: coordinator.peer is None)
+    assert offline()
 
 
 async def test_telemetry_is_sent(tmp_path: Path) -> None:

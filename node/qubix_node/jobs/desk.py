@@ -142,7 +142,7 @@ class Desk:
             )
             await self._known(message.attempt_id, rules.Settled())
         elif isinstance(message, Refused):
-            log.warning("link.coordinator_refused", extra={"code": message.code, "detail": message.detail})
+            log.info("link.coordinator_refused", extra={"code": message.code, "detail": message.detail})
 
     async def unanswered(self, attempt_id: str) -> None:
         log.warning("job.unanswered", extra={"attempt": attempt_id[:8]})

@@ -20,6 +20,7 @@ class Publisher:
         self._mesh, self._topic, self._states = mesh, topic, states
         self._told: dict[str, Offer] = {}
         self._wake = trio.Event()
+        self._over = False
         self._chance = random.Random()  # noqa: S311  spreads messages, guards nothing
         self.first = trio.Event()
         """Set when offers were said for the first time."""
@@ -53,7 +54,7 @@ class Publisher:
                 await trio.sleep(rules.CHANGE_S_MIN)
 
     async def _tell(self, live: Live, *, everything: bool) -> None:
-        for state in self._states():
+        for state in () if self._over else self._states():
             offer = rules.build(state)
             before = self._told.get(offer.device.device_id)
             if everything or rules.differ(before, offer):
@@ -71,6 +72,7 @@ class Publisher:
         self.first.set()
 
     async def farewell(self, live: Live) -> None:
-        """Every device goes off the market."""
+        """Every device goes off the market; nothing is said after that."""
+        self._over = True
         for offer in list(self._told.values()):
             await self._mesh.publish(self._topic, live.session.seal_offer(rules.farewell(offer)))
