@@ -23,7 +23,11 @@ QubixError
     └── Unavailable        408, 5xx
 """
 
-from qubix_protocol.api import FieldProblem
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Typed alone: the command line says what went wrong before anything heavy is imported.
+    from qubix_protocol.api import FieldProblem
 
 
 class QubixError(Exception):
@@ -102,7 +106,7 @@ class ApiError(QubixError):
         detail: str = "",
         remedy: str = "",
         field: str = "",
-        problems: tuple[FieldProblem, ...] = (),
+        problems: "tuple[FieldProblem, ...]" = (),
     ) -> None:
         super().__init__(problem, remedy=remedy)
         self.status, self.code, self.detail, self.field, self.problems = status, code, detail, field, problems

@@ -40,11 +40,11 @@ def explain(error: Exception) -> tuple[str, int] | None:
     """The words and the exit status for an error of the SDK's; None for any other."""
     if type(error).__module__ != "qubix.errors":
         return None
-    from qubix.errors import ApiError, BadUsage, InvalidInput, NotEnoughBalance, QubixError
+    from qubix.errors import ApiError, BadUsage, InvalidInput, NotEnoughBalance, NotFound, QubixError, Unauthorised
 
     if not isinstance(error, QubixError):
         return None
-    bad = isinstance(error, (BadUsage, InvalidInput, NotEnoughBalance))
+    bad = isinstance(error, (BadUsage, InvalidInput, NotEnoughBalance, NotFound, Unauthorised))
     lines = [f"qubix: {error.problem}"]
     if isinstance(error, (BadUsage, ApiError)) and error.field and error.field not in error.problem:
         lines.append(f"  field: {error.field}")

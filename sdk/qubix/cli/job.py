@@ -147,6 +147,7 @@ def result(job_id: object, folder: Path, timeout_s: float | None, as_json: bool)
 
 
 _RESULT_KEYS = ("name", "dtype", "shape", "file")
+_RECEIPT_COLUMNS = ("attempt", "provider", "verdict", "units", "billed", "paid", "fee", "signed by")
 
 
 @job.command()
@@ -172,7 +173,7 @@ def receipt(job_id: object, as_json: bool) -> None:
         ]
         for one in found
     ]
-    print_table(("attempt", "provider", "verdict", "units", "billed", "paid", "fee", "signed by"), lines)
+    print_table(_RECEIPT_COLUMNS, lines, right=rows.ATTEMPT_RIGHT)
     console().print("Every signature was checked on this machine." if found else "No attempt has been decided yet.")
 
 

@@ -34,5 +34,5 @@ def _lines(job: Job, console: Console, timeout_s: float | None) -> Update:
 
 def _said(update: Update) -> str:
     if update.eta_s is not None:
-        return f"expected to end in {update.eta_s:.0f} s"
+        return f"expected to end in {update.eta_s:,.0f} s" if update.eta_s >= 1 else "expected to end within a second"
     return update.reason_text

@@ -27,6 +27,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     returned_qu: int
     attempts: int
     receipts_verified: int
+    signed_by_both: int
     found: dict[str, float]
 
     @property
@@ -54,6 +55,7 @@ def outcome_of(view: JobView, receipts: Sequence[VerifiedReceipt], found: dict[s
         returned_qu=view.returned_qu,
         attempts=len(view.attempts),
         receipts_verified=len(receipts),
+        signed_by_both=sum(one.report is not None for one in receipts),
         found=found,
     )
 

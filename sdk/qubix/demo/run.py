@@ -111,7 +111,10 @@ def _summary(one: Outcome, forecast: EstimateView) -> Table:
         ("held", f"{shown.qu(one.held_qu)} QU"),
         ("settled", f"{shown.qu(one.settled_qu)} QU to the provider, {shown.qu(one.fee_qu)} QU fee"),
         ("returned", f"{shown.qu(one.returned_qu)} QU"),
-        ("receipt", f"{one.receipts_verified} verified offline: signed by the provider and by the coordinator"),
+        (
+            "receipt",
+            f"{one.receipts_verified} verified offline, {one.signed_by_both} signed by provider and coordinator both",
+        ),
         *((name, f"{value:,.6g}") for name, value in one.found.items()),
     ):
         table.add_row(f"  {name}", value)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what it prints, how it exits, how fast it starts."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from qubix import errors
+from qubix.cli import COMMANDS, PROCESSES, main, rows, shown
+from qubix.cli.exits import explain
+from qubix.cli.pairs import param_value, split
+from qubix.processes import modules
+from qubix_protocol.api import JobView
+from qubix_protocol.states import JobState, Reason
+from tests.support.fake_api import TOKEN, FakeApi, listing
+
+A = np.arange(12, dtype=np.float32).reshape(4, 3)
+B = np.arange(6, dtype=np.float32).reshape(3, 2)
+Qubix = Callable[..., Result]
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with FakeApi() as found:
+        yield found
+
+
+@pytest.fixture
+def env(api: FakeApi, tmp_path: Path) -> dict[str, str]:
+    return {
+        "QUBIX_COORDINATOR_URL": api.url,
+        "QUBIX_TOKEN": TOKEN,
+        "QUBIX_DATA_DIR": str(tmp_path / "data"),
+        "QUBIX_TRIES_MAX": "2",
+    }
+
+
+@pytest.fixture
+def qubix(env: dict[str, str]) -> Qubix:
+    def run(*words: str, **more: str) -> Result:
+        return CliRunner().invoke(main, list(words), env=env | more)
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    np.save(tmp_path / "a.npy", A)
+    np.save(tmp_path / "b.npy", B)
+    return ["-i", f"a={tmp_path / 'a.npy'}", "-i", f"b={tmp_path / 'b.npy'}"]
+
+
+def test_offers_are_shown_in_the_order_that_was_asked(qubix: Qubix) -> None:
+    found = qubix("offers", "search", "-o", "price-", "--json")
+    assert [one["rate_qu_per_h"] for one in json.loads(found.output)] == [300, 200, 100]
+    table = qubix("offers", "search").output
+    assert table.index("device b") < table.index("device c") < table.index("device a")
+    assert "1,234 of 1,234" in table
+
+
+def test_no_match_is_told_from_nothing_there(qubix: Qubix) -> None:
+    found = qubix("offers", "search", "--kind", "cuda")
+    assert "exclude all 3 devices" in found.output
+    assert found.exit_code == 0
+
+
+def test_a_job_from_submission_to_receipt(qubix: Qubix, api: FakeApi, files: list[str], tmp_path: Path) -> None:
+    made = qubix("job", "submit", "matmul", *files, "--cap", "100", "--json")
+    job_id = json.loads(made.output)["job_id"]
+    api.settle(job_id, [(0, 4, {"c": A @ B})])
+    watched = qubix("job", "watch", job_id)
+    assert watched.exit_code == 0
+    assert "settled    100.0 %" in watched.output
+    assert "returned 72" in watched.output
+    assert json.loads(qubix("job", "show", job_id, "--json").output)["paid_qu"] == 27
+    fetched = qubix("job", "result", job_id, "-o", str(tmp_path / "out"))
+    assert fetched.exit_code == 0, fetched.output
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "c.npy"), A @ B)
+    receipt = qubix("job", "receipt", job_id)
+    assert "provider and coordinator" in receipt.output
+    assert "checked on this machine" in receipt.output
+
+
+def test_a_failed_job_fails_the_command(qubix: Qubix, api: FakeApi) -> None:
+    job = api.add_job()
+    api.change(job.job_id, state=JobState.FAILED, reason=Reason.EXPIRED, reason_text="not finished in time")
+    found = qubix("job", "watch", job.job_id)
+    assert found.exit_code == 1
+    assert "not finished in time" in found.output
+    as_json = qubix("job", "watch", job.job_id, "--json")
+    assert msgspec.json.decode(as_json.stdout, type=JobView).state is JobState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["job", "submit", "nothing", "--cap", "5"], "nothing"),
+        (["job", "submit", "matmul", "--cap", "5"], "'a'"),
+        (["job", "submit", "matmul"], "--cap"),
+        (["job", "submit", "matmul", "--cap", "0"], "--cap"),
+        (["job", "submit", "matmul", "--cap", "5", "-i", "a"], "NAME=VALUE"),
+        (["job", "submit", "knn", "--cap", "5", "-p", "k=1", "-p", "k=2"], "given twice"),
+        (["job", "submit", "matmul", "--cap", "5", "-i", "a=none.npy", "-i", "b=none.npy"], "numpy.save"),
+        (["job", "show", "no-uuid"], "UUID"),
+        (["job", "show", "7d444840-9dc0-11d1-b245-5ffdce74fad2"], "remedy"),
+        (["offers", "search", "-o", "colour"], "price, memory"),
+        (["offers", "search", "--kind", "abacus"], "cuda"),
+        (["kernels", "show"], "NAME"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_bad_usage_exits_2_and_names_what_is_wrong(qubix: Qubix, words: list[str], named: str) -> None:
+    found = qubix(*words)
+    assert found.exit_code == 2, found.output
+    assert named in found.output
+    assert "Traceback" not in found.output
+
+
+def test_bad_input_for_the_coordinator_exits_2(qubix: Qubix, files: list[str]) -> None:
+    found = qubix("job", "submit", "matmul", *files, "--cap", "5000")
+    assert found.exit_code == 2
+    assert "cap_qu" in found.output
+    assert "Add credit" in found.output
+    assert qubix("wallet", "show", QUBIX_TOKEN="wrong").exit_code == 2
+    assert qubix("wallet", "show", QUBIX_TIMEOUT_S="soon").exit_code == 2
+
+
+def test_an_absent_coordinator_exits_1_with_the_remedy(qubix: Qubix) -> None:
+    found = qubix("wallet", "show", QUBIX_COORDINATOR_URL="http://127.0.0.1:9", QUBIX_TRIES_MAX="1")
+    assert found.exit_code == 1
+    assert "qubix up" in found.output
+
+
+def test_the_wallet(qubix: Qubix, api: FakeApi) -> None:
+    assert "1,500 QU available" in qubix("wallet", "credit", "500").output
+    shown_ = json.loads(qubix("wallet", "show", "--json").output)
+    assert shown_["balance_qu"] == 1_500
+    assert len(shown_["order_key"]) == 64
+
+
+# As a process ---------------------------------------------------------------------------------------------------------
+
+
+def run(env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "qubix", *words]
+    return subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["offers", "search"], 0),
+        (["job", "submit", "nothing", "--cap", "1"], 2),
+        (["job", "show", "7d444840-9dc0-11d1-b245-5ffdce74fad2"], 2),
+        (["--help"], 0),
+    ],
+)
+def test_exit_codes_of_the_process(env: dict[str, str], words: list[str], status: int) -> None:
+    done = run(env, *words)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stdout
+
+
+def test_no_color_is_obeyed_even_when_colours_are_forced(env: dict[str, str]) -> None:
+    done = run(env | {"NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm"}, "offers", "search")
+    assert done.returncode == 0
+    assert "\x1b[3" not in done.stdout
+
+
+def test_help_imports_neither_numpy_nor_the_network() -> None:
+    script = "import sys; sys.argv = ['qubix', '--help']; import atexit; from qubix.cli import main\n"
+    script += "try:\n    main()\nexcept SystemExit:\n    pass\n"
+    script += "print(sorted({'numpy', 'httpx', 'rich', 'websockets', 'cryptography', 'msgspec'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(name in done.stdout for name in (*COMMANDS, *PROCESSES))
+
+
+def test_processes_are_found_by_entry_point_and_become_the_process() -> None:
+    assert set(modules()) == set(PROCESSES)
+    done = run({}, "audit", "--help")
+    assert done.returncode == 0
+    assert "usage: qubix audit" in done.stdout
+
+
+# Pieces ---------------------------------------------------------------------------------------------------------------
+
+
+def test_every_error_of_the_sdk_is_explained() -> None:
+    usage = explain(errors.BadUsage("cap_qu", "too small", "Give more"))
+    assert usage == ("qubix: too small\n  field: cap_qu\n  remedy: Give more", 2)
+    assert explain(ValueError("a defect")) is None
+    told = explain(errors.Conflict("not now", status=409, remedy="Wait"))
+    assert told == ("qubix: not now\n  remedy: Wait", 1)
+
+
+def test_pairs() -> None:
+    assert split("-p", ["k=5", "name=a=b"]) == {"k": "5", "name": "a=b"}
+    assert [param_value(text) for text in ("5", "0.5", "true", "word")] == [5, 0.5, True, "word"]
+    with pytest.raises(errors.BadUsage):
+        split("-p", ["k="])
+
+
+def test_amounts_have_separators() -> None:
+    assert shown.qu(1_234_567) == "1,234,567"
+    assert rows.offer(listing("x", 5_000_000))[2] == "5,000,000"
