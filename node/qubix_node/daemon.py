@@ -3,6 +3,7 @@
 
 import logging
 import signal
+from collections.abc import Callable
 from typing import Final
 
 import httpx
@@ -27,12 +28,12 @@ AGENT: Final = "qubix-node/0.1"
 _CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, make_workers: Callable[[int], Workers] = Workers) -> None:
     """Until SIGTERM or SIGINT. Raises `Fatal`, inside an exception group once tasks run."""
     with files.locked(settings.node_dir):
         key = await trio.to_thread.run_sync(load_or_create_key, settings.key_path)
         log.info("node.start", extra={"peer": key.peer_id, "network": settings.network})
-        workers = Workers(settings.threads or cpu.cores())
+        workers = make_workers(settings.threads or cpu.cores())
         try:
             async with httpx.AsyncClient(limits=_CONNECTIONS, trust_env=False) as client:
                 await _until_stopped(settings, key, client, workers)

@@ -96,11 +96,12 @@ def test_vector_search_over_the_wire_equals_numpy(market: Market) -> None:
         np.testing.assert_array_equal(found["indices"], np.argsort(distances, axis=1, kind="stable")[:, :3])
 
 
-def test_a_wrong_result_is_not_paid_and_the_job_completes_elsewhere(market: Market) -> None:
-    market.start_node("cheat", "tests.support.cheating_node", QUBIX_NODE_RATE_QU_PER_H="1000")
+@pytest.mark.parametrize("cheat", ["element", "nan", "zeros", "float16"])
+def test_a_wrong_result_is_not_paid_and_the_job_completes_elsewhere(market: Market, cheat: str) -> None:
+    market.start_node("cheat", "tests.support.cheating_node", QUBIX_NODE_RATE_QU_PER_H="1000", CHEAT=cheat)
     with client(market) as api:
         until(offers(api, 1))
-        cheat = market.parts["cheat"].info["peer_id"]
+        cheater = market.parts["cheat"].info["peer_id"]
         market.start_node("honest", QUBIX_NODE_RATE_QU_PER_H="900000")
         until(offers(api, 2))
         a, b = matrices(1024)
@@ -109,10 +110,10 @@ def test_a_wrong_result_is_not_paid_and_the_job_completes_elsewhere(market: Mark
         view = job.refresh()
         settled(view)
         by_provider = {attempt.provider: attempt for attempt in view.attempts}
-        assert by_provider[cheat].state is AttemptState.REJECTED
-        assert by_provider[cheat].paid_qu == 0
+        assert by_provider[cheater].state is AttemptState.REJECTED
+        assert by_provider[cheater].paid_qu == 0
         assert by_provider[market.parts["honest"].info["peer_id"]].state is AttemptState.ACCEPTED
-        listing = next(offer for offer in api.offers() if offer.provider == cheat)
+        listing = next(offer for offer in api.offers() if offer.provider == cheater)
         assert listing.jobs_rejected == 1
     audit(market)
 
