@@ -16,7 +16,8 @@ def main() -> int:
     settings = from_environment_or_exit()
     logs.configure(settings.log_level, as_json=settings.log_json)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        # uvloop cannot start a process as another user, which our own PostgreSQL needs when this runs as root.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if settings.database_url else None) as runner:
             runner.run(serve(settings))
     except QubixError as problem:
         print(f"qubix: {problem}. {problem.remedy}", file=sys.stderr)

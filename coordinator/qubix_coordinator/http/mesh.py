@@ -135,6 +135,10 @@ class Mesh:
     def count_received(self, kind: str) -> None:
         self._metrics.received.labels(kind).inc()
 
+    def nudge(self) -> None:
+        """Something was committed that followers should see now, not at the next poll."""
+        self._notifier.nudge()
+
     def session(self, peer_id: str) -> Session:
         """A new handshake. Raises Malformed for what is not a peer id."""
         desk = self.desk

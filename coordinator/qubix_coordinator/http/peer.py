@@ -172,6 +172,8 @@ class Peer:
         message = self.session.receive(raw)
         self.mesh.count_received(type(message).__name__.lower())
         reply = await self._dispatch(message, raw)
+        if isinstance(message, Accept | Decline | Progress | Report):
+            self.mesh.nudge()
         if reply is not None:
             self.send(reply)
 

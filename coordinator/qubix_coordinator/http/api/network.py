@@ -41,14 +41,13 @@ async def enrol_node() -> EnrolView:
         raise WrongMedia("Content-Type", f"{request.mimetype[:100]!r} is not taken here", f"Send {Signed.media}")
     raw = await request.get_data()
     assert isinstance(raw, bytes)
-    now_ms = context.now_ms()
     opened = envelope.open_envelope(
-        raw, network=context.network, audience=context.key.public, now_ms=now_ms, limit_bytes=FRAME_BYTES_MAX
+        raw, network=context.network, audience=context.key.public, now_ms=context.now_ms(), limit_bytes=FRAME_BYTES_MAX
     )
     if opened.header.audience == envelope.ANYONE:
         raise InvalidInput("audience", "the statement is not addressed to this coordinator", "Name its key as audience")
     opened.body(Enrol)
-    context.seen.use(opened.header.sender, opened.sequence, expires_ms=opened.header.expires_ms, now_ms=now_ms)
+    # Enrolling again changes nothing, so a replay does no harm and a repeat after a lost answer works.
     peer = peer_id(opened.header.sender)
     node = await context.db.run(lambda tx: accounts.ensure_node(tx, peer))
     return EnrolView(
