@@ -56,7 +56,7 @@ def test_the_tables_are_complete() -> None:
     assert all(set(row) == set(AttemptEvent) for row in ATTEMPT_TABLE.values())
 
 
-@pytest.mark.parametrize("state", FINAL_JOB_STATES)
+@pytest.mark.parametrize("state", sorted(FINAL_JOB_STATES))
 @pytest.mark.parametrize("event", JobEvent)
 def test_a_final_job_never_moves(state: JobState, event: JobEvent) -> None:
     assert decide_job(JobFacts(state), event).verb is not Verb.APPLY

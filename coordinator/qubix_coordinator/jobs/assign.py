@@ -37,8 +37,16 @@ async def running_on(tx: Tx, listing_id: UUID) -> int:
 
 
 async def waiting_jobs(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
+    """In the order in which they came."""
     found = Job.filter(state=JobState.QUEUED.value, match_ms__lte=now_ms).using_db(tx)
-    return [job.id for job in await found.order_by("match_ms", "no").limit(limit).only("id")]
+    return [job.id for job in await found.order_by("no").limit(limit).only("id")]
+
+
+async def unexplained_jobs(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
+    """Those that have waited long enough to be told why, and were not told lately."""
+    long_ago = {"queued_ms__lte": now_ms - rules.SAY_WHY_MS, "match_ms__lte": now_ms - rules.MATCH_AGAIN_MS_MAX}
+    found = Job.filter(state=JobState.QUEUED.value, **long_ago).using_db(tx)
+    return [job.id for job in await found.order_by("match_ms").limit(limit).only("id")]
 
 
 async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate]) -> UUID | None:
@@ -71,7 +79,7 @@ async def _confirmed(
 
 
 async def _say_why(tx: Tx, job: Job, why: market_rules.Shortfall, now_ms: int) -> None:
-    job.match_ms = now_ms if why.waiting else now_ms + rules.MATCH_AGAIN_MS
+    job.match_ms = now_ms + rules.match_again_ms(now_ms - job.queued_ms, waiting=why.waiting)
     if now_ms - job.queued_ms < rules.SAY_WHY_MS:
         await job.save(using_db=tx, update_fields=["match_ms"])
         return

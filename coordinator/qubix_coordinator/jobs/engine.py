@@ -7,7 +7,7 @@ that looks again under the job's lock. Everything is bounded per tick; what is l
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import UUID
 
@@ -26,6 +26,7 @@ TICK_S: Final = 0.5
 CHECKING_S: Final = 0.03
 """Between looks at the verdicts while a check is under way."""
 BATCH: Final = 64
+EXPLAIN_BATCH: Final = 8
 
 
 class Engine:
@@ -131,14 +132,25 @@ class Engine:
             await self._each("resend", attempt_id, again)
 
     async def _assign(self) -> None:
-        """In the order in which jobs came; one that nobody fits does not hold up the others."""
+        """In the order in which jobs came, as long as somebody is free; one that nobody fits holds up no other."""
         desk, now_ms = self._desk, self._desk.now_ms()
         waiting = await desk.db.run(lambda tx: assign.waiting_jobs(tx, now_ms, BATCH))
         if not waiting:
             return
         offers = await desk.db.run(lambda tx: market.candidates(tx, now_ms=now_ms))
+        running = await desk.db.run(assign.running_counts)
+
+        async def one(tx: Tx, job_id: UUID) -> None:
+            taken = await assign.try_assign(desk, tx, job_id, offers)
+            if taken is not None:
+                running[taken] = running.get(taken, 0) + 1
+
         for job_id in waiting:
-            await self._each("assign", job_id, lambda tx, key: _try(desk, tx, key, offers))
+            if not market_rules.anybody_free(offers, running, now_ms):
+                break
+            await self._each("assign", job_id, one)
+        for job_id in await desk.db.run(lambda tx: assign.unexplained_jobs(tx, now_ms, EXPLAIN_BATCH)):
+            await self._each("explain", job_id, one)
 
     async def _pause_leases(self) -> None:
         """Leases do not run while no coordinator does: after an outage each live attempt gets a whole lease again."""
@@ -168,10 +180,6 @@ class Engine:
 
 async def _anything_checking(tx: Tx) -> bool:
     return await Attempt.filter(state=AttemptState.VERIFYING.value).using_db(tx).exists()
-
-
-async def _try(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate]) -> None:
-    await assign.try_assign(desk, tx, job_id, offers)
 
 
 async def _extend(tx: Tx, gap_ms: int, now_ms: int, lease_ms: int) -> None:

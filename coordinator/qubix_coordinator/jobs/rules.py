@@ -18,6 +18,9 @@ CHECK_MS: Final = 120_000
 SAY_WHY_MS: Final = 30_000
 """A job that found nobody for this long says why (P6)."""
 MATCH_AGAIN_MS: Final = 1_000
+MATCH_AGAIN_MS_MAX: Final = 5_000
+WAIT_AGAIN_MS: Final = 100
+"""For a job whose providers are only busy while others are free."""
 ATTEMPTS_BAD_MAX: Final = 5
 TIME_LIMIT_BASE_MS: Final = 60_000
 TIME_LIMIT_FACTOR: Final = 4
@@ -294,6 +297,12 @@ BLAMELESS: Final = frozenset(
 """Endings that do not count against the provider."""
 UNCOUNTED: Final = frozenset({Reason.DECLINED, Reason.NOT_ACCEPTED_IN_TIME, Reason.COMPLETED})
 """Endings that do not count towards a job's ATTEMPTS_BAD_MAX: it never ran there, or it ran well."""
+
+
+def match_again_ms(waited_ms: int, *, waiting: bool) -> int:
+    """How long until a job that nobody took is looked at again: longer the longer it waits, so that many of them do
+    not hold up the others."""
+    return WAIT_AGAIN_MS if waiting else max(MATCH_AGAIN_MS, min(MATCH_AGAIN_MS_MAX, waited_ms // 8))
 
 
 def due_reason(state: AttemptState, *, limit_ms: int | None, now_ms: int) -> Reason:

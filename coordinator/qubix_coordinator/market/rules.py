@@ -171,6 +171,10 @@ def occupied(candidate: Candidate, running: int, now_ms: int) -> Obstacle | None
     return None
 
 
+def anybody_free(candidates: Iterable[Candidate], running: Mapping[UUID, int], now_ms: int) -> bool:
+    return any(occupied(one, running.get(one.listing_id, 0), now_ms) is None for one in candidates)
+
+
 def score(choice: Choice) -> tuple[int, int, int, int, str]:
     """Lower is better: free by its own word, then cost, then speed, then fewer rejections; the id breaks ties."""
     candidate = choice.candidate
