@@ -13,7 +13,7 @@ from typing import Final, cast
 
 from quart import Quart
 
-from qubix_coordinator import bootstrap, outbox
+from qubix_coordinator import outbox
 from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.artifacts.uploads import Uploads
 from qubix_coordinator.clock import Clock, SystemClock
@@ -21,7 +21,7 @@ from qubix_coordinator.db import embedded
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.db.migrations import migrate
 from qubix_coordinator.errors import Unavailable
-from qubix_coordinator.http import guard
+from qubix_coordinator.http import bootstrap, guard
 from qubix_coordinator.http.api import PREFIX
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.http.mesh import Mesh
