@@ -36,7 +36,9 @@ def test_one_market_on_a_folder(tmp_path: Path) -> None:
 
 def test_logs_are_bounded_and_end_in_their_last_lines(tmp_path: Path) -> None:
     path = tmp_path / "node.log"
-    path.write_text("".join(f"line {n}\n" for n in range(100)))
+    with logs.writer(path) as out:
+        out.write(b"".join(b"line %d\n" % n for n in range(100)))
+    assert path.stat().st_mode & 0o077 == 0
     assert logs.tail(path, 2) == "line 98\nline 99"
     logs.trim(path)
     assert path.stat().st_size > 0

@@ -30,13 +30,20 @@ def print_json(value: Any) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str] = frozenset()) -> None:
-    table = Table(header_style="bold")
+def table_of(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str] = frozenset(), title: str = ""
+) -> Table:
+    """What does not fit is folded, never cut: ids are there to be copied."""
+    table = Table(header_style="bold", title=title or None)
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    return table
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str] = frozenset()) -> None:
+    console().print(table_of(columns, rows, right=right))
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:

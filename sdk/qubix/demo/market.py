@@ -17,6 +17,8 @@ from qubix.up.child import Child
 
 READY_S: Final = 240.0
 STOP_S: Final = 15.0
+RATE_QU_PER_H: Final = 3_600_000
+"""1,000 QU a second: jobs of milliseconds then cost enough for a fee to show."""
 _OWN = frozenset({"QUBIX_DATA_DIR", "QUBIX_HTTP_PORT", "QUBIX_TOKEN", "QUBIX_COORDINATOR_URL", "QUBIX_READY_FD"})
 
 
@@ -41,7 +43,18 @@ def running(data_dir: Path, outside: Mapping[str, str], say: Callable[[str], Non
     log = data_dir / "up.log"
     log.unlink(missing_ok=True)
     env = {name: value for name, value in outside.items() if name not in _OWN}
-    command = [sys.executable, "-m", "qubix", "up", "--data-dir", str(data_dir), "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "qubix",
+        "up",
+        "--data-dir",
+        str(data_dir),
+        "--port",
+        "0",
+        "--rate",
+        str(RATE_QU_PER_H),
+    ]
     child = Child("up", command, env | {"PYTHONUNBUFFERED": "1"}, log)
     lines = _NewLines(log, say)
     try:

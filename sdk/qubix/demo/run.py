@@ -14,6 +14,7 @@ from rich.table import Table
 
 from qubix import processes, settings
 from qubix.cli import rows, shown
+from qubix.cli.output import table_of
 from qubix.cli.progress import watch
 from qubix.client import Client
 from qubix.demo.outcome import Outcome, outcome_of
@@ -38,7 +39,8 @@ class Demo:
         """Everything that is worth keeping, for `--json`. Raises a `QubixError` when anything does not hold."""
         with Client(settings=self._settings) as client:
             account = client.credit(CREDIT_QU)
-            self._say(f"\nFunded: {shown.qu(account.balance_qu)} QU of development credit.\n")
+            funded, available = shown.qu(CREDIT_QU), shown.qu(account.balance_qu)
+            self._say(f"\nFunded: {funded} QU of development credit; {available} QU available.\n")
             offers = self._offers(client)
             outcomes = [self._job(client, work) for work in works()]
             balance = client.balance()
@@ -54,10 +56,8 @@ class Demo:
             if time.monotonic() > end:
                 raise NotFinished(f"nothing was offered within {OFFERS_S:g} s", remedy="Look at the node's log.")
             time.sleep(0.2)
-        table = Table(*rows.OFFER_COLUMNS, title="The market", header_style="bold")
-        for one in found:
-            table.add_row(*rows.offer(one))
-        self._console.print(table)
+        lines = [rows.offer(one) for one in found]
+        self._console.print(table_of(rows.OFFER_COLUMNS, lines, right=rows.OFFER_RIGHT, title="The market"))
         return found
 
     def _job(self, client: Client, work: DemoWork) -> Outcome:

@@ -31,7 +31,7 @@ class Child:
         self.ready_fd, write = os.pipe()
         os.set_blocking(self.ready_fd, False)
         try:
-            with log.open("ab") as out:
+            with logs.writer(log) as out:
                 self._popen = subprocess.Popen(
                     [*BARE, _LAUNCHER, str(os.getpid()), *command],
                     env={**env, "QUBIX_READY_FD": str(write)},

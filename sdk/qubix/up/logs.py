@@ -4,7 +4,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 LOG_BYTES_MAX: Final = 16 * 1024 * 1024
 _TAIL_BYTES: Final = 16 * 1024
@@ -12,6 +12,11 @@ _TAIL_BYTES: Final = 16 * 1024
 
 def path_of(folder: Path, name: str) -> Path:
     return folder / f"{name}.log"
+
+
+def writer(path: Path) -> BinaryIO:
+    """Appends. Only the owner may read: what a part prints is not for everybody on the machine."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
 def tail(path: Path, lines: int = 20) -> str:
@@ -28,7 +33,7 @@ def trim(path: Path) -> None:
     """Moves a file that has grown too long aside as NAME.log.1; its writer appends, so it goes on here."""
     try:
         if path.stat().st_size > LOG_BYTES_MAX:
-            shutil.copyfile(path, path.with_suffix(".log.1"))
+            shutil.copy(path, path.with_suffix(".log.1"))
             os.truncate(path, 0)
     except FileNotFoundError:
         return
