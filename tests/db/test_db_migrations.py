@@ -8,7 +8,7 @@ import pytest
 from qubix_coordinator.db.database import Database, plain_connection
 from qubix_coordinator.db.migrations import PACKAGE, STEPS, digest_of, migrate
 from qubix_coordinator.errors import WrongDatabase
-from tests.support_pg import PgServer, drop_database, fresh_database
+from tests.support_pg import PgServer, drop_database, fresh_database, settings_for
 
 
 @pytest.mark.asyncio
@@ -34,6 +34,21 @@ async def test_a_database_keeps_its_network(database_url: str, db: Database) -> 
             await db.fetch(sql)
     with pytest.raises(Exception, match="network_pkey"):
         await db.fetch("INSERT INTO network (name) VALUES ('main')")
+
+
+@pytest.mark.asyncio
+async def test_processes_of_another_network_or_before_the_migration_do_not_start(pg_server: PgServer) -> None:
+    dsn = await fresh_database(pg_server, migrated=False)
+    try:
+        waiting = asyncio.create_task(Database.connect(settings_for(pg_server, dsn, network="test"), dsn))
+        await asyncio.sleep(0.2)
+        assert not waiting.done(), "it waits for whoever migrates"
+        await migrate(dsn, "test")
+        await (await asyncio.wait_for(waiting, 30)).close()
+        with pytest.raises(WrongDatabase, match="test"):
+            await Database.connect(settings_for(pg_server, dsn, network="main"), dsn)
+    finally:
+        await drop_database(pg_server, dsn)
 
 
 @pytest.mark.asyncio

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from qubix_coordinator.settings import Settings, from_mappings, read_config
 from qubix_protocol.settings import SettingsError, describe
-
 from tests.support_pg import clean_environment
 
 

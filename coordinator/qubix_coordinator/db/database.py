@@ -14,6 +14,7 @@ unique keys derived from the cause, never from a counter.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -26,7 +27,7 @@ from tortoise.context import TortoiseContext, _current_context
 
 from qubix_coordinator.db import failures
 from qubix_coordinator.db.models import table_modules
-from qubix_coordinator.errors import Unavailable
+from qubix_coordinator.errors import Unavailable, WrongDatabase
 from qubix_coordinator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -79,25 +80,13 @@ class Database:
 
     @classmethod
     async def connect(cls, settings: Settings, dsn: str = "") -> "Database":
-        """Waits up to `database_wait_s` for a server that is still starting. Raises Unavailable after that.
+        """Waits up to `database_wait_s` for a server that starts or a database that is being migrated.
 
-        Without `dsn` and without `settings.database_url`, the embedded server of the data folder is used; it must run.
+        Raises Unavailable after that, and WrongDatabase for one of another network. Without `dsn` and without
+        `settings.database_url`, the embedded server of the data folder is used; it must run.
         """
-        dsn = dsn or settings.database_url or embedded_dsn(settings)
-        deadline_s = asyncio.get_running_loop().time() + settings.database_wait_s
-        for attempt in range(1_000_000):
-            try:
-                return await cls._open(settings, dsn)
-            except failures.CANNOT_CONNECT as problem:
-                late = asyncio.get_running_loop().time() >= deadline_s
-                if late or not failures.is_starting(problem):
-                    raise Unavailable(
-                        f"the database cannot be reached: {problem}",
-                        remedy="Start it with `qubix up`, or correct DATABASE_URL",
-                    ) from problem
-                log.info("db.waiting", extra={"attempt": attempt, "problem": str(problem)})
-                await asyncio.sleep(0.05 + backoff_s(attempt, random.SystemRandom().random))
-        raise AssertionError("unreachable: the deadline ends the loop")
+        address = dsn or settings.database_url or embedded_dsn(settings)
+        return await until_reachable(lambda: cls._open(settings, address), settings.database_wait_s)
 
     @classmethod
     async def _open(cls, settings: Settings, dsn: str) -> "Database":
@@ -106,12 +95,15 @@ class Database:
             await context.init(config=_config(settings, dsn))
         client = context.connections.get("default")
         assert isinstance(client, AsyncpgDBClient)
+        db = cls(context, client, dsn)
         try:
             await client.create_connection(with_db=True)
+            async with db.transaction() as tx:
+                await _check_network(tx, settings.network)
         except BaseException:
-            await context.connections.close_all()
+            await db.close()
             raise
-        return cls(context, client, dsn)
+        return db
 
     async def close(self) -> None:
         """Connections still in use after CLOSE_S are ended."""
@@ -170,6 +162,41 @@ class Database:
 
     async def fetch_value(self, sql: str, *args: object) -> Any:
         return await self.run(lambda tx: value(tx, sql, *args))
+
+
+async def until_reachable(connect: Callable[[], Awaitable[T]], wait_s: float) -> T:
+    """Tries until the server is there. Raises Unavailable: after `wait_s`, or at once for other reasons."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + wait_s
+    for attempt in itertools.count():
+        try:
+            return await connect()
+        except failures.CANNOT_CONNECT as problem:
+            if loop.time() >= deadline_s or not failures.is_starting(problem):
+                raise Unavailable(
+                    f"the database cannot be reached: {problem}",
+                    remedy="Start it with `qubix up`, or correct DATABASE_URL",
+                ) from problem
+            log.info("db.waiting", extra={"attempt": attempt, "problem": str(problem)})
+            await asyncio.sleep(0.05 + backoff_s(min(attempt, 6), random.SystemRandom().random))
+    raise AssertionError("unreachable: the deadline ends the loop")
+
+
+async def _check_network(tx: Tx, network: str) -> None:
+    if await value(tx, "SELECT to_regclass('network') IS NULL"):
+        raise failures.NotMigrated("the coordinator has not set it up yet")
+    refuse_other_network(await value(tx, "SELECT name FROM network"), network)
+
+
+def refuse_other_network(found: str | None, network: str) -> None:
+    """A ledger never changes its network (trust.md M8)."""
+    if found is None:
+        raise failures.NotMigrated("the coordinator has not set it up yet")
+    if found != network:
+        raise WrongDatabase(
+            f"the database belongs to the network {found}, and QUBIX_NETWORK says {network}",
+            remedy=f"Set QUBIX_NETWORK={found}, or use another database or data folder",
+        )
 
 
 @contextlib.contextmanager

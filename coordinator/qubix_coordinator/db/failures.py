@@ -6,6 +6,11 @@ import asyncio
 import asyncpg
 from tortoise.exceptions import BaseORMException
 
+
+class NotMigrated(ConnectionError):
+    """The database is there, and its tables are not yet."""
+
+
 # asyncpg raises InterfaceError or InternalClientError when a connection goes away under a running query.
 CONNECTION_LOST = (
     asyncpg.PostgresConnectionError,

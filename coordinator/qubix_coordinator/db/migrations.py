@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from qubix_coordinator.db.database import plain_connection
+from qubix_coordinator.db.database import plain_connection, refuse_other_network, until_reachable
 from qubix_coordinator.errors import WrongDatabase
 
 log = logging.getLogger(__name__)
@@ -36,12 +36,13 @@ CREATE TABLE IF NOT EXISTS migration (
 """
 
 
-async def migrate(dsn: str, network: str) -> list[str]:
+async def migrate(dsn: str, network: str, wait_s: float = 30.0) -> list[str]:
     """Brings the database up to date and gives the steps that ran; replicas that start together wait for each other.
 
-    Raises WrongDatabase when the database belongs to another network or has seen other migrations than these.
+    Waits up to `wait_s` for a server that is still starting (then Unavailable). Raises WrongDatabase when the database
+    belongs to another network or has seen other migrations than these.
     """
-    connection = await plain_connection(dsn)
+    connection = await until_reachable(lambda: plain_connection(dsn), wait_s)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
         await connection.execute(CREATE_TABLE)
@@ -85,8 +86,4 @@ def _check_known(applied: dict[str, str]) -> None:
 async def _remember_network(connection: Any, network: str) -> None:
     await connection.execute("INSERT INTO network (name) VALUES ($1) ON CONFLICT (single) DO NOTHING", network)
     found = await connection.fetchval("SELECT name FROM network")
-    if found != network:
-        raise WrongDatabase(
-            f"the database belongs to the network {found}, and QUBIX_NETWORK says {network}",
-            remedy=f"Set QUBIX_NETWORK={found}, or use another database or data folder",
-        )
+    refuse_other_network(found, network)
