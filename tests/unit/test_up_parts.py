@@ -60,15 +60,20 @@ def test_what_starts(tmp_path: Path) -> None:
 def test_the_gateway_gets_its_token_when_it_starts(tmp_path: Path) -> None:
     gateway = next(one for one in parts(Plan(data_dir=tmp_path, port=0), {}) if one.name == "gateway")
     with pytest.raises(StartFailed, match=r"gateway\.token"):
-        gateway.env({})
+        gateway.env({}, {})
     (tmp_path / "gateway.token").write_text("secret\n")
-    assert gateway.env({}) == {"QUBIX_GATEWAY_TOKEN": "secret"}
+    assert gateway.env({}, {}) == {"QUBIX_GATEWAY_TOKEN": "secret"}
+    told = gateway.exports({"addresses": ["/ip4/127.0.0.1/tcp/4001/p2p/12D3", "/ip4/10.0.0.1/tcp/4002/p2p/12D3"]})
+    assert told == {"QUBIX_BOOTSTRAP": "/ip4/127.0.0.1/tcp/4001/p2p/12D3,/ip4/10.0.0.1/tcp/4002/p2p/12D3"}
+    assert gateway.env({}, told)["QUBIX_GATEWAY_LISTEN"] == "/ip4/127.0.0.1/tcp/4001,/ip4/10.0.0.1/tcp/4002"
 
 
 def test_the_coordinator_keeps_its_port_over_a_restart(tmp_path: Path) -> None:
     coordinator = next(one for one in parts(Plan(data_dir=tmp_path, port=0), {}) if one.name == "coordinator")
     told = coordinator.exports({"url": "http://127.0.0.1:4711/"})
     assert told == {"QUBIX_COORDINATOR_URL": "http://127.0.0.1:4711", "QUBIX_HTTP_PORT": "4711"}
+    assert coordinator.env({"QUBIX_HTTP_PORT": "0"}, told) == {"QUBIX_HTTP_PORT": "4711"}
+    assert coordinator.env({"QUBIX_HTTP_PORT": "0"}, {}) == {}
 
 
 def test_every_part_hears_what_up_heard_but_not_where_other_markets_are(tmp_path: Path) -> None:

@@ -40,12 +40,12 @@ def environment(plan: Plan, outside: Mapping[str, str]) -> dict[str, str]:
 def parts(plan: Plan, outside: Mapping[str, str]) -> list[Part]:
     """In the order in which they start. Raises `StartFailed` when one is not installed."""
 
-    def gateway_token(env: Env) -> dict[str, str]:
-        return {"QUBIX_GATEWAY_TOKEN": _token(plan.data_dir / GATEWAY_TOKEN_FILE)}
+    def gateway_env(env: Env, last: Env) -> dict[str, str]:
+        return {"QUBIX_GATEWAY_TOKEN": _token(plan.data_dir / GATEWAY_TOKEN_FILE)} | _listen_again(last)
 
     found = [
-        Part(name="coordinator", command=command("coordinator"), exports=_coordinator),
-        Part(name="gateway", command=command("gateway"), env=gateway_token, exports=_gateway),
+        Part(name="coordinator", command=command("coordinator"), env=_same_port, exports=_coordinator),
+        Part(name="gateway", command=command("gateway"), env=gateway_env, exports=_gateway),
         Part(name="verifier", command=command("verifier")),
     ]
     if not outside.get("DATABASE_URL"):
@@ -60,9 +60,19 @@ def _database(info: dict[str, Any]) -> dict[str, str]:
 
 
 def _coordinator(info: dict[str, Any]) -> dict[str, str]:
-    """The port stays the same when the coordinator is restarted."""
     url = str(info["url"]).rstrip("/")
     return {"QUBIX_COORDINATOR_URL": url, "QUBIX_HTTP_PORT": str(urlsplit(url).port or 80)}
+
+
+def _same_port(env: Env, last: Env) -> dict[str, str]:
+    """A coordinator that is started again answers where it is known, also when its port was a free one."""
+    return {name: last[name] for name in ("QUBIX_HTTP_PORT",) if name in last}
+
+
+def _listen_again(last: Env) -> dict[str, str]:
+    """The same for a gateway: nodes come back by themselves."""
+    known = last.get("QUBIX_BOOTSTRAP", "")
+    return {"QUBIX_GATEWAY_LISTEN": ",".join(one.partition("/p2p/")[0] for one in known.split(","))} if known else {}
 
 
 def _gateway(info: dict[str, Any]) -> dict[str, str]:

@@ -24,19 +24,23 @@ _GUARD: Final = str(Path(__file__).with_name("guard.py"))
 Env = Mapping[str, str]
 
 
-def _nothing(value: Any) -> dict[str, str]:
+def _no_env(env: Env, last: Env) -> dict[str, str]:
+    return {}
+
+
+def _no_exports(info: dict[str, Any]) -> dict[str, str]:
     return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """`env` is what this part alone is told (asked when it starts); `exports` is what its ready line tells the parts
-    after it."""
+    """`exports` is what its ready line tells the parts after it. `env` is what this part alone is told, asked when it
+    starts, from what all are told and from what it exported the last time (nothing at first)."""
 
     name: str
     command: Sequence[str]
-    env: Callable[[Env], dict[str, str]] = _nothing
-    exports: Callable[[dict[str, Any]], dict[str, str]] = _nothing
+    env: Callable[[Env, Env], dict[str, str]] = _no_env
+    exports: Callable[[dict[str, Any]], dict[str, str]] = _no_exports
 
 
 class Listener(Protocol):
@@ -83,7 +87,7 @@ class Supervisor:
         began = time.monotonic()
         env = self._shared_env(before=part.name)
         log = logs.path_of(self._logs, part.name)
-        child = Child(part.name, part.command, {**env, **part.env(env)}, log)
+        child = Child(part.name, part.command, {**env, **part.env(env, self._exports.get(part.name, {}))}, log)
         self._children[part.name] = child
         self._tell_guard("+", child)
         while not self._ready(part, child, began):
