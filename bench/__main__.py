@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(msgspec.json.encode(figures).decode())
     else:
-        Console().print(_table(figures))
+        Console(width=None if sys.stdout.isatty() else 160).print(_table(figures))
     return 0
 
 
@@ -57,12 +57,12 @@ def _keep(figures: Sequence[Figure]) -> None:
 
 
 def _table(figures: Sequence[Figure]) -> Table:
-    table = Table("figure", "value", "beside", "limit", "ratio", "aim", "met", "note")
+    table = Table("figure", "value", "beside", "ratio", "aim", "met", "note")
     for f in figures:
-        limit = f"{f.limit:,.4g} {f.unit}" if f.limit is not None else ""
+        limit = f"{f.limit:,.4g} {f.unit} ({f.beside})" if f.limit is not None else ""
         ratio = f"{f.ratio:.2f}×" if f.ratio is not None else ""
         met = "" if f.met is None else "yes" if f.met else "NO"
-        table.add_row(f.name, f"{f.value:,.4g} {f.unit}", f.beside, limit, ratio, f.aim, met, f.note)
+        table.add_row(f.name, f"{f.value:,.4g} {f.unit}", limit, ratio, f.aim, met, f.note)
     return table
 
 
