@@ -3,12 +3,11 @@
 
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qubix_protocol.settings import SettingsError, load, setting
+from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
 
 NETWORKS = ("devnet", "test", "main")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -119,10 +118,7 @@ class Settings:
 
 def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Settings:
     """`toml` is the whole configuration file; the coordinator's table is `[coordinator]`."""
-    table = toml.get("coordinator", {})
-    if not isinstance(table, Mapping):
-        raise SettingsError("coordinator", "must be a table", "Write [coordinator] on a line of its own")
-    settings = load(Settings, env, table)
+    settings = load(Settings, env, tables(toml, "coordinator"))
     if settings.lease_s < 2 * settings.heartbeat_s:
         raise SettingsError(
             "QUBIX_LEASE_S",
@@ -133,20 +129,11 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
 
 
 def from_environment() -> Settings:
-    return from_mappings(os.environ, read_config(os.environ.get("QUBIX_CONFIG", "")))
+    return from_mappings(os.environ, read_config(os.environ, read_text))
 
 
-def read_config(path: str) -> Mapping[str, object]:
-    if not path:
-        return {}
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise SettingsError(
-            "QUBIX_CONFIG", f"{path} cannot be read ({problem.strerror})", "Name a readable file"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise SettingsError("QUBIX_CONFIG", f"{path} is not TOML ({problem})", "Correct the line it names") from None
+def read_text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
 
 
 def from_environment_or_exit() -> Settings:

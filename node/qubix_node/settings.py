@@ -2,14 +2,13 @@
 """What a node can be told from outside."""
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from qubix_mesh.addresses import parse_listen, parse_peer
 from qubix_mesh.errors import BadAddress
-from qubix_protocol.settings import SettingsError, load, setting
+from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
 from qubix_protocol.units import NETWORKS, RATE_QU_PER_H_MAX, Network
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -92,15 +91,12 @@ class Settings:
 def from_environment(overrides: Mapping[str, str]) -> Settings:
     """`overrides` are variables set on the command line. Raises `SettingsError`."""
     env = {**os.environ, **overrides}
-    return from_mappings(env, _read_config(env.get("QUBIX_CONFIG", "")))
+    return from_mappings(env, read_config(env, lambda path: Path(path).read_text(encoding="utf-8")))
 
 
 def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Settings:
     """`toml` is the whole configuration file; the node's table is `[node]`."""
-    table = toml.get("node", {})
-    if not isinstance(table, Mapping):
-        raise SettingsError("node", "must be a table", "Write [node] on a line of its own")
-    settings = load(Settings, env, table)
+    settings = load(Settings, env, tables(toml, "node"))
     if not settings.coordinator_url.startswith(("http://", "https://")):
         raise SettingsError(
             "QUBIX_COORDINATOR_URL", f"{settings.coordinator_url!r} is no HTTP address", "Write it as https://host"
@@ -119,16 +115,3 @@ def _check_addresses(settings: Settings) -> None:
                 parse(text)
             except BadAddress as error:
                 raise SettingsError(name, str(error), "Write multiaddrs, separated by commas") from None
-
-
-def _read_config(path: str) -> Mapping[str, object]:
-    if not path:
-        return {}
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise SettingsError(
-            "QUBIX_CONFIG", f"{path} cannot be read ({problem.strerror})", "Name a readable file"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise SettingsError("QUBIX_CONFIG", f"{path} is not TOML ({problem})", "Correct the line it names") from None

@@ -13,6 +13,7 @@ Field types: str, int, float, bool, Path, tuple[str, ...] (comma-separated in th
 
 import dataclasses
 import math
+import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
+CONFIG = "QUBIX_CONFIG"
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 
 
@@ -87,6 +89,30 @@ def load(cls: type[T], env: Mapping[str, str], toml: Mapping[str, object]) -> T:
         if found is not dataclasses.MISSING:
             values[field.name] = found
     return cls(**values)
+
+
+def read_config(env: Mapping[str, str], read: Callable[[str], str]) -> Mapping[str, object]:
+    """The TOML file that QUBIX_CONFIG names, or nothing; `read` gives the text of a file (so that this stays pure)."""
+    path = env.get(CONFIG, "")
+    if not path:
+        return {}
+    try:
+        return tomllib.loads(read(path))
+    except OSError as problem:
+        raise SettingsError(CONFIG, f"{path} cannot be read ({problem.strerror})", "Name a readable file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise SettingsError(CONFIG, f"{path} is not TOML ({problem})", "Correct the line it names") from None
+
+
+def tables(toml: Mapping[str, object], *names: str) -> dict[str, object]:
+    """A process's tables of the whole configuration, later ones over earlier ones."""
+    merged: dict[str, object] = {}
+    for name in names:
+        part = toml.get(name, {})
+        if not isinstance(part, Mapping):
+            raise SettingsError(name, "must be a table", f"Write [{name}] on a line of its own")
+        merged.update(part)
+    return merged
 
 
 def describe(cls: type[Any]) -> list[Row]:

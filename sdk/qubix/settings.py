@@ -2,13 +2,13 @@
 """What the SDK and the command line can be told from outside."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from qubix.errors import BadUsage
-from qubix_protocol.settings import SettingsError, load, setting
+from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
 
 TOKEN_FILE = "developer.token"  # noqa: S105  a file's name
 
@@ -89,9 +89,14 @@ def outside() -> dict[str, str]:
     return dict(os.environ)
 
 
-def from_mapping(env: Mapping[str, str]) -> Settings:
+def _read_text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def from_mapping(env: Mapping[str, str], read: Callable[[str], str] = _read_text) -> Settings:
+    """The table of the configuration file is `[client]`."""
     try:
-        settings = load(Settings, env, {})
+        settings = load(Settings, env, tables(read_config(env, read), "client"))
     except SettingsError as problem:
         raise BadUsage(problem.name, f"{problem.name}: {problem.problem}", problem.remedy) from None
     return checked(settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qubix_coordinator.settings import Settings, from_mappings, read_config
+from qubix_coordinator.settings import Settings, from_mappings
 from qubix_protocol.settings import SettingsError, describe
 from tests.support_pg import clean_environment
 
@@ -54,19 +54,6 @@ def test_a_bad_table_is_named(key: str, value: object) -> None:
     with pytest.raises(SettingsError) as refused:
         from_mappings({}, {"coordinator": {key: value}})
     assert refused.value.name == key
-
-
-def test_the_file_is_read_or_refused(tmp_path: Path) -> None:
-    good = tmp_path / "q.toml"
-    good.write_text("[coordinator]\nhttp_port = 5\n")
-    assert from_mappings({}, read_config(str(good))).http_port == 5
-    bad = tmp_path / "bad.toml"
-    bad.write_text("[coordinator\n")
-    for path in (bad, tmp_path / "absent.toml"):
-        with pytest.raises(SettingsError, match="QUBIX_CONFIG"):
-            read_config(str(path))
-    with pytest.raises(SettingsError, match="table"):
-        from_mappings({}, {"coordinator": 5})
 
 
 def test_every_setting_is_documented_once() -> None:

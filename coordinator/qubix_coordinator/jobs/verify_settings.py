@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qubix_coordinator.settings import EXIT_BAD_SETTINGS, Settings, read_config
-from qubix_protocol.settings import SettingsError, load, setting
+from qubix_coordinator.settings import EXIT_BAD_SETTINGS, Settings, read_text
+from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,19 +25,13 @@ class VerifierSettings(Settings):
 
 def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> VerifierSettings:
     """The coordinator's table with the verifier's own on top: both read the same database and artifacts."""
-    table: dict[str, object] = {}
-    for name in ("coordinator", "verifier"):
-        part = toml.get(name, {})
-        if not isinstance(part, Mapping):
-            raise SettingsError(name, "must be a table", f"Write [{name}] on a line of its own")
-        table.update(part)
-    return load(VerifierSettings, env, table)
+    return load(VerifierSettings, env, tables(toml, "coordinator", "verifier"))
 
 
 def from_environment_or_exit() -> VerifierSettings:
     """A bad setting is one line on standard error and exit status 2."""
     try:
-        return from_mappings(os.environ, read_config(os.environ.get("QUBIX_CONFIG", "")))
+        return from_mappings(os.environ, read_config(os.environ, read_text))
     except SettingsError as problem:
         print(f"qubix: {problem}", file=sys.stderr)
         raise SystemExit(EXIT_BAD_SETTINGS) from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from qubix_mesh.addresses import parse_listen, parse_peer
 from qubix_mesh.errors import BadAddress
 from qubix_protocol.link import LINK_PATH
-from qubix_protocol.settings import SettingsError, load, setting
+from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
 from qubix_protocol.units import NETWORKS, Network
 
 
@@ -110,9 +110,12 @@ class Settings:
         return f"{'wss' if scheme == 'https' else 'ws'}://{rest.rstrip('/')}{LINK_PATH}"
 
 
-def from_mapping(env: Mapping[str, str]) -> Settings:
-    """Raises `SettingsError`, also for an address that cannot be one."""
-    settings = load(Settings, env, {})
+def from_mapping(env: Mapping[str, str], toml: Mapping[str, object] | None = None) -> Settings:
+    """`toml` is the whole configuration file; the gateway's table is `[gateway]`.
+
+    Raises `SettingsError`, also for an address that cannot be one.
+    """
+    settings = load(Settings, env, tables(toml or {}, "gateway"))
     _check("QUBIX_GATEWAY_LISTEN", settings.listen, parse_listen, "Give plain TCP addresses like /ip4/0.0.0.0/tcp/4001")
     _check("QUBIX_BOOTSTRAP", settings.bootstrap, parse_peer, "Copy the address that the other gateway prints")
     if not settings.coordinator_url.startswith(("http://", "https://")):
@@ -134,4 +137,4 @@ def _check(name: str, addresses: tuple[str, ...], parse: object, remedy: str) ->
 
 
 def from_environment() -> Settings:
-    return from_mapping(os.environ)
+    return from_mapping(os.environ, read_config(os.environ, lambda path: Path(path).read_text(encoding="utf-8")))
