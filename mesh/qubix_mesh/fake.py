@@ -2,13 +2,15 @@
 """A mesh in memory. Same port, same framing, same validators' rules; its weather comes from a seed.
 
 Streams are reliable and in order, as TCP is: only `delay_s` and partitions touch them. Gossip is what may be dropped,
-duplicated and reordered, one chance for each receiver.
+duplicated and reordered, one chance for each receiver. A message reaches whom links reach both when it is published
+and when it arrives; without a delay the two are one moment.
 """
 
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from heapq import heappop, heappush
 from itertools import count
 from typing import Final
 
@@ -142,6 +144,8 @@ class FakeNetwork:
         self._links: dict[frozenset[str], list[_Pipe]] = {}
         self._islands: dict[str, int] = {}
         self._held_back: dict[str, list[GossipMessage]] = {}
+        self._posted = count()
+        self._under_way: list[tuple[float, int, GossipMessage, set[str]]] = []
 
     def partition(self, groups: Sequence[Iterable[str]]) -> None:
         """Only peers of one group reach each other; whoever is in no group reaches nobody."""
@@ -200,15 +204,32 @@ class FakeNetwork:
         self._ports = {port: peer for port, peer in self._ports.items() if peer != mesh.peer_id}
         self.meshes.pop(mesh.peer_id, None)
 
-    def spread(self, message: GossipMessage) -> None:
-        """To every subscriber that a chain of links reaches, each link between subscribers (or the author) counting."""
+    def post(self, message: GossipMessage) -> float:
+        """Who may get it is decided now, by the links that stand; when it is due."""
+        due_s = trio.current_time() + self.delay_s
+        receivers = self._spread(message, lambda _: True)
+        heappush(self._under_way, (due_s, next(self._posted), message, receivers))
+        return due_s
+
+    def deliver_due(self) -> None:
+        """Everything that is due, in the order of its times, whichever task comes to it first."""
+        while self._under_way and self._under_way[0][0] <= trio.current_time():
+            _, _, message, receivers = heappop(self._under_way)
+            self._deliver(message, receivers)
+
+    def _deliver(self, message: GossipMessage, receivers: set[str]) -> None:
+        self._spread(message, lambda peer: peer in receivers and self._carry(peer, message))
+
+    def _spread(self, message: GossipMessage, passes_on: Callable[[str], bool]) -> set[str]:
+        """Every subscriber that a chain of links reaches, each link between subscribers (or the author) counting."""
         seen, front = {message.author}, [message.author]
         while front:
             for peer in sorted(self.neighbours(front.pop())):
                 if peer not in seen and self.meshes[peer].takes(message.topic):
                     seen.add(peer)
-                    if self._carry(peer, message):
+                    if passes_on(peer):
                         front.append(peer)
+        return seen
 
     def _carry(self, peer: str, message: GossipMessage) -> bool:
         """One receiver's weather; True when the peer accepted the message and would pass it on."""
@@ -325,12 +346,16 @@ class FakeMesh:
     async def publish(self, topic: str, data: bytes) -> None:
         if len(data) > GOSSIP_BYTES_MAX:
             raise FrameTooLarge(f"a gossip message of {len(data)} bytes is over the limit of {GOSSIP_BYTES_MAX}")
-        self._nursery.start_soon(self._publish_later, GossipMessage(self.peer_id, topic, data))
+        due_s = self._network.post(GossipMessage(self.peer_id, topic, data))
+        if due_s > trio.current_time():
+            self._nursery.start_soon(self._deliver_at, due_s)
+        else:
+            self._network.deliver_due()
         await trio.lowlevel.checkpoint()
 
-    async def _publish_later(self, message: GossipMessage) -> None:
-        await trio.sleep(self._network.delay_s)
-        self._network.spread(message)
+    async def _deliver_at(self, due_s: float) -> None:
+        await trio.sleep_until(due_s)
+        self._network.deliver_due()
 
     def takes(self, topic: str) -> bool:
         return topic in self._topics

@@ -80,6 +80,41 @@ async def test_a_partition_cuts_streams_dials_and_gossip_until_it_heals() -> Non
                 break
 
 
+@pytest.mark.parametrize("cut", ["before", "between"])
+async def test_late_gossip_needs_a_way_both_when_it_leaves_and_when_it_arrives(
+    cut: str, autojump_clock: MockClock
+) -> None:
+    network = FakeNetwork(1, delay_s=3.0)
+    async with pair(network) as (one, two), two.subscribe(TOPIC, lambda *_: True, capacity=8) as heard:
+        apart = [[one.peer_id], [two.peer_id]]
+        if cut == "before":
+            network.partition(apart)
+            await one.publish(TOPIC, b"lost")
+            network.heal()
+            network.dial(one, two.peer_id, two.addresses[0].partition("/p2p/")[0])  # type: ignore[arg-type]
+        else:
+            await one.publish(TOPIC, b"lost")
+            network.partition(apart)
+        await trio.sleep(4)
+        assert heard.take_all() == []  # type: ignore[attr-defined]
+        network.heal()
+        await one.connect(two.addresses[0], timeout_s=10)
+        await one.publish(TOPIC, b"kept")
+        await trio.sleep(4)
+        assert [message.data for message in heard.take_all()] == [b"kept"]  # type: ignore[attr-defined]
+
+
+async def test_late_gossip_keeps_its_order(autojump_clock: MockClock) -> None:
+    async with (
+        pair(FakeNetwork(1, delay_s=0.5)) as (one, two),
+        two.subscribe(TOPIC, lambda *_: True, capacity=300) as heard,
+    ):
+        for number in range(200):
+            await one.publish(TOPIC, b"%d" % number)
+        await trio.sleep(1)
+        assert [message.data for message in heard.take_all()] == [b"%d" % number for number in range(200)]  # type: ignore[attr-defined]
+
+
 async def test_keep_connected_outlives_a_partition() -> None:
     network = FakeNetwork(1)
     async with pair(network) as (one, two), trio.open_nursery() as nursery:
