@@ -35,7 +35,7 @@ check: setup-test  ## format, lint, types and import rules first, then the tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy --sqlite-cache
-	$(BIN)/mypy --sqlite-cache scripts tests/architecture
+	$(BIN)/mypy --sqlite-cache bench scripts tests/architecture
 	$(BIN)/lint-imports --no-logo
 	@$(PYTEST) -m "not slow" $(ARGS)
 

@@ -16,6 +16,7 @@ import trio
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as new_noise_key
+from libp2p.custom_types import TProtocol
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
@@ -28,7 +29,7 @@ from qubix_mesh.host import open_mesh
 from qubix_mesh.port import Mesh, Stream
 from qubix_protocol.envelope import ReplayGuard, Sealer, open_envelope
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import FromNode, Heartbeat
+from qubix_protocol.messages import Heartbeat
 from qubix_protocol.units import CONTROL_PROTOCOL, FRAME_BYTES_MAX
 
 _CALLS = 300
@@ -92,7 +93,7 @@ class _Side:
             raw, network="devnet", audience=self._key.public, now_ms=_now_ms(), sender=self._other.public
         )
         self._guard.check(opened)
-        opened.body(FromNode)
+        opened.body(Heartbeat)
 
 
 @asynccontextmanager
@@ -140,7 +141,7 @@ async def _bare(size: int) -> AsyncIterator[Call]:
 def _host() -> Any:
     pair = create_new_key_pair()
     noise = NoiseTransport(pair, noise_privkey=new_noise_key().private_key)
-    return new_host(key_pair=pair, sec_opt={NOISE_ID: noise}, muxer_opt={YAMUX_ID: Yamux})
+    return new_host(key_pair=pair, sec_opt={NOISE_ID: noise}, muxer_opt={TProtocol(YAMUX_ID): Yamux})
 
 
 async def _echo(stream: Any) -> None:

@@ -22,7 +22,7 @@ def _mypy(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_types_are_strict_and_sound() -> None:
-    for words in ([], ["scripts", "tests/architecture"]):
+    for words in ([], ["bench", "scripts", "tests/architecture"]):
         done = _mypy("--sqlite-cache", "--cache-dir", str(ROOT / ".mypy_cache" / "tests"), *words)
         assert done.returncode == 0, done.stdout + done.stderr
 
