@@ -51,7 +51,9 @@ class Feed:
 @contextlib.asynccontextmanager
 async def feed_of(running: Running, person: Person | None) -> AsyncIterator[Feed]:
     headers = person.headers if person else {}
-    async with connect(f"{running.ws}/live", additional_headers=headers) as socket:
+    # With a bounded queue this client stops reading while frames wait in it, and so never sees the server's goodbye:
+    # each close in the middle of a feed would wait for its deadline of ten seconds.
+    async with connect(f"{running.ws}/live", additional_headers=headers, max_queue=None) as socket:
         yield Feed(socket)
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from qubix_coordinator import outbox
-from qubix_coordinator.db.database import Database
+from qubix_coordinator.db.database import Database, Row
 from qubix_coordinator.outbox.notifier import Notifier, Overflow
 from qubix_coordinator.outbox.rules import wants
 
@@ -108,6 +108,44 @@ async def test_a_nudge_delivers_before_the_poll(db: Database) -> None:
                 await emit(db, "t", n)
                 notifier.nudge()
                 assert (await asyncio.wait_for(anext(events), WAIT_S)).payload == {"n": n}
+
+
+class Eventful(Database):
+    """The same database, where something settles right before and right after each look at the newest position."""
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db._context, db._client, db.dsn)
+        self.emitted: list[int] = []
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        looking_for_newest = sql.startswith("SELECT (pg_snapshot_xmin")
+        if looking_for_newest:
+            await self._emit()
+        found = await super().fetch(sql, *args)
+        if looking_for_newest:
+            await self._emit()
+        return found
+
+    async def _emit(self) -> None:
+        self.emitted.append(len(self.emitted) + 1)
+        await emit(self, "t", self.emitted[-1])
+
+
+@pytest.mark.asyncio
+async def test_what_settles_while_an_idle_notifier_wakes_is_not_lost(db: Database) -> None:
+    """An idle notifier starts at the newest position: what lies before it, the follower must read for itself."""
+    eventful = Eventful(db)
+    got: list[int] = []
+    cursor = outbox.START
+    for turn in range(1, 4):
+        notifier = Notifier(eventful, poll_ms=10)
+        async with running(notifier), asyncio.timeout(WAIT_S):
+            async for event in notifier.follow(cursor, ["t"]):
+                got.append(event.payload["n"])
+                cursor = event.cursor
+                if got[-1] == 2 * turn:
+                    break
+    assert got == eventful.emitted == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.asyncio
