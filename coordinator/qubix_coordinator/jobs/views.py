@@ -12,6 +12,8 @@ from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.states import REASON_TEXT, AttemptState, JobState, Reason
 
 ATTEMPTS_SHOWN_MAX = 50
+FRACTION_TOLD_MIN = 1e-6
+"""A node's word of less is no pace to go by: the finish it implies may not even be a number."""
 
 
 async def of_job(tx: Tx, job: Job, now_ms: int) -> JobView:
@@ -54,7 +56,7 @@ def expected_finish_ms(job: Job, latest: Attempt | None, now_ms: int) -> int | N
         return None
     started_ms: int = latest.started_ms or now_ms
     elapsed_ms = now_ms - started_ms
-    if latest.fraction > 0 and elapsed_ms > 0:
+    if latest.fraction >= FRACTION_TOLD_MIN and elapsed_ms > 0:
         return max(now_ms, started_ms + round(elapsed_ms / latest.fraction))
     by_forecast_ms: int = started_ms + latest.forecast_ms
     return max(now_ms, by_forecast_ms)

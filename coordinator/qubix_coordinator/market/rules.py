@@ -112,8 +112,8 @@ def run_ms(rate: KernelRate, flops: float, bytes_moved: float) -> int | None:
         times.append(bytes_moved / rate.bytes_per_s)
     if not times:
         return None
-    longest_s = max(times)
-    return min(RUN_MS_MAX, max(1, math.ceil(longest_s * 1000))) if math.isfinite(longest_s) else RUN_MS_MAX
+    # Bounded before it is made an integer: a node may claim to be so slow that the time is no finite number.
+    return max(1, math.ceil(min(max(times) * 1000, RUN_MS_MAX)))
 
 
 def forecast(rate: KernelRate, flops: float, bytes_moved: float, rate_qu_per_h: int) -> Forecast | None:
