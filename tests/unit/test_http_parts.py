@@ -3,7 +3,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from qubix_coordinator.errors import LimitExceeded
 from qubix_coordinator.http import requests_seen, results
 from qubix_coordinator.http.downloads import parse_range
-from qubix_coordinator.http.pacing import PacedBody, drained
+from qubix_coordinator.http.pacing import Paced, taken
 from qubix_coordinator.http.problems import NoSuchRange
 from qubix_coordinator.http.requests_seen import SeenRequests
 from qubix_protocol.arrays import Array, ArrayMeta, from_npy, npy_prefix, pack_arrays
@@ -122,25 +122,70 @@ def test_what_is_remembered_is_bounded() -> None:
 
 @pytest.mark.asyncio
 async def test_a_streamed_body_is_not_read_faster_than_it_is_taken() -> None:
-    body = PacedBody(None, None)
-    body.append(bytes(600_000))
-    await asyncio.wait_for(body.room(), 5)
-    body.append(bytes(600_000))
-    waiting = asyncio.create_task(body.room())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    assert len(await anext(body)) == 1_200_000
-    ask = asyncio.create_task(anext(body))
-    await asyncio.wait_for(waiting, 5)
-    body.append(b"rest")
-    assert await ask == b"rest"
-    body.set_complete()
-    assert await drained(body)
+    asked, scope = 0, {"type": "http", "method": "PUT", "path": "/api/v1/artifacts/x"}
+    seen: list[int] = []
+
+    async def receive() -> dict[str, object]:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": bytes(600_000), "more_body": True}
+
+    async def app(scope: dict[str, object], receive: Callable[[], Awaitable[dict[str, bytes]]], send: object) -> None:
+        await receive()
+        await receive()
+        third = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        seen.append(asked)
+        taken(scope, 600_000)
+        await asyncio.wait_for(third, 5)
+
+    await Paced(app)(scope, receive, None)
+    assert (seen, asked) == ([2], 3)
 
 
 @pytest.mark.asyncio
-async def test_other_bodies_are_bounded_and_never_wait() -> None:
-    body = PacedBody(None, 10)
-    body.append(bytes(2_000_000))
-    await asyncio.wait_for(body.room(), 5)
-    assert not await drained(body)
+async def test_other_bodies_end_where_they_grow_too_long() -> None:
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": bytes(600_000), "more_body": True}
+
+    async def app(scope: dict[str, object], receive: Callable[[], Awaitable[dict[str, bool]]], send: object) -> None:
+        assert [(await receive())["more_body"] for _ in range(2)] == [True, False]
+
+    await Paced(app)({"type": "http", "method": "POST", "path": "/api/v1/jobs"}, receive, None)
+
+
+@pytest.mark.asyncio
+async def test_messages_of_a_websocket_wait_for_each_other() -> None:
+    came = 0
+
+    async def receive() -> dict[str, object]:
+        nonlocal came
+        came += 1
+        return {"type": "websocket.receive", "bytes": b""}
+
+    async def app(scope: dict[str, object], receive: Callable[[], Awaitable[dict[str, str]]], send: object) -> None:
+        async def read() -> None:
+            while True:
+                assert (await receive())["text"] == ""
+
+        reading = asyncio.create_task(read())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert came == 16
+        taken(scope, 3)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        reading.cancel()
+
+    await Paced(app)({"type": "websocket"}, receive, None)
+    assert came == 19
+
+
+@pytest.mark.asyncio
+async def test_what_escapes_from_the_application_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: object, receive: object, send: object) -> None:
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError):
+        await Paced(app)({"type": "lifespan"}, app, None)  # type: ignore[arg-type]
+    assert [record.message for record in caplog.records] == ["http.failed"]

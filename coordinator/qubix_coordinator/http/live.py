@@ -25,6 +25,7 @@ from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.errors import InvalidInput, QubixError, Unauthorised
 from qubix_coordinator.http import money
 from qubix_coordinator.http.context import Context, here
+from qubix_coordinator.http.pacing import next_message
 from qubix_coordinator.http.problems import MalformedBody, problem_of
 from qubix_coordinator.http.routes import TOKEN_REMEDY, bearer, principal
 from qubix_coordinator.http.sockets import GOING_AWAY, Stopping, close, until_closing
@@ -41,6 +42,7 @@ _SEND_S: Final = 20.0
 _ENCODED_MAX: Final = 1024
 REFUSED: Final = 1008
 TOO_SLOW: Final = 1013
+TRY_AGAIN: Final = 1013
 MARKET: Final = "market"
 ACCOUNT: Final = "account"
 _JOB: Final = "job:"
@@ -89,13 +91,13 @@ async def _serve(context: Context, who: Principal | None) -> None:
         told = problem_of(problems.exceptions[0])
         with contextlib.suppress(TooSlow):
             await _send(msgspec.json.encode(told).decode())
-        await close(REFUSED, told.code)
+        await close(TRY_AGAIN if told.status == 503 else REFUSED, told.code)
 
 
 async def _first_frame() -> Principal:
     try:
         async with asyncio.timeout(_TOKEN_S):
-            first = await websocket.receive()
+            first = await next_message()
     except TimeoutError:
         raise Unauthorised("no token came in time", field="token", remedy=TOKEN_REMEDY) from None
     return await principal(_decoded(first, Token).token, "user")
@@ -104,7 +106,7 @@ async def _first_frame() -> Principal:
 async def _listen(context: Context, who: Principal, tasks: asyncio.TaskGroup) -> NoReturn:
     feed: asyncio.Task[None] | None = None
     while True:
-        wanted = _decoded(await websocket.receive(), Subscribe)
+        wanted = _decoded(await next_message(), Subscribe)
         if feed is not None:
             feed.cancel()
             await asyncio.wait([feed])

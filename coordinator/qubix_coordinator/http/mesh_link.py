@@ -10,6 +10,7 @@ from quart import Quart, websocket
 
 from qubix_coordinator.http.context import Context, here
 from qubix_coordinator.http.mesh import Link, LinkBroken
+from qubix_coordinator.http.pacing import next_message
 from qubix_coordinator.http.peer import REGION
 from qubix_coordinator.http.routes import bearer
 from qubix_coordinator.http.sockets import GOING_AWAY, Stopping, close, until_closing
@@ -41,7 +42,7 @@ def install(app: Quart) -> None:
 
 
 async def _opened(context: Context) -> LinkOpen:
-    items = decode_gateway(_binary(await websocket.receive()))
+    items = decode_gateway(_binary(await next_message()))
     if len(items) != 1 or not isinstance(items[0], LinkOpen):
         raise Malformed("the first message is one `open` frame")
     if items[0].network != context.network:
@@ -81,7 +82,7 @@ def _binary(data: str | bytes) -> bytes:
 
 async def _read(link: Link) -> NoReturn:
     while True:
-        link.receive(decode_gateway(_binary(await websocket.receive())))
+        link.receive(decode_gateway(_binary(await next_message())))
 
 
 async def _write(link: Link) -> NoReturn:

@@ -17,7 +17,7 @@ import qubix_coordinator
 from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.http import api, context, guard, live, mesh_link, openapi, ops, problems
 from qubix_coordinator.http.context import Context
-from qubix_coordinator.http.pacing import BODY_BYTES_MAX, PacedHttp, PacedRequest, PacedWebsocket, drained
+from qubix_coordinator.http.pacing import BODY_BYTES_MAX, Paced, SizedRequest, drained
 from qubix_protocol.units import LINK_MESSAGE_BYTES_MAX
 
 CONNECTIONS_MAX: Final = 4000
@@ -30,9 +30,7 @@ def create_app(parts: Context) -> Quart:
     app = Quart(qubix_coordinator.__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES_MAX, BODY_TIMEOUT=30, RESPONSE_TIMEOUT=60)
     app.url_map.merge_slashes = False
-    app.asgi_http_class = PacedHttp
-    app.asgi_websocket_class = PacedWebsocket
-    app.request_class = PacedRequest
+    app.request_class = SizedRequest
     context.install(app, parts)
     problems.install(app)
     openapi.install(app, version="1")
@@ -65,7 +63,7 @@ def _install_hooks(app: Quart, parts: Context) -> None:
         if request.method in ("POST", "PUT"):
             # What was committed should reach its followers now, not at the next poll.
             parts.notifier.nudge()
-        if request.method == "PUT" and response.status_code >= 400 and not await drained(request.body):
+        if request.method == "PUT" and response.status_code >= 400 and not await drained(request.body, request.scope):
             response.headers["Connection"] = "close"
         return response
 
@@ -110,7 +108,7 @@ def server_for(app: Quart) -> Server:
     logging.getLogger("quart").setLevel(logging.CRITICAL)
     return Server(
         uvicorn.Config(
-            app,
+            Paced(app),
             http="httptools",
             ws="websockets-sansio",
             ws_max_size=LINK_MESSAGE_BYTES_MAX,

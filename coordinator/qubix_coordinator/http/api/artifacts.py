@@ -23,11 +23,13 @@ from qubix_coordinator.artifacts import service
 from qubix_coordinator.artifacts.service import check_size
 from qubix_coordinator.artifacts.staging import OWNER
 from qubix_coordinator.artifacts.uploads import Progress
+from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import InvalidInput, NotFound
 from qubix_coordinator.http import downloads
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Binary
+from qubix_coordinator.http.pacing import taken
 from qubix_coordinator.http.problems import Stalled
 from qubix_coordinator.http.routes import as_response, bearer, route
 from qubix_coordinator.jobs import service as jobs
@@ -123,11 +125,13 @@ async def _node(token: str, content: bytes) -> Caller:
     if (signed.method, signed.digest) != (request.method, content):
         raise WrongAudience("the request was signed for another method or digest")
     peer = peer_id(opened.header.sender)
-    async with context.db.transaction() as tx:
+
+    async def permitted(tx: Tx) -> UUID:
         if await accounts.incarnation(tx, peer) != opened.header.incarnation:
             raise Replayed("the request was signed in an earlier session")
-        account_id = await jobs.may_access(tx, peer, signed)
-    return Caller(account_id, peer, signed.size_bytes)
+        return await jobs.may_access(tx, peer, signed)
+
+    return Caller(await context.db.run(permitted), peer, signed.size_bytes)
 
 
 def _unarmoured(token: str) -> bytes:
@@ -174,6 +178,7 @@ async def _pieces() -> AsyncIterator[bytes]:
             return
         if piece:
             yield piece
+            taken(request.scope, len(piece))
 
 
 def _view(progress: Progress) -> ArtifactView:
