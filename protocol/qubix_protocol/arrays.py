@@ -119,6 +119,7 @@ def unpack_arrays(data: bytes | memoryview) -> dict[str, Array]:
         found = msgpack.unpackb(
             data,
             ext_hook=_array_of_ext,
+            object_pairs_hook=_once,
             raw=False,
             strict_map_key=True,
             max_map_len=INPUTS_MAX,
@@ -133,6 +134,14 @@ def unpack_arrays(data: bytes | memoryview) -> dict[str, Array]:
         raise Malformed(f"not a map of arrays: {error}") from error
     if not isinstance(found, dict) or not all(isinstance(v, np.ndarray) for v in found.values()):
         raise Malformed("not a map of arrays")
+    return found
+
+
+def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Two arrays of one name would be another result for each reader: the one that checks and the one that is paid."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Malformed("two arrays have the same name")
     return found
 
 

@@ -7,7 +7,7 @@ bound.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.random import Generator
@@ -23,6 +23,9 @@ VECTORS: Final = 10
 GAIN: Final = 4.0
 WORST_ROWS: Final = 16
 RANDOM_ROWS: Final = 8
+_ORDER_BITS: Final = 10
+"""Columns whose norms are within this many powers of two are of one order of magnitude."""
+_UNEXCUSED: Final = 1 << 20
 _Product = Callable[[Array, Vector], Vector]
 _NARROW_COLUMNS: Final = 512
 _NARROW_NORMS: Final = (1e-15, 1e15)
@@ -50,15 +53,38 @@ class _Screen:
 
 
 def _screened(a: Array, b: Array, c: Array, rows: Vector, columns: Vector, rng: Generator) -> _Screen:
+    """Each group of columns by itself: a row is as suspicious as it is in its worst group."""
+    ratio = np.zeros(len(rows))
+    for group in _groups(rows, columns, b.shape[0], a.dtype):
+        np.maximum(ratio, _ratios(a, b[:, group], c[:, group], rows, columns[group], rng), out=ratio)
+    suspects = np.flatnonzero(ratio > 1)
+    return _Screen(suspects[np.argsort(-ratio[suspects], kind="stable")], float(ratio.max()))
+
+
+def _groups(rows: Vector, columns: Vector, k: int, dtype: np.dtype[Any]) -> list[Any]:
+    """Indices of columns that can be screened together. What underflow may lose in one product is allowed for by the
+    column's scale; where that is no longer small beside rounding, columns of other orders of magnitude would be
+    excused with it, so those stand in groups of their own order."""
+    limits, n = np.finfo(dtype), len(columns)
+    least = float(np.min(rows, where=rows > 0, initial=np.inf))
+    excused = (columns > 0) & (columns * (float(limits.eps) / 2 * np.sqrt(n) * least) < n * k * float(limits.tiny))
+    if not excused.any():
+        return [slice(None)]
+    order = np.where(excused, np.frexp(columns)[1] // _ORDER_BITS, _UNEXCUSED)
+    return [np.flatnonzero(order == one) for one in np.unique(order)]
+
+
+def _ratios(a: Array, b: Array, c: Array, rows: Vector, columns: Vector, rng: Generator) -> Vector:
+    """Per row, the residual over its bound, twice where rounding of the quick way itself looks suspicious."""
     scale = np.divide(
         1.0, np.maximum(columns, np.finfo(np.float64).tiny), where=columns > 0, out=np.zeros_like(columns)
     )
     x = np.where(rng.random((len(columns), VECTORS)) < 0.5, -scale[:, None], scale[:, None])
     if a.dtype == np.float32 and _all_narrow(rows) and _all_narrow(columns):
         x = x.astype(np.float32).astype(np.float64)
-        screen = _judged(a, b, c, x, rows, _narrow)
-        if screen.suspects.size <= WORST_ROWS:
-            return screen
+        ratio = _judged(a, b, c, x, rows, _narrow)
+        if np.count_nonzero(ratio > 1) <= WORST_ROWS:
+            return ratio
     return _judged(a, b, c, x, rows, _wide)
 
 
@@ -84,15 +110,13 @@ def _wide(matrix: Array, x: Vector) -> Vector:
     return total
 
 
-def _judged(a: Array, b: Array, c: Array, x: Vector, rows: Vector, product: _Product) -> _Screen:
+def _judged(a: Array, b: Array, c: Array, x: Vector, rows: Vector, product: _Product) -> Vector:
     """Per row of c, the largest |c x - a (b x)| over the vectors, beside its bound. Only `<=` is clean: NaN is not."""
     expected = product(a, product(b, x))
     residual = np.abs(product(c, x) - expected).max(axis=1)
     bound = _bound(a, b, x, rows, expected)
-    suspects = np.flatnonzero(~(residual <= bound))
     ratio = np.divide(residual, bound, where=bound > 0, out=np.where(residual == 0, 0.0, np.inf))
-    ratio = np.where(np.isnan(ratio), np.inf, ratio)
-    return _Screen(suspects[np.argsort(-ratio[suspects], kind="stable")], float(ratio.max()))
+    return np.where(np.isnan(ratio), np.inf, ratio)
 
 
 def _bound(a: Array, b: Array, x: Vector, rows: Vector, expected: Vector) -> Vector:
