@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a queued job to an attempt that its node has been told of."""
 
+import dataclasses
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import msgspec
@@ -57,7 +58,7 @@ async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_r
     now_ms = desk.now_ms()
     left = await ranges_left(tx, job)
     need = await needs.of_job(tx, job, left)
-    found = market_rules.choose(offers, need, await running_counts(tx), now_ms)
+    found = _choose(offers, need, frozenset(await flow.refusers(tx, job)), await running_counts(tx), now_ms)
     if isinstance(found, market_rules.Choice):
         found = await _confirmed(tx, found, need, now_ms)
     if isinstance(found, market_rules.Shortfall):
@@ -65,6 +66,22 @@ async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_r
         return None
     await _write_attempt(desk, tx, job, found, left)
     return found.candidate.listing_id
+
+
+def _choose(
+    offers: Sequence[market_rules.Candidate],
+    need: market_rules.Need,
+    refusers: frozenset[str],
+    running: Mapping[UUID, int],
+    now_ms: int,
+) -> market_rules.Choice | market_rules.Shortfall:
+    """Whoever refused the input is asked again only where nobody else can be."""
+    if refusers:
+        others = dataclasses.replace(need, excluded=need.excluded | refusers)
+        found = market_rules.choose(offers, others, running, now_ms)
+        if isinstance(found, market_rules.Choice):
+            return found
+    return market_rules.choose(offers, need, running, now_ms)
 
 
 async def _confirmed(

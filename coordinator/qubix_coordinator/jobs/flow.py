@@ -63,22 +63,30 @@ async def open_attempt(tx: Tx, job_id: UUID) -> Attempt | None:
     return await Attempt.filter(job_id=job_id, state__in=OPEN_STATES).using_db(tx).select_for_update().first()
 
 
-def facts(job: Job, attempt: Attempt | None = None) -> rules.JobFacts:
+def facts(job: Job, attempt: Attempt | None = None, refusals: int = 0) -> rules.JobFacts:
     return rules.JobFacts(
         state=JobState(job.state),
         complete=job.units_accepted == job.units,
         reported_all=attempt is not None and attempt.reason == Reason.COMPLETED.value,
         hold_left_qu=job.hold_left_qu,
         bad_attempts=job.bad_attempts,
+        refusals=refusals,
         closing=Reason(job.closing) if job.closing else None,
     )
 
 
 async def step_job(
-    desk: Desk, tx: Tx, job: Job, event: JobEvent, *, attempt: Attempt | None = None, detail: str = ""
+    desk: Desk,
+    tx: Tx,
+    job: Job,
+    event: JobEvent,
+    *,
+    attempt: Attempt | None = None,
+    refusals: int = 0,
+    detail: str = "",
 ) -> rules.JobDecision:
     """Decides and applies, saves the job, and returns the rest of the hold when the job ends."""
-    decision = rules.decide_job(facts(job, attempt), event)
+    decision = rules.decide_job(facts(job, attempt, refusals), event)
     if decision.verb is not Verb.APPLY:
         return decision
     now_ms = desk.now_ms()
@@ -139,8 +147,18 @@ async def end_attempt(
     log.info("attempt.ended", extra={"attempt": str(attempt.id), "job": str(job.id), "reason": reason.value})
     if job.state == JobState.ASSIGNED.value and checking:
         await step_job(desk, tx, job, JobEvent.START)
-    await step_job(desk, tx, job, JobEvent.HANDED_IN if checking else JobEvent.EMPTIED, detail=detail)
+    refusals = len(await refusers(tx, job)) if reason is Reason.BAD_INPUT else 0
+    over = JobEvent.HANDED_IN if checking else JobEvent.EMPTIED
+    await step_job(desk, tx, job, over, refusals=refusals, detail=detail)
     return Verb.APPLY
+
+
+async def refusers(tx: Tx, job: Job) -> list[str]:
+    """The providers that found the input unusable, one entry for each of their attempts."""
+    if job.bad_attempts == 0:
+        return []
+    found = Attempt.filter(job_id=job.id, reason=Reason.BAD_INPUT.value).using_db(tx)
+    return [row.peer_id for row in await found.only("peer_id")]
 
 
 async def tell(tx: Tx, peer_id: str, message: Message) -> None:

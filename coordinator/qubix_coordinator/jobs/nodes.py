@@ -262,6 +262,8 @@ def _ending(attempt: Attempt, message: Report) -> tuple[Reason, str]:
     if message.outcome is Outcome.COMPLETED and attempt.units_done == attempt.units:
         return Reason.COMPLETED, ""
     if message.failure is not None:
+    if message.failure is not None and message.failure.code == Reason.BAD_INPUT:
+        return Reason.BAD_INPUT, message.failure.detail
         return Reason.NODE_FAILED, f"{message.failure.code}: {message.failure.detail}"
     if message.outcome is Outcome.COMPLETED:
         return Reason.NODE_FAILED, f"it stopped after {attempt.units_done} of {attempt.units} units"

@@ -22,6 +22,9 @@ MATCH_AGAIN_MS_MAX: Final = 5_000
 WAIT_AGAIN_MS: Final = 100
 """For a job whose providers are only busy while others are free."""
 ATTEMPTS_BAD_MAX: Final = 5
+REFUSALS_MAX: Final = 2
+"""So many providers' word that the input cannot be computed with ends a job: nobody gains by saying so, and the second
+is another provider where there is one."""
 TIME_LIMIT_BASE_MS: Final = 60_000
 TIME_LIMIT_FACTOR: Final = 4
 FETCH_BYTES_PER_MS: Final = 1_000
@@ -61,6 +64,8 @@ class JobFacts:
     """The attempt in hand has committed a report that covers all that was left."""
     hold_left_qu: int = 1
     bad_attempts: int = 0
+    refusals: int = 0
+    """Attempts that ended with BAD_INPUT."""
     closing: Reason | None = None
 
 
@@ -168,6 +173,8 @@ def _go_on(facts: JobFacts) -> JobDecision:
         return _ended(facts.closing)
     if facts.hold_left_qu == 0:
         return _ended(Reason.CAP_REACHED)
+    if facts.refusals >= REFUSALS_MAX:
+        return _ended(Reason.BAD_INPUT)
     if facts.bad_attempts >= ATTEMPTS_BAD_MAX:
         return _ended(Reason.ATTEMPTS_EXHAUSTED)
     return JobDecision(Verb.APPLY, JobState.QUEUED, Reason.WAITING_FOR_PROVIDER)
@@ -292,9 +299,10 @@ BLAMELESS: Final = frozenset(
         Reason.EXPIRED,
         Reason.CHECK_FAILED,
         Reason.SUPERSEDED,
+        Reason.BAD_INPUT,
     }
 )
-"""Endings that do not count against the provider."""
+"""Endings that do not count against the provider. One consumer's bad input must not take a provider from others."""
 UNCOUNTED: Final = frozenset({Reason.DECLINED, Reason.NOT_ACCEPTED_IN_TIME, Reason.COMPLETED})
 """Endings that do not count towards a job's ATTEMPTS_BAD_MAX: it never ran there, or it ran well."""
 
