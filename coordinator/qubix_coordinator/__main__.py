@@ -3,26 +3,39 @@
 
 import asyncio
 import sys
+from collections.abc import Iterator
 
 import uvloop
 
 from qubix_coordinator import logs
 from qubix_coordinator.app import serve
 from qubix_coordinator.errors import QubixError
-from qubix_coordinator.settings import from_environment_or_exit
+from qubix_coordinator.settings import Settings, from_environment_or_exit
+from qubix_protocol import usage
 
 
 def main() -> int:
+    usage.parser("qubix coordinator", "The market itself: jobs, ledger, HTTP API and live feed, until Ctrl-C.", Settings).parse_args()
     settings = from_environment_or_exit()
     logs.configure(settings.log_level, as_json=settings.log_json)
+    status = 0
     try:
         # uvloop cannot start a process as another user, which our own PostgreSQL needs when this runs as root.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if settings.database_url else None) as runner:
             runner.run(serve(settings))
-    except QubixError as problem:
-        print(f"qubix: {problem}. {problem.remedy}", file=sys.stderr)
-        return 1
-    return 0
+    except* QubixError as problems:
+        for problem in _each(problems):
+            print(f"qubix: {problem}. {problem.remedy}", file=sys.stderr)
+        status = 1
+    return status
+
+
+def _each(problems: "ExceptionGroup[QubixError]") -> Iterator[QubixError]:
+    for one in problems.exceptions:
+        if isinstance(one, ExceptionGroup):
+            yield from _each(one)
+        else:
+            yield one
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ class Coordinator:
             tasks.create_task(context.notifier.run(), name="notifier")
             tasks.create_task(context.mesh.run(), name="mesh")
             tasks.create_task(self.engine.run(), name="engine")
-            tasks.create_task(_every(_MINUTE_S, lambda: _each_minute(context)), name="minutes")
-            tasks.create_task(_every(_HOUR_S, lambda: _each_hour(context)), name="hours")
+            tasks.create_task(_every(context.db, _MINUTE_S, lambda: _each_minute(context)), name="minutes")
+            tasks.create_task(_every(context.db, _HOUR_S, lambda: _each_hour(context)), name="hours")
 
 
 async def assemble(db: Database, settings: Settings, url: str, clock: Clock | None = None) -> Coordinator:
@@ -85,18 +85,20 @@ async def serve(settings: Settings) -> None:
     sock = bind(settings.http_host, settings.http_port)
     with contextlib.closing(sock):
         url = settings.public_url.rstrip("/") or _url(settings.http_host, sock.getsockname()[1])
-        async with _database(settings) as db:
+        async with _database(settings) as (db, own_server):
             coordinator = await assemble(db, settings, url)
             server = server_for(coordinator.app)
             async with asyncio.TaskGroup() as tasks:
                 background = tasks.create_task(coordinator.run(), name="coordinator")
                 serving = tasks.create_task(server.serve([sock]), name="http")
+                watching = tasks.create_task(_until_ended(own_server), name="database")
                 await server.ready.wait()
                 _announce(settings, url)
                 await stopping.wait()
                 log.info("coordinator.stopping")
                 await _stop(coordinator, server, serving)
                 background.cancel()
+                watching.cancel()
     log.info("coordinator.stopped")
 
 
@@ -108,16 +110,24 @@ async def _stop(coordinator: Coordinator, server: Server, serving: "asyncio.Task
 
 
 @contextlib.asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Database]:
+async def _database(settings: Settings) -> AsyncIterator[tuple[Database, embedded.Server | None]]:
     """The one that DATABASE_URL names, or our own for as long as this process runs; up to date."""
     async with contextlib.AsyncExitStack() as stack:
-        dsn = settings.database_url
+        dsn, own = settings.database_url, None
         if not dsn:
-            dsn = await stack.enter_async_context(embedded.running(settings.postgres_dir))
+            own = await stack.enter_async_context(embedded.running(settings.postgres_dir))
+            dsn = own.dsn
         await migrate(dsn, settings.network)
         db = await Database.connect(settings, dsn)
         stack.push_async_callback(db.close)
-        yield db
+        yield db, own
+
+
+async def _until_ended(own: embedded.Server | None) -> None:
+    """A server of somebody else is waited for when it goes; our own can come back only with this process."""
+    if own is not None:
+        status = await own.wait()
+        raise Unavailable(f"our own PostgreSQL ended with status {status}", remedy="Start the coordinator again")
 
 
 def _url(host: str, port: int) -> str:
@@ -133,13 +143,14 @@ def _announce(settings: Settings, url: str) -> None:
             ready.write(line + "\n")
 
 
-async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+async def _every(db: Database, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
-        except Unavailable as problem:
-            log.warning("coordinator.chore_put_off", extra={"problem": problem.problem})
-        await asyncio.sleep(seconds)
+        except Unavailable:
+            await db.until_back()
+        else:
+            await asyncio.sleep(seconds)
 
 
 async def _each_minute(context: Context) -> None:

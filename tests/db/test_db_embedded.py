@@ -116,9 +116,9 @@ async def test_a_long_path_gets_a_short_socket(folder: Path) -> None:
         part.mkdir(mode=0o711)
     socket = embedded.socket_dir(deep / "postgres")
     try:
-        async with embedded.running(deep / "postgres", durable=False) as dsn:
+        async with embedded.running(deep / "postgres", durable=False) as server:
             assert len(str(socket / ".s.PGSQL.5432")) <= 107
-            assert await run_sql(dsn, "SELECT current_database()") == "qubix"
+            assert await run_sql(server.dsn, "SELECT current_database()") == "qubix"
     finally:
         socket.rmdir()
 

@@ -9,7 +9,7 @@ import pytest
 
 from qubix_coordinator.db.database import ATTEMPTS_MAX, Database, Tx, backoff_s, execute, one, value
 from qubix_coordinator.errors import Unavailable
-from tests.support_pg import PgServer, connected
+from tests.support_pg import PgServer, connected, fresh_database, reachable_folder, settings_for, start_server
 
 
 def retries(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -127,9 +127,18 @@ async def test_other_failures_are_not_retried(db: Database, caplog: pytest.LogCa
 
 @pytest.mark.asyncio
 async def test_statements_are_bounded_in_time(pg_server: PgServer) -> None:
+    tries = 0
+
+    async def sleep(tx: Tx) -> None:
+        nonlocal tries
+        tries += 1
+        await one(tx, "SELECT pg_sleep(30)")
+
     async with connected(pg_server, statement_timeout_s=0.1) as db:
-        with pytest.raises(Exception, match="statement timeout"):
-            await db.fetch("SELECT pg_sleep(30)")
+        with pytest.raises(Unavailable) as refused:
+            await db.run(sleep)
+        assert "statement timeout" in str(refused.value.__cause__)
+        assert tries == 1, "what is too slow is not tried again at once"
         assert await db.fetch_value("SHOW synchronous_commit") == "on"
 
 
@@ -155,3 +164,31 @@ async def test_a_cancelled_transaction_rolls_back_and_gives_its_connection_back(
 def test_backoff_grows_with_full_jitter_and_a_bound() -> None:
     assert [round(backoff_s(n, lambda: 1.0), 3) for n in range(8)] == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0]
     assert backoff_s(5, lambda: 0.0) == 0.0
+
+
+@pytest.mark.asyncio
+async def test_an_outage_is_told_once_and_everybody_who_waits_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+
+    def told(event: str) -> int:
+        return sum(record.getMessage() == event for record in caplog.records)
+
+    with reachable_folder() as folder:
+        server = start_server(folder)
+        database = await Database.connect(settings_for(server, dsn := await fresh_database(server)), dsn)
+        try:
+            server.stop()
+            for _ in range(3):
+                with pytest.raises(Unavailable):
+                    await database.fetch("SELECT 1")
+            waiting = [asyncio.create_task(database.until_back()) for _ in range(20)]
+            await asyncio.sleep(0.5)
+            assert not any(task.done() for task in waiting)
+            assert (told("db.away"), told("db.back")) == (1, 0)
+            server = start_server(folder)
+            await asyncio.wait_for(asyncio.gather(*waiting), 30)
+            assert (told("db.away"), told("db.back")) == (1, 1)
+            assert await database.fetch_value("SELECT 1") == 1
+        finally:
+            await database.close()
+            server.stop()

@@ -22,12 +22,13 @@ RESIDENT_BYTES_MAX = 200 * 1000 * 1000
 COMMAND = [sys.executable, "-m", "qubix_coordinator"]
 
 
-def start(**env: str) -> tuple["subprocess.Popen[bytes]", dict[str, object]]:
+def start(stderr: int | None = None, **env: str) -> tuple["subprocess.Popen[bytes]", dict[str, object]]:
     read_fd, write_fd = os.pipe()
     process = subprocess.Popen(
         COMMAND,
         env=clean_environment(QUBIX_HTTP_PORT="0", QUBIX_READY_FD=str(write_fd), QUBIX_LOG_LEVEL="WARNING", **env),
         pass_fds=(write_fd,),
+        stderr=stderr,
     )
     os.close(write_fd)
     with os.fdopen(read_fd) as pipe:
@@ -59,6 +60,20 @@ async def test_given_database_small_and_stopped_with_a_feed_open(database_url: s
     finally:
         process.kill()
         process.wait(STOP_S)
+
+
+def test_it_ends_and_says_so_when_its_own_database_does() -> None:
+    with reachable_folder() as folder:
+        process, _ = start(QUBIX_DATA_DIR=str(folder), stderr=subprocess.PIPE)
+        try:
+            postmaster = int((folder / "postgres/data/postmaster.pid").read_text().split()[0])
+            os.kill(postmaster, signal.SIGKILL)
+            _, said = process.communicate(timeout=STOP_S)
+            assert process.returncode == 1
+            assert b"qubix: our own PostgreSQL ended with status -9. Start the coordinator again" in said
+        finally:
+            process.kill()
+            process.wait(STOP_S)
 
 
 def test_own_database_lives_and_dies_with_it_and_keeps_its_tokens() -> None:

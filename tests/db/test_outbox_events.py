@@ -118,7 +118,7 @@ class Eventful(Database):
         self.emitted: list[int] = []
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
-        looking_for_newest = sql.startswith("SELECT (pg_snapshot_xmin")
+        looking_for_newest = "event_horizon" in sql and "ORDER BY" in sql
         if looking_for_newest:
             await self._emit()
         found = await super().fetch(sql, *args)

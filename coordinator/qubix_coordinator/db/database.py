@@ -8,7 +8,9 @@ A service takes the transaction as its first argument and passes it on; nothing 
         await Account.filter(id=owner).using_db(tx)
 
 `db.run(step)` does the same and repeats `step(tx)` in a new transaction after a deadlock, a serialisation failure or a
-lost connection. A connection can be lost after the commit reached the server, so a step must be safe to repeat: ids and
+lost connection. A database that stays away is `Unavailable`; a task that lives on waits for it with `db.until_back()`.
+
+A connection can be lost after the commit reached the server, so a step must be safe to repeat: ids and
 unique keys derived from the cause, never from a counter.
 """
 
@@ -27,6 +29,7 @@ from tortoise.context import TortoiseContext, _current_context
 
 from qubix_coordinator.db import failures
 from qubix_coordinator.db.models import table_modules
+from qubix_coordinator.db.outage import Outage
 from qubix_coordinator.errors import Unavailable, WrongDatabase
 from qubix_coordinator.settings import Settings
 
@@ -39,6 +42,10 @@ ATTEMPTS_MAX = 6
 BACKOFF_FIRST_S = 0.02
 BACKOFF_MAX_S = 1.0
 ACQUIRE_S = 10.0
+REPEAT_S = 20.0
+"""No repeat starts later than this after the first try."""
+PROBE_FIRST_S = 0.1
+PROBE_MAX_S = 2.0
 CLOSE_S = 5.0
 
 
@@ -77,6 +84,8 @@ class Database:
         self._context = context
         self._client = client
         self._random = random.SystemRandom()
+        self._outage = Outage()
+        self._asking = asyncio.Lock()
 
     @classmethod
     async def connect(cls, settings: Settings, dsn: str = "") -> "Database":
@@ -124,18 +133,23 @@ class Database:
         pool = self._client._pool
         if pool is None:
             raise Unavailable("the database is closed", remedy="Try again once the process has started again")
-        connection = await pool.acquire(timeout=ACQUIRE_S)
+        connection = await _acquired(pool)
         try:
             tx = TransactionWrapper(self._client)
             tx._connection = connection
             async with connection.transaction(isolation=isolation, readonly=readonly):
+                self._outage.end()
                 with _active(self._context):
                     yield tx
         finally:
             await pool.release(connection)
 
     async def run(self, step: Callable[[Tx], Awaitable[T]], isolation: Isolation = "read_committed") -> T:
-        """`step` in a transaction, repeated a bounded number of times after failures that a repeat can cure."""
+        """`step` in a transaction, repeated a bounded number of times after failures that a repeat can cure.
+
+        Raises Unavailable after that; while the database is known to be away, after a single try.
+        """
+        last_try_s = asyncio.get_running_loop().time() + REPEAT_S
         for attempt in range(ATTEMPTS_MAX):
             try:
                 async with self.transaction(isolation) as tx:
@@ -143,11 +157,30 @@ class Database:
             except failures.MAY_PASS as problem:
                 if not failures.is_transient(problem):
                     raise
-                await self._pause(attempt, problem)
+                await self._pause(attempt, problem, last_try_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _pause(self, attempt: int, problem: BaseException) -> None:
-        if attempt + 1 >= ATTEMPTS_MAX:
+    async def until_back(self) -> None:
+        """Returns when the database answers, after a pause in any case; for a task that met Unavailable and lives on.
+
+        All who wait share one who asks.
+        """
+        await asyncio.sleep(PROBE_FIRST_S)
+        async with self._asking:
+            pause_s = PROBE_FIRST_S
+            while self._outage.lasts:
+                with contextlib.suppress(Unavailable):
+                    await self.fetch_value("SELECT true")
+                    return
+                await asyncio.sleep(pause_s * (0.5 + self._random.random() / 2))
+                pause_s = min(PROBE_MAX_S, pause_s * 2)
+
+    async def _pause(self, attempt: int, problem: BaseException, last_try_s: float) -> None:
+        away = failures.is_away(problem)
+        late = failures.is_slow(problem) or asyncio.get_running_loop().time() >= last_try_s
+        if late or attempt + 1 >= ATTEMPTS_MAX or (away and self._outage.lasts):
+            if away:
+                self._outage.begin(problem)
             raise Unavailable("the database is busy or away", remedy="Try again in a few seconds") from problem
         delay_s = backoff_s(attempt, self._random.random)
         log.warning(
@@ -162,6 +195,16 @@ class Database:
 
     async def fetch_value(self, sql: str, *args: object) -> Any:
         return await self.run(lambda tx: value(tx, sql, *args))
+
+
+async def _acquired(pool: Any) -> Any:
+    """A connection of the pool. A missing socket or a name that nobody knows is a lost connection like any other."""
+    try:
+        return await pool.acquire(timeout=ACQUIRE_S)
+    except failures.CROWDED:
+        raise
+    except OSError as problem:
+        raise failures.CannotConnect(str(problem)) from problem
 
 
 async def until_reachable(connect: Callable[[], Awaitable[T]], wait_s: float) -> T:

@@ -28,7 +28,8 @@ from qubix_coordinator.db import failures
 from qubix_coordinator.db.binaries import User, programs, require_reach, user_for
 from qubix_coordinator.db.database import plain_connection
 from qubix_coordinator.errors import Conflict, Fault, QubixError
-from qubix_coordinator.settings import from_environment_or_exit
+from qubix_coordinator.settings import Settings, from_environment_or_exit
+from qubix_protocol import usage
 
 log = logging.getLogger(__name__)
 DATABASE = "qubix"
@@ -191,12 +192,12 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, *, durable: bool = True) -> AsyncIterator[str]:
-    """A server on `folder` for the length of the block; gives its address."""
+async def running(folder: Path, *, durable: bool = True) -> AsyncIterator[Server]:
+    """A server on `folder` for the length of the block."""
     server = Server(folder, durable=durable)
     await server.start()
     try:
-        yield server.dsn
+        yield server
     finally:
         await server.stop()
 
@@ -320,6 +321,7 @@ def _announce(fd: int, server: Server) -> None:
 
 
 def main() -> int:
+    usage.parser("qubix database", "The data folder's own PostgreSQL, until Ctrl-C.", Settings).parse_args()
     settings = from_environment_or_exit()
     logs.configure(settings.log_level, as_json=settings.log_json)
     try:

@@ -11,6 +11,10 @@ class NotMigrated(ConnectionError):
     """The database is there, and its tables are not yet."""
 
 
+class CannotConnect(ConnectionError):
+    """Nothing answers at the database's address, or its socket is not even there."""
+
+
 # asyncpg raises InterfaceError or InternalClientError when a connection goes away under a running query.
 CONNECTION_LOST = (
     asyncpg.PostgresConnectionError,
@@ -22,7 +26,14 @@ CONNECTION_LOST = (
     ConnectionError,
 )
 CONTENTION = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
-CROWDED = (asyncpg.TooManyConnectionsError, TimeoutError, asyncio.TimeoutError)
+# Too many connections, a full disk or no memory; a statement that took too long; a disk that fails.
+CROWDED = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.QueryCanceledError,
+    asyncpg.PostgresIOError,
+    TimeoutError,
+    asyncio.TimeoutError,
+)
 MAY_PASS = (BaseORMException, *CONNECTION_LOST, *CONTENTION, *CROWDED)
 CANNOT_CONNECT = (*MAY_PASS, asyncpg.PostgresError, OSError)
 
@@ -35,6 +46,16 @@ def cause(problem: BaseException) -> BaseException:
 
 def is_transient(problem: BaseException) -> bool:
     return isinstance(cause(problem), (*CONNECTION_LOST, *CONTENTION, *CROWDED))
+
+
+def is_away(problem: BaseException) -> bool:
+    """The server is gone or going, as opposed to busy."""
+    return isinstance(cause(problem), CONNECTION_LOST)
+
+
+def is_slow(problem: BaseException) -> bool:
+    """A statement had all the time it may have: to repeat it at once would only add to the load."""
+    return isinstance(cause(problem), asyncpg.QueryCanceledError)
 
 
 def is_starting(problem: BaseException) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from qubix_coordinator.errors import QubixError
+from qubix_coordinator.errors import QubixError, Unavailable
 from qubix_coordinator.http.metrics import Metrics
 from qubix_coordinator.http.peer import Peer
 from qubix_coordinator.http.session import Session
@@ -217,5 +217,8 @@ class Mesh:
             tell = market.node_online if peer_id in self._sessions else market.node_offline
             try:
                 await tell(self.desk.db, peer_id, now_ms=self.desk.now_ms())
+            except Unavailable:
+                self._changed.put_nowait(peer_id)
+                await self.desk.db.until_back()
             except QubixError as problem:
                 log.warning("mesh.market_not_told", extra={"peer": peer_id, "problem": problem.problem})

@@ -2,6 +2,7 @@
 """For whoever runs this: alive, ready, metrics, and the API's description."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any, Final
 
 import msgspec
@@ -74,8 +75,8 @@ def install(app: Quart) -> None:
 
 async def readiness() -> ReadyView:
     context = here()
-    database = await _database_answers()
-    verifier = database and await _checks_are_made()
+    database = await _answered(context.db.fetch_value("SELECT true"))
+    verifier = database and await _answered(_checks_are_made())
     gateways = context.mesh.gateways
     missing = [
         *([] if database else ["the database does not answer"]),
@@ -95,9 +96,9 @@ async def _checks_are_made() -> bool:
     )
 
 
-async def _database_answers() -> bool:
+async def _answered(question: Awaitable[object]) -> bool:
     try:
         async with asyncio.timeout(_DATABASE_S):
-            return bool(await here().db.fetch_value("SELECT true"))
+            return bool(await question)
     except (QubixError, TimeoutError):
         return False

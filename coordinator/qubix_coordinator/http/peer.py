@@ -3,11 +3,12 @@
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Tx
-from qubix_coordinator.errors import QubixError
+from qubix_coordinator.errors import QubixError, Unavailable
 from qubix_coordinator.http.problems import code_of
 from qubix_coordinator.http.session import Session, Statement, certificate
 from qubix_coordinator.jobs import service as jobs
@@ -21,6 +22,7 @@ from qubix_protocol.messages import (
     FromCoordinator,
     Heartbeat,
     Hello,
+    Offer,
     Progress,
     Refused,
     Report,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from qubix_coordinator.http.mesh import Link, Mesh
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 REGION: Final = "local"
 """The one region of this version: offers of all nodes are gossiped on its topic."""
 TELEMETRY_S: Final = 5.0
@@ -79,8 +82,7 @@ class Peer:
         if self._stopped:
             return
         try:
-            async with asyncio.timeout(HANDSHAKE_S):
-                await self._shake_hands()
+            await self._shake_hands()
             while True:
                 await self._handle(await self._inbox.get())
         except TimeoutError:
@@ -104,14 +106,15 @@ class Peer:
 
     async def _shake_hands(self) -> None:
         self.link.to_peer(self.peer_id, self.session.challenge())
-        hello = await self._hello()
-        raw = await self._welcome()
+        async with asyncio.timeout(HANDSHAKE_S):
+            hello = await self._hello()
+        raw = await self._through_outages(self._welcome)
         self.link.to_peer(self.peer_id, raw)
         self.mesh.opened(self)
         self.mesh.count_received("hello")
         log.info("mesh.node_up", extra={"peer": self.peer_id, "incarnation": self.session.incarnation})
         try:
-            await jobs.on_hello(self.mesh.desk, self.peer_id, hello.attempts)
+            await self._through_outages(lambda: jobs.on_hello(self.mesh.desk, self.peer_id, hello.attempts))
         except QubixError as problem:
             self._refuse(code_of(type(problem)), problem)
 
@@ -152,8 +155,7 @@ class Peer:
 
     async def _handle(self, waiting: Waiting) -> None:
         try:
-            async with asyncio.timeout(STATEMENT_S):
-                await (self._handle_offer if waiting.gossip else self._handle_statement)(waiting.raw)
+            await (self._handle_offer if waiting.gossip else self._handle_statement)(waiting.raw)
         except ProtocolError as problem:
             self._refuse(problem.code, problem)
         except QubixError as problem:
@@ -166,16 +168,31 @@ class Peer:
         offer = self.session.receive_offer(raw)
         if offer is not None:
             self.mesh.count_received("offer")
-            await market.offer_received(self.mesh.desk.db, self.peer_id, offer, raw, now_ms=self.mesh.desk.now_ms())
+            await self._through_outages(lambda: self._fold(offer, raw))
+
+    async def _fold(self, offer: Offer, raw: bytes) -> None:
+        await market.offer_received(self.mesh.desk.db, self.peer_id, offer, raw, now_ms=self.mesh.desk.now_ms())
 
     async def _handle_statement(self, raw: bytes) -> None:
         message = self.session.receive(raw)
         self.mesh.count_received(type(message).__name__.lower())
-        reply = await self._dispatch(message, raw)
+        reply = await self._through_outages(lambda: self._dispatch(message, raw))
         if isinstance(message, Accept | Decline | Progress | Report):
             self.mesh.nudge()
         if reply is not None:
             self.send(reply)
+
+    async def _through_outages(self, step: Callable[[], Awaitable[T]]) -> T:
+        """`step`, again after each outage: what a node said is neither lost nor refused because a database is away.
+
+        What the node goes on to say waits in the inbox, whose bound ends a session that waits too long.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(STATEMENT_S):
+                    return await step()
+            except Unavailable:
+                await self.mesh.desk.db.until_back()
 
     async def _dispatch(self, message: Statement, raw: bytes) -> Acknowledged | None:
         """What a node says is durable when this returns; only then is it acknowledged."""

@@ -46,8 +46,8 @@ class Engine:
                     self._next_full_s = now_s + TICK_S
                     await self.tick()
                 checking = await self._settle_checked()
-            except Unavailable as problem:
-                log.warning("engine.database_away", extra={"problem": problem.problem})
+            except Unavailable:
+                await self._desk.db.until_back()
                 checking = False
             await self._pause(CHECKING_S if checking else TICK_S)
 

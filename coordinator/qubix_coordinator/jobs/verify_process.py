@@ -21,11 +21,11 @@ from qubix_coordinator.jobs import verify
 from qubix_coordinator.jobs.checker import Checker
 from qubix_coordinator.jobs.verify_settings import VerifierSettings, from_environment_or_exit
 from qubix_kernels.zygote import Zygote, ZygoteDied
+from qubix_protocol import usage
 
 log = logging.getLogger(__name__)
 IDLE_FIRST_S = 0.05
 IDLE_MAX_S = 0.25
-AWAY_S = 1.0
 
 
 class Verifier:
@@ -39,9 +39,8 @@ class Verifier:
         while True:
             try:
                 idle_s = IDLE_FIRST_S if await self.one() else min(IDLE_MAX_S, idle_s * 1.5)
-            except Unavailable as problem:
-                log.warning("verifier.database_away", extra={"problem": problem.problem})
-                idle_s = AWAY_S
+            except Unavailable:
+                await self._db.until_back()
             if idle_s > IDLE_FIRST_S:
                 await asyncio.sleep(idle_s)
 
@@ -54,9 +53,7 @@ class Verifier:
             keeping = group.create_task(self._keep(claim))
             finding = await self._checker.check(claim)
             keeping.cancel()
-        recorded = await self._db.run(
-            lambda tx: verify.record(tx, claim.attempt_id, self._name, finding, self._now_ms())
-        )
+        recorded = await self._record(claim, finding)
         log.info(
             "verifier.checked",
             extra={
@@ -69,13 +66,23 @@ class Verifier:
         )
         return True
 
+    async def _record(self, claim: verify.Claim, finding: verify.Finding) -> bool:
+        """What was found out is worth waiting for; whether the claim was lost meanwhile is for `verify.record` to say."""
+        while True:
+            try:
+                return await self._db.run(
+                    lambda tx: verify.record(tx, claim.attempt_id, self._name, finding, self._now_ms())
+                )
+            except Unavailable:
+                await self._db.until_back()
+
     async def _keep(self, claim: verify.Claim) -> None:
         while True:
             await asyncio.sleep(verify.CLAIM_MS / 3000)
             try:
                 await self._db.run(lambda tx: verify.keep(tx, claim.attempt_id, self._name, self._now_ms()))
             except Unavailable:
-                log.warning("verifier.claim_not_kept", extra={"attempt": str(claim.attempt_id)})
+                await self._db.until_back()
 
 
 async def serve(settings: VerifierSettings) -> None:
@@ -121,6 +128,7 @@ def tell_ready(settings: VerifierSettings) -> None:
 
 
 def main() -> None:
+    usage.parser("qubix verifier", "Checks finished work before anybody is paid, until Ctrl-C.", VerifierSettings).parse_args()
     settings = from_environment_or_exit()
     logs.configure(settings.log_level, as_json=settings.log_json)
     try:

@@ -62,12 +62,16 @@ def _event(row: Row) -> Event:
 
 
 async def newest(db: Database) -> Cursor:
-    """A position behind every settled event: where somebody starts who has just taken a snapshot of the state.
+    """The position of the last settled event: where somebody starts who has just taken a snapshot of the state.
 
-    Take it BEFORE the snapshot, or events between the two are missed.
+    Take it BEFORE the snapshot, or events between the two are missed. It is that of an event, not of a transaction: a
+    server that crashes gives the numbers of its last aborted transactions to others.
     """
-    found = await db.fetch("SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::numeric - 1)::text AS xid")
-    return Cursor(int(found[0]["xid"]), 2**63 - 1)
+    found = await db.fetch(
+        "(SELECT xid::text AS xid, id FROM event WHERE xid < pg_snapshot_xmin(pg_current_snapshot())"
+        " ORDER BY event.xid DESC, id DESC LIMIT 1) UNION ALL SELECT xid::text, id FROM event_horizon"
+    )
+    return max(Cursor(int(row["xid"]), row["id"]) for row in found)
 
 
 async def oldest(db: Database) -> Cursor:

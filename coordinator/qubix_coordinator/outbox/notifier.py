@@ -3,7 +3,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 
@@ -13,9 +12,7 @@ from qubix_coordinator.outbox import events
 from qubix_coordinator.outbox.events import Event
 from qubix_coordinator.outbox.rules import Cursor, wants
 
-log = logging.getLogger(__name__)
 BACKLOG_MAX = 2000
-AWAY_S = 1.0
 LISTENING_S = 10.0
 
 
@@ -123,9 +120,8 @@ class Notifier:
                 await self._wait()
                 try:
                     await self._deliver()
-                except Unavailable as problem:
-                    log.warning("outbox.away", extra={"problem": str(problem)})
-                    await asyncio.sleep(AWAY_S)
+                except Unavailable:
+                    await self._db.until_back()
         finally:
             for follower in self._followers:
                 follower.end()
