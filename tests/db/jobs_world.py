@@ -135,8 +135,9 @@ class Node:
             predecessor=self.head,
         )
 
-    async def upload(self, link: Link) -> None:
-        await self.world.store(link.output_digest, link.output_bytes, None, by_owner=False)
+    async def upload(self, link: Link, attempt: Attempt | None = None) -> None:
+        one = attempt or await self.attempt()
+        await self.world.store(link.output_digest, link.output_bytes, None, writer=str(one.id))
 
     async def send(self, link: Link, attempt: Attempt | None = None, fence: int | None = None) -> Acknowledged | None:
         one = attempt or await self.attempt()
@@ -206,22 +207,23 @@ class World:
         await self.db.run(lambda tx: accounts.create_account(tx, "consumer", account_id=self.consumer.account_id))
         await self.db.run(lambda tx: post(tx, [ledger.development_credit(self.consumer.account_id, credit_qu, "1")]))
         for name, meta in METAS.items():
-            await self.store(*self.input_of(name, meta), meta, by_owner=True)
+            await self.store(*self.input_of(name, meta), meta)
         return self
 
     @staticmethod
     def input_of(name: str, meta: ArrayMeta) -> tuple[bytes, int]:
         return hashlib.sha256(name.encode()).digest(), meta.nbytes + 128
 
-    async def store(self, digest: bytes, size: int, meta: ArrayMeta | None, *, by_owner: bool) -> None:
+    async def store(self, digest: bytes, size: int, meta: ArrayMeta | None, *, writer: str | None = None) -> None:
+        """`writer` is the attempt that sent it; None for the consumer."""
         owner = self.consumer.account_id
 
         async def step(tx: Any) -> None:
-            if by_owner:
+            if writer is None:
                 await artifacts.announce(tx, owner, digest, size, Quota())
             else:
-                await artifacts.announce_output(tx, owner, digest, size)
-            await artifacts.mark_stored(tx, owner, digest, size, meta, by_owner=by_owner)
+                await artifacts.announce_output(tx, owner, digest, size, writer)
+            await artifacts.mark_stored(tx, owner, digest, size, meta, writer=writer)
 
         await self.db.run(step)
 

@@ -229,7 +229,7 @@ async def test_a_crash_before_the_row_is_finished_by_the_next_announcement(db: D
     uploads = (await assembled(db, tmp_path)).context.uploads
     digest = bytes.fromhex(sha(data))
     await uploads.announce(person.account_id, digest, len(data))
-    uploads.staging.path(person.account_id, digest, len(data), OWNER).write_bytes(data)
+    uploads.staging.path(person.account_id, digest, OWNER).write_bytes(data)
     again = await uploads.announce(person.account_id, digest, len(data))
     assert again.complete
     assert await uploads.store.head(person.account_id, digest, 10) == data[:10]
@@ -271,11 +271,67 @@ async def test_an_unpaid_output_is_not_its_owners_to_read(db: Database, tmp_path
     assert await (await client.get(path, headers=person.headers)).get_data() == data
 
 
+async def test_an_attempt_learns_nothing_of_what_else_is_stored_and_sends_everything_itself(
+    db: Database, tmp_path: Path
+) -> None:
+    """D1: neither HEAD, announcement nor upload tells an attempt that the account has this content already."""
+    data, person = some_array(), await make_person(db)
+    coordinator = await assembled(db, tmp_path)
+    uploads, client = coordinator.context.uploads, coordinator.app.test_client()
+    digest = bytes.fromhex(sha(data))
+    await put(client, data, person)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield data
+
+    async def sent() -> bool:
+        async with db.transaction() as tx:
+            return await service.sent_by(tx, person.account_id, digest, "attempt 1") is not None
+
+    for size in (len(data), len(data) + 1):
+        for asked in (uploads.status, uploads.announce):
+            found = await asked(person.account_id, digest, size, "attempt 1")
+            assert found is not None
+            assert (found.offset, found.size_bytes, found.complete) == (0, size, False)
+    assert not await sent()
+    done = await uploads.receive(
+        person.account_id, digest, len(data), body(), first=0, last=len(data) - 1, writer="attempt 1"
+    )
+    assert done.complete
+    assert await sent()
+    async with db.transaction() as tx:
+        assert await service.sent_by(tx, person.account_id, digest, "attempt 2") is None
+    assert await (await client.get(f"/api/v1/artifacts/{sha(data)}", headers=person.headers)).get_data() == data
+
+
+async def test_one_digest_announced_with_many_sizes_is_one_file(db: Database, tmp_path: Path) -> None:
+    """Each size had a staging file of its own, and only the last one counted to the quota."""
+    person = await make_person(db)
+    uploads = (await assembled(db, tmp_path)).context.uploads
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x" * 10
+
+    for size in range(100, 90, -1):
+        await uploads.announce(person.account_id, b"1" * 32, size)
+        so_far = await uploads.status(person.account_id, b"1" * 32, None, OWNER)
+        assert so_far is not None
+        offset = so_far.offset
+        done = await uploads.receive(
+            person.account_id, b"1" * 32, size, body(), first=offset, last=offset + 9, writer=OWNER
+        )
+        if done.offset == 80:
+            break
+    assert len(list((tmp_path / "staging").iterdir())) == 1
+    smaller = await uploads.announce(person.account_id, b"1" * 32, 20)
+    assert smaller.offset == 0
+
+
 async def test_a_writer_that_sends_rubbish_spoils_only_its_own_upload(db: Database, tmp_path: Path) -> None:
     data, person = some_array(), await make_person(db)
     uploads = (await assembled(db, tmp_path)).context.uploads
     digest = bytes.fromhex(sha(data))
-    uploads.staging.path(person.account_id, digest, len(data), "bad node").write_bytes(b"rubbish")
+    uploads.staging.path(person.account_id, digest, "bad node").write_bytes(b"rubbish")
     found = await uploads.announce(person.account_id, digest, len(data), writer="good node")
     assert found.offset == 0
 
@@ -284,7 +340,7 @@ async def test_given_up_uploads_are_forgotten(db: Database, tmp_path: Path) -> N
     person = await make_person(db)
     uploads = (await assembled(db, tmp_path)).context.uploads
     await uploads.announce(person.account_id, b"1" * 32, 10)
-    staged = uploads.staging.path(person.account_id, b"1" * 32, 10, OWNER)
+    staged = uploads.staging.path(person.account_id, b"1" * 32, OWNER)
     staged.write_bytes(b"12")
     assert await uploads.staging.expire(3600) == 0
     assert await uploads.staging.expire(-1) == 1

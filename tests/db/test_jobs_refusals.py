@@ -89,7 +89,7 @@ async def test_another_providers_attempt_is_nobody_elses(db: Database) -> None:
     await world.assigned()
     attempt = await node.accept()
     link = stranger.next_link(0, 10, 1)
-    await stranger.upload(link)
+    await stranger.upload(link, attempt)
     with pytest.raises(Forbidden):
         await stranger.send(link, attempt)
     with pytest.raises(Forbidden):
@@ -148,7 +148,7 @@ async def test_a_link_needs_its_output(db: Database) -> None:
     link = node.next_link(0, 10, 1)
     with pytest.raises(Conflict, match="not here"):
         await node.send(link)
-    await world.store(link.output_digest, link.output_bytes + 1, None, by_owner=False)
+    await world.store(link.output_digest, link.output_bytes + 1, None, writer=str((await node.attempt()).id))
     with pytest.raises(Conflict, match="another size"):
         await node.send(link)
 

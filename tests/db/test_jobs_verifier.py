@@ -58,18 +58,18 @@ class Lab:
         }
         self.product = self.inputs["a"] @ self.inputs["b"]
 
-    async def keep(self, data: bytes, meta: ArrayMeta | None, *, by_owner: bool) -> bytes:
+    async def keep(self, data: bytes, meta: ArrayMeta | None, *, writer: str | None = None) -> bytes:
         digest, staged = hashlib.sha256(data).digest(), self.folder / os.urandom(8).hex()
         staged.write_bytes(data)
         await self.store.finish_upload(self.world.consumer.account_id, digest, len(data), staged)
-        await self.world.store(digest, len(data), meta, by_owner=by_owner)
+        await self.world.store(digest, len(data), meta, writer=writer)
         return digest
 
     async def submit(self) -> JobView:
         bodies = {}
         for name, array in self.inputs.items():
             data, meta = to_npy(array), ArrayMeta.of(array)
-            digest = await self.keep(data, meta, by_owner=True)
+            digest = await self.keep(data, meta)
             bodies[name] = InputBody(digest=digest.hex(), size_bytes=len(data), meta=meta)
         view = await self.world.submit(inputs=bodies)
         await self.world.engine.tick()
@@ -81,7 +81,7 @@ class Lab:
         await self.deliver_bytes(start, stop, data)
 
     async def deliver_bytes(self, start: int, stop: int, data: bytes) -> None:
-        digest = await self.keep(data, None, by_owner=False)
+        digest = await self.keep(data, None, writer=str((await self.node.attempt()).id))
         link = Link(
             index=len(self.node.links),
             units=Range(start, stop),

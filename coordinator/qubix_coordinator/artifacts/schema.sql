@@ -19,3 +19,14 @@ CREATE TABLE artifact (
     CONSTRAINT artifact_meta_once_stored CHECK (meta IS NULL OR stored_at IS NOT NULL)
 );
 CREATE INDEX artifact_unfinished ON artifact (announced_at) WHERE stored_at IS NULL;
+
+-- Which attempt announced and sent which output. That the account stores the same content already is no proof of work,
+-- and an upload must not tell an attempt what else is stored (trust D1).
+CREATE TABLE artifact_writer (
+    writer      text NOT NULL CONSTRAINT artifact_writer_bounded CHECK (length(writer) BETWEEN 1 AND 100),
+    artifact_id uuid NOT NULL CONSTRAINT artifact_writer_artifact_fk REFERENCES artifact (id) ON DELETE CASCADE,
+    size_bytes  bigint NOT NULL CONSTRAINT artifact_writer_size_positive CHECK (size_bytes > 0),
+    complete    boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (writer, artifact_id)
+);
+CREATE INDEX artifact_writer_by_artifact ON artifact_writer (artifact_id);

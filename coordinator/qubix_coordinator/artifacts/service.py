@@ -2,8 +2,9 @@
 """What is stored for whom. The bytes are `store`'s; nothing here touches them.
 
 An artifact belongs to one account. Its *owner* may read it once it is `usable`: uploaded by the owner itself, or made
-by an attempt and paid (`release`). A digest alone never makes anything readable: whoever announces content that an
-attempt stored for the same account must send all of it, as if nobody had.
+by an attempt and paid (`release`). A digest alone never makes anything readable, and proves nothing: whoever announces
+content that somebody else stored for the same account must send all of it, as if nobody had. That holds for owners and
+for attempts alike (`sent_by`).
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from qubix_coordinator.artifacts.tables import ArtifactRow
-from qubix_coordinator.db.database import Tx, execute, one
+from qubix_coordinator.db.database import Tx, execute, one, value
 from qubix_coordinator.errors import InvalidInput, LimitExceeded
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.units import ARTIFACT_BYTES_MAX
@@ -65,16 +66,55 @@ async def announce(tx: Tx, account_id: UUID, digest: bytes, size_bytes: int, quo
     return await _announce(tx, account_id, digest, size_bytes, "owner")
 
 
-async def announce_output(tx: Tx, account_id: UUID, digest: bytes, size_bytes: int) -> Artifact:
+async def announce_output(tx: Tx, account_id: UUID, digest: bytes, size_bytes: int, writer: str) -> Artifact:
     """An attempt at one of the account's jobs means to upload this; not readable until `release`."""
     check_size(size_bytes)
-    return await _announce(tx, account_id, digest, size_bytes, "attempt")
+    announced = await _announce(tx, account_id, digest, size_bytes, "attempt")
+    await execute(
+        tx,
+        "INSERT INTO artifact_writer AS w (writer, artifact_id, size_bytes)"
+        " SELECT $1, id, $4 FROM artifact WHERE account_id = $2 AND digest = $3"
+        " ON CONFLICT (writer, artifact_id) DO UPDATE SET size_bytes = excluded.size_bytes WHERE NOT w.complete",
+        writer,
+        account_id,
+        digest,
+        size_bytes,
+    )
+    return announced
+
+
+async def sent_by(tx: Tx, account_id: UUID, digest: bytes, writer: str) -> Artifact | None:
+    """An output that this attempt sent whole; None for what anybody else stored, however equal."""
+    sent = await value(
+        tx,
+        "SELECT true FROM artifact_writer w JOIN artifact a ON a.id = w.artifact_id"
+        " WHERE w.writer = $1 AND w.complete AND a.account_id = $2 AND a.digest = $3 AND a.stored_at IS NOT NULL",
+        writer,
+        account_id,
+        digest,
+    )
+    return await find(tx, account_id, digest) if sent else None
+
+
+async def announced_by(tx: Tx, account_id: UUID, writer: str, *, but: bytes) -> tuple[int, int]:
+    """How many outputs, and how many bytes of them, an attempt has announced, one digest aside."""
+    found = await one(
+        tx,
+        "SELECT count(*) AS outputs, coalesce(sum(w.size_bytes), 0)::bigint AS bytes"
+        " FROM artifact_writer w JOIN artifact a ON a.id = w.artifact_id"
+        " WHERE w.writer = $1 AND a.account_id = $2 AND a.digest <> $3",
+        writer,
+        account_id,
+        but,
+    )
+    assert found is not None
+    return found["outputs"], found["bytes"]
 
 
 async def mark_stored(
-    tx: Tx, account_id: UUID, digest: bytes, size_bytes: int, meta: ArrayMeta | None, *, by_owner: bool
+    tx: Tx, account_id: UUID, digest: bytes, size_bytes: int, meta: ArrayMeta | None, *, writer: str | None
 ) -> Artifact:
-    """The bytes are in the store. Safe to repeat."""
+    """The bytes are in the store, sent by `writer`: an attempt, or None for the owner. Safe to repeat."""
     await execute(
         tx,
         "UPDATE artifact SET size_bytes = $3, meta = coalesce(meta, $4::jsonb), readable = readable OR $5,"
@@ -83,8 +123,18 @@ async def mark_stored(
         digest,
         size_bytes,
         None if meta is None else msgspec.json.encode(meta).decode(),
-        by_owner,
+        writer is None,
     )
+    if writer is not None:
+        await execute(
+            tx,
+            "UPDATE artifact_writer SET complete = true, size_bytes = $4 FROM artifact a"
+            " WHERE a.id = artifact_id AND writer = $1 AND a.account_id = $2 AND a.digest = $3",
+            writer,
+            account_id,
+            digest,
+            size_bytes,
+        )
     stored = await find(tx, account_id, digest)
     assert stored is not None, "announced before it was uploaded"
     return stored
@@ -132,7 +182,8 @@ def _artifact(row: ArtifactRow) -> Artifact:
 
 async def _announce(tx: Tx, account_id: UUID, digest: bytes, size_bytes: int, origin: str) -> Artifact:
     known = await find(tx, account_id, digest)
-    if known is not None and known.complete and known.size_bytes != size_bytes:
+    # Not told to an attempt, which would learn what else the account stores: its upload will not have this digest.
+    if origin == "owner" and known is not None and known.complete and known.size_bytes != size_bytes:
         raise InvalidInput(
             "size_bytes", f"this content has {known.size_bytes} bytes", "Announce the size of the content itself"
         )

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unfinished uploads: one file per account, digest, size and writer, so that no writer can spoil another's upload.
+"""Unfinished uploads: one file per account, digest and writer, so that no writer can spoil another's upload, and none
+can keep many of the same digest by announcing it with many sizes.
 
 The offset is the file's size after fsync, so what was acknowledged is there after a crash. A file is locked while it is
 written: a second upload of the same content at the same time is told to wait.
@@ -42,8 +43,8 @@ class Staging:
         self._key = key
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def path(self, account_id: UUID, digest: bytes, size_bytes: int, writer: str) -> Path:
-        what = b"\0".join([account_id.bytes, digest, str(size_bytes).encode(), writer.encode()])
+    def path(self, account_id: UUID, digest: bytes, writer: str) -> Path:
+        what = b"\0".join([account_id.bytes, digest, writer.encode()])
         return self._folder / hmac.new(self._key, what, hashlib.sha256).hexdigest()
 
     def offset(self, path: Path) -> int:

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from qubix_coordinator.artifacts import service
 from qubix_coordinator.artifacts.keys import derive, load_or_create
-from qubix_coordinator.artifacts.service import Quota
+from qubix_coordinator.artifacts.service import Artifact, Quota
 from qubix_coordinator.artifacts.staging import OWNER, Staging
 from qubix_coordinator.artifacts.store import ArtifactStore
-from qubix_coordinator.db.database import Database
+from qubix_coordinator.db.database import Database, Tx
 from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.settings import Settings
 from qubix_protocol.arrays import ArrayMeta, npy_header
@@ -36,7 +36,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Uploads:
-    """`writer` is `staging.OWNER` or the peer id of the node that uploads an attempt's output."""
+    """`writer` is `staging.OWNER` or the id of the attempt whose output is uploaded."""
 
     db: Database
     store: ArtifactStore
@@ -54,19 +54,18 @@ class Uploads:
             found = await self.db.run(lambda tx: service.announce(tx, account_id, digest, size_bytes, self.quota))
             complete = found.usable
         else:
-            found = await self.db.run(lambda tx: service.announce_output(tx, account_id, digest, size_bytes))
-            complete = found.complete
+            complete = await self.db.run(lambda tx: _announce_output(tx, account_id, digest, size_bytes, writer))
         if complete:
             return Progress(digest=digest, size_bytes=size_bytes, offset=size_bytes, complete=True)
         return await self._resume(account_id, digest, size_bytes, writer)
 
     async def status(self, account_id: UUID, digest: bytes, size_bytes: int | None, writer: str) -> Progress | None:
         """How far an upload is. None without `size_bytes` when nobody announced it; with it, an upload starts at 0."""
-        found = await self.db.run(lambda tx: service.find(tx, account_id, digest))
+        found = await self.db.run(lambda tx: _visible(tx, account_id, digest, writer))
         size = found.size_bytes if found and size_bytes is None else size_bytes
         if size is None:
             return None
-        if found and (found.usable if writer == OWNER else found.complete):
+        if found and (found.usable or writer != OWNER):
             return Progress(digest=digest, size_bytes=found.size_bytes, offset=found.size_bytes, complete=True)
         return await self._resume(account_id, digest, size, writer)
 
@@ -89,7 +88,7 @@ class Uploads:
         so_far = await self.announce(account_id, digest, size_bytes, writer)
         if so_far.complete:
             return so_far
-        path = self.staging.path(account_id, digest, size_bytes, writer)
+        path = self.staging.path(account_id, digest, writer)
         async with self.staging.locked(path) as out:
             offset = await self.staging.append(out, pieces, first=first, last=last)
             complete = offset == size_bytes and await self._finish(account_id, digest, size_bytes, path, writer)
@@ -102,8 +101,12 @@ class Uploads:
 
     async def _resume(self, account_id: UUID, digest: bytes, size_bytes: int, writer: str) -> Progress:
         """A crash can leave a staging file that has all its bytes: it is finished here."""
-        path = self.staging.path(account_id, digest, size_bytes, writer)
+        path = self.staging.path(account_id, digest, writer)
         offset, complete = self.staging.offset(path), False
+        if offset > size_bytes:
+            # Begun when the content was announced as larger.
+            await self.staging.discard(path)
+            offset = 0
         if offset == size_bytes:
             async with self.staging.locked(path):
                 complete = await self._finish(account_id, digest, size_bytes, path, writer)
@@ -115,12 +118,23 @@ class Uploads:
         except InvalidInput:
             await self.staging.discard(path)
             raise
+        attempt = None if writer == OWNER else writer
         meta = npy_meta(await self.store.head(account_id, digest, _HEAD_BYTES), size_bytes)
-        await self.db.run(
-            lambda tx: service.mark_stored(tx, account_id, digest, size_bytes, meta, by_owner=writer == OWNER)
-        )
+        await self.db.run(lambda tx: service.mark_stored(tx, account_id, digest, size_bytes, meta, writer=attempt))
         await self.staging.discard(path)
         return True
+
+
+async def _announce_output(tx: Tx, account_id: UUID, digest: bytes, size_bytes: int, writer: str) -> bool:
+    """Whether the attempt itself has sent it already."""
+    await service.announce_output(tx, account_id, digest, size_bytes, writer)
+    return await service.sent_by(tx, account_id, digest, writer) is not None
+
+
+async def _visible(tx: Tx, account_id: UUID, digest: bytes, writer: str) -> Artifact | None:
+    if writer == OWNER:
+        return await service.find(tx, account_id, digest)
+    return await service.sent_by(tx, account_id, digest, writer)
 
 
 def npy_meta(head: bytes, size_bytes: int) -> ArrayMeta | None:

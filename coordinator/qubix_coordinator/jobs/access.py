@@ -5,15 +5,17 @@ from uuid import UUID
 
 import msgspec
 
+from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import Forbidden
 from qubix_coordinator.jobs.tables import Attempt, Job, JobInput
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import ArtifactRequest
 from qubix_protocol.states import AttemptState
+from qubix_protocol.units import CHUNKS_MAX
 
-OUTPUT_OVERHEAD_BYTES = 64 * 1024
-"""What packing may add to the bytes of the arrays."""
+OUTPUT_OVERHEAD_BYTES = 4 * 1024
+"""What packing may add to the bytes of one chunk's arrays: a head of at most a hundred bytes for each."""
 
 
 async def may_access(tx: Tx, peer_id: str, request: ArtifactRequest) -> UUID:
@@ -26,7 +28,7 @@ async def may_access(tx: Tx, peer_id: str, request: ArtifactRequest) -> UUID:
     if request.method == "GET":
         await _check_input(tx, job, request)
     else:
-        _check_output(job, request)
+        await _check_output(tx, job, request)
     return job.account_id
 
 
@@ -36,12 +38,16 @@ async def _check_input(tx: Tx, job: Job, request: ArtifactRequest) -> None:
         raise Forbidden("this is not an input of the job", field="digest", remedy="Read the inputs of the assignment")
 
 
-def _check_output(job: Job, request: ArtifactRequest) -> None:
+async def _check_output(tx: Tx, job: Job, request: ArtifactRequest) -> None:
+    """All that an attempt announces together is no more than the job's whole output, packed in chunks."""
     outputs = msgspec.convert(job.outputs, dict[str, ArrayMeta])
-    limit = sum(meta.nbytes for meta in outputs.values()) + OUTPUT_OVERHEAD_BYTES
-    if request.size_bytes > limit:
+    whole = sum(meta.nbytes for meta in outputs.values())
+    count, size_bytes = await artifacts.announced_by(tx, job.account_id, request.attempt_id, but=request.digest)
+    limit = whole + OUTPUT_OVERHEAD_BYTES * (count + 1)
+    if size_bytes + request.size_bytes > limit or count >= CHUNKS_MAX:
         raise Forbidden(
-            f"{request.size_bytes} bytes are more than the job's whole output ({limit})",
+            f"{count} outputs of {size_bytes} bytes and this one of {request.size_bytes} are more than the job's"
+            f" whole output ({whole} bytes, in {CHUNKS_MAX} chunks at most)",
             field="size_bytes",
-            remedy="Upload the packed output of one chunk",
+            remedy="Upload the packed output of each chunk once",
         )

@@ -148,7 +148,7 @@ async def _known_link(tx: Tx, attempt: Attempt, link: Link) -> bool:
 
 async def _add_link(tx: Tx, job: Job, attempt: Attempt, link: Link, raw: bytes) -> None:
     _check_place(attempt, link)
-    await _check_output(tx, job, link)
+    await _check_output(tx, job, attempt, link)
     assert attempt.heard_ms is not None, "heard just now"
     row = ChainLink(
         attempt_id=attempt.id,
@@ -189,11 +189,12 @@ def _check_place(attempt: Attempt, link: Link) -> None:
         )
 
 
-async def _check_output(tx: Tx, job: Job, link: Link) -> None:
-    found = await artifacts.find(tx, job.account_id, link.output_digest)
-    if found is None or not found.complete or found.size_bytes != link.output_bytes:
+async def _check_output(tx: Tx, job: Job, attempt: Attempt, link: Link) -> None:
+    """Sent whole by this very attempt: naming the digest of what somebody else made is no work (trust.md M3, D1)."""
+    found = await artifacts.sent_by(tx, job.account_id, link.output_digest, str(attempt.id))
+    if found is None or found.size_bytes != link.output_bytes:
         raise Conflict(
-            "the output of this link is not here, or has another size",
+            "the output of this link is not here from this attempt, or has another size",
             field="link.output_digest",
             remedy="Upload the output first, then send the link",
         )
@@ -261,9 +262,9 @@ def _check_report(job: Job, attempt: Attempt, message: Report) -> None:
 def _ending(attempt: Attempt, message: Report) -> tuple[Reason, str]:
     if message.outcome is Outcome.COMPLETED and attempt.units_done == attempt.units:
         return Reason.COMPLETED, ""
-    if message.failure is not None:
     if message.failure is not None and message.failure.code == Reason.BAD_INPUT:
         return Reason.BAD_INPUT, message.failure.detail
+    if message.failure is not None:
         return Reason.NODE_FAILED, f"{message.failure.code}: {message.failure.detail}"
     if message.outcome is Outcome.COMPLETED:
         return Reason.NODE_FAILED, f"it stopped after {attempt.units_done} of {attempt.units} units"

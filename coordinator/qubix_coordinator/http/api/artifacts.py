@@ -47,7 +47,8 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose data is meant, and who reads or writes it. `size_bytes` is what a node signed for, None for a consumer."""
+    """Whose data is meant, and who reads or writes it: `OWNER` or an attempt's id. `size_bytes` is what a node signed
+    for, None for a consumer."""
 
     account_id: UUID
     writer: str
@@ -131,7 +132,7 @@ async def _node(token: str, content: bytes) -> Caller:
             raise Replayed("the request was signed in an earlier session")
         return await jobs.may_access(tx, peer, signed)
 
-    return Caller(await context.db.run(permitted), peer, signed.size_bytes)
+    return Caller(await context.db.run(permitted), signed.attempt_id, signed.size_bytes)
 
 
 def _unarmoured(token: str) -> bytes:
