@@ -72,16 +72,25 @@ class Zygote:
 
     @classmethod
     def start(cls, *, threads: int = 1, environment: dict[str, str] | None = None) -> "Zygote":
-        """Start it and wait until it is warm. Workers see `environment` and the thread counts, nothing else."""
-        ours, theirs = socket.socketpair()
+        """Start it and wait until it is warm. Workers see `environment` and the thread counts, nothing else.
+
+        Raises `ZygoteDied`, or OSError when no process can be made; either way nothing is left behind.
+        """
         env = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | (environment or {})
-        command = [sys.executable, "-m", "qubix_kernels.zygote", str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=env, cwd="/")
-        theirs.close()
-        ours.settimeout(_START_S)
-        zygote = cls(process, ours)
-        zygote._reply()
-        ours.settimeout(_REPLY_S)
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            with theirs:
+                command = [sys.executable, "-m", "qubix_kernels.zygote", str(theirs.fileno())]
+                process = subprocess.Popen(
+                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=env, cwd="/"
+                )
+            zygote = cls(process, ours)
+            undo.callback(zygote.close)
+            ours.settimeout(_START_S)
+            zygote._reply()
+            ours.settimeout(_REPLY_S)
+            undo.pop_all()
         return zygote
 
     @property
@@ -122,15 +131,21 @@ class Zygote:
         with self._lock:
             try:
                 _send(self._control, request, *fds)
-                reply = self._reply()
             except OSError as error:
                 raise ZygoteDied(f"the worker zygote is gone: {error}") from error
+            reply = self._reply()
         if reply.error:
             raise ZygoteDied(f"the worker zygote refused: {reply.error}")
         return reply
 
     def _reply(self) -> Reply:
-        body = _read(self._control)
+        try:
+            body = _read(self._control)
+        except OSError as error:
+            # It ends with its socket: an answer that comes late must not be taken for the next request's.
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)
+            raise ZygoteDied(f"the worker zygote does not answer: {error}") from error
         if body is None:
             raise ZygoteDied("the worker zygote closed its socket")
         return msgspec.msgpack.decode(body, type=Reply)
@@ -160,13 +175,13 @@ def _exactly(sock: socket.socket, size: int) -> bytes | None:
 
 
 def main(fd: int) -> None:
+    gc.disable()  # a collection would leave holes in pages that all workers share; each worker enables it again
     control = socket.socket(fileno=fd)
     from qubix_kernels import get, names, tasks
 
     for name in names():
         get(name)
-    gc.collect()
-    gc.freeze()  # the collector must not touch shared pages in every worker
+    gc.freeze()  # the collector of a worker must not touch them either
     _send(control, Reply(pid=os.getpid()))
     _Nursery(control, tasks.serve).loop()
 
@@ -196,8 +211,9 @@ class _Nursery:
                     return
         finally:
             for pid in self._alive:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+            for pid in self._alive:
+                os.waitpid(pid, 0)
 
     def _answer(self) -> bool:
         head, fds, _, _ = socket.recv_fds(self._control, _HEAD.size, 1)
@@ -223,19 +239,25 @@ class _Nursery:
         return Reply(error=f"unknown request {request.op!r}")
 
     def _fork(self, request: Request, fd: int) -> Reply:
-        pid = os.fork()
+        zygote = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(fd)
+            return Reply(error=f"no process can be made: {error}")
         if pid == 0:
-            self._become_worker(request, fd)
+            self._become_worker(request, fd, zygote)
         os.close(fd)
         self._alive.add(pid)
         return Reply(pid=pid)
 
-    def _become_worker(self, request: Request, fd: int) -> None:
+    def _become_worker(self, request: Request, fd: int, zygote: int) -> None:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _die_with_parent()
+            _die_with_parent(zygote)
+            gc.enable()
             self._control.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
@@ -266,11 +288,13 @@ def _limit(request: Request) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (request.cpu_s, request.cpu_s + 1))
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Linux: SIGKILL when the parent ends, however it ends. (For the zygote itself this would be wrong: the signal
     comes when the *thread* that started it ends.)"""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise ZygoteDied("it ended before the worker began")
 
 
 if __name__ == "__main__":
