@@ -15,7 +15,8 @@ from qubix_protocol import usage
 
 
 def main() -> int:
-    usage.parser("qubix coordinator", "The market itself: jobs, ledger, HTTP API and live feed, until Ctrl-C.", Settings).parse_args()
+    summary = "The market itself: jobs, ledger, HTTP API and live feed, until Ctrl-C."
+    usage.parser("qubix coordinator", summary, Settings).parse_args()
     settings = from_environment_or_exit()
     logs.configure(settings.log_level, as_json=settings.log_json)
     status = 0

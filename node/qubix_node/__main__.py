@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m qubix_node` (`qubix node`): offer this machine's hardware to the market and run what is assigned."""
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +10,8 @@ from qubix_node import logs
 from qubix_node.daemon import serve
 from qubix_node.errors import Fatal, WorkerLost
 from qubix_node.memory import give_back_large_blocks
-from qubix_node.settings import from_environment
+from qubix_node.settings import Settings, from_environment
+from qubix_protocol import usage
 from qubix_protocol.settings import SettingsError
 
 EXIT_FATAL = 1
@@ -51,11 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _overrides(arguments: Sequence[str] | None) -> dict[str, str]:
-    parser = argparse.ArgumentParser(
-        prog="qubix node",
-        description="Offer this machine's hardware to the market and run what is assigned, until Ctrl-C.",
-        epilog="Each option can be set by its variable instead; docs/settings.md lists them all.",
-    )
+    summary = "Offer this machine's hardware to the market and run what is assigned, until Ctrl-C."
+    parser = usage.parser("qubix node", summary, Settings)
     for option, variable, text in _OPTIONS:
         parser.add_argument(option, dest=variable, metavar="…", help=f"{text} ({variable})")
     return {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}

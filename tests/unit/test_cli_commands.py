@@ -185,11 +185,28 @@ def test_help_imports_neither_numpy_nor_the_network() -> None:
     assert all(name in done.stdout for name in (*COMMANDS, *PROCESSES))
 
 
-def test_processes_are_found_by_entry_point_and_become_the_process() -> None:
+def test_processes_are_found_by_entry_point() -> None:
     assert set(modules()) == set(PROCESSES)
-    done = run({}, "audit", "--help")
-    assert done.returncode == 0
-    assert "usage: qubix audit" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(PROCESSES))
+def test_a_process_says_what_it_is_and_starts_nothing_for_words_it_does_not_know(name: str, tmp_path: Path) -> None:
+    env = {"QUBIX_DATA_DIR": str(tmp_path / "data")}
+    told = run(env, name, "--help")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith(f"usage: qubix {name}")
+    assert "  QUBIX_DATA_DIR\n" in told.stdout
+    refused = run(env, name, "--nonsense")
+    assert refused.returncode == 2
+    assert "unrecognized arguments: --nonsense" in refused.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["chain", "devnet", "rent", "selftest", "tui"])
+def test_what_does_not_exist_yet_is_no_command(name: str) -> None:
+    done = run({}, name)
+    assert done.returncode == 2
+    assert f"No such command '{name}'" in done.stderr
 
 
 # Pieces ---------------------------------------------------------------------------------------------------------------

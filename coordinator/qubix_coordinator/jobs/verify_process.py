@@ -128,7 +128,8 @@ def tell_ready(settings: VerifierSettings) -> None:
 
 
 def main() -> None:
-    usage.parser("qubix verifier", "Checks finished work before anybody is paid, until Ctrl-C.", VerifierSettings).parse_args()
+    summary = "Checks finished work before anybody is paid, until Ctrl-C."
+    usage.parser("qubix verifier", summary, VerifierSettings).parse_args()
     settings = from_environment_or_exit()
     logs.configure(settings.log_level, as_json=settings.log_json)
     try:

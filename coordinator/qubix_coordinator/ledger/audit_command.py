@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`qubix audit`: exit status 0 when the ledger is clean, 1 when it is not or cannot be read, 2 for a bad argument."""
 
-import argparse
 import asyncio
 import dataclasses
 import json
@@ -13,13 +12,14 @@ from qubix_coordinator.db.database import Database
 from qubix_coordinator.errors import QubixError
 from qubix_coordinator.ledger.audit import AuditReport, audit_now
 from qubix_coordinator.settings import Settings, from_environment_or_exit
+from qubix_protocol import usage
 
 # It reads every entry; the settings' limit is for serving.
 LONG_S = 600.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="qubix audit", description="Check the ledger against its own entries.")
+    parser = usage.parser("qubix audit", "Check the ledger against its own entries.", Settings)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     chosen = parser.parse_args(arguments)
     settings = from_environment_or_exit()

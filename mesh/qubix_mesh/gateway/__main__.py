@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m qubix_mesh.gateway`: 0 after a signal, 2 for settings that cannot be used."""
+"""`python -m qubix_mesh.gateway`: 0 after a signal, 2 for settings or arguments that cannot be used."""
 
 import sys
 
@@ -10,14 +10,17 @@ from qubix_mesh.gateway import logs
 from qubix_mesh.gateway.app import serve
 from qubix_mesh.gateway.errors import BadKeyFile
 from qubix_mesh.gateway.keyfile import load_or_create
-from qubix_mesh.gateway.settings import from_environment
+from qubix_mesh.gateway.settings import Settings, from_environment
 from qubix_mesh.host import open_mesh
+from qubix_protocol import usage
 from qubix_protocol.settings import SettingsError
 
 BAD_SETTINGS = 2
 
 
 def main() -> int:
+    summary = "The door between nodes on the mesh and the coordinator, until Ctrl-C."
+    usage.parser("qubix gateway", summary, Settings).parse_args()
     try:
         settings = from_environment()
         logs.configure(settings.log_level)
