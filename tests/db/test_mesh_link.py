@@ -293,6 +293,26 @@ async def test_offers_reach_the_market_and_leave_with_their_node(db: Database, t
         await until(gone)
 
 
+async def test_offers_that_come_late_are_counted_and_the_node_is_not_blamed(db: Database, tmp_path: Path) -> None:
+    person = await make_person(db)
+    async with market(db, tmp_path) as (running, gateway):
+        node = Node(gateway)
+        await node.shake_hands()
+        expired_ms = running.coordinator.context.now_ms() - 600_000
+        first = node.seal(offer(), audience=envelope.ANYONE)
+        of_another_session = node.seal(offer(), audience=envelope.ANYONE, incarnation=node.incarnation - 1)
+        expired = node.seal(offer(), audience=envelope.ANYONE, expires_ms=expired_ms)
+        newest = node.seal(offer(), audience=envelope.ANYONE)
+        # More than a node may say wrong things before it is cut off.
+        late = [first, of_another_session, expired] * 100
+        await gateway.send(*(Gossip(author=node.peer_id, topic="t", data=raw) for raw in [newest, *late]))
+        await node.say(node.seal(Heartbeat(), audience=envelope.ANYONE))
+        assert (await node.hear(Refused)).code == "wrong_audience", "nothing was refused before"
+        assert await refused(running, "replayed") == 200
+        assert await refused(running, "expired") == 100
+        assert len(await offers(running, person)) == 1
+
+
 async def test_commands_reach_the_node_signed_for_it(db: Database, tmp_path: Path) -> None:
     async with market(db, tmp_path) as (running, gateway):
         node = Node(gateway)

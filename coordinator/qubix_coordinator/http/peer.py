@@ -14,7 +14,7 @@ from qubix_coordinator.http.session import Session, Statement, certificate
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import service as market
 from qubix_coordinator.telemetry import service as telemetry
-from qubix_protocol.errors import BadSignature, ProtocolError
+from qubix_protocol.errors import BadSignature, Expired, ProtocolError, Replayed
 from qubix_protocol.messages import (
     Accept,
     Acknowledged,
@@ -157,7 +157,11 @@ class Peer:
         try:
             await (self._handle_offer if waiting.gossip else self._handle_statement)(waiting.raw)
         except ProtocolError as problem:
-            self._refuse(problem.code, problem)
+            if waiting.gossip and isinstance(problem, Replayed | Expired):
+                # Gossip is repeated by others, who may have been away for a while: the node did nothing wrong.
+                self.mesh.count(problem.code)
+            else:
+                self._refuse(problem.code, problem)
         except QubixError as problem:
             self._refuse(code_of(type(problem)), problem)
         except TimeoutError:
