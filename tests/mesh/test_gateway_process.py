@@ -144,3 +144,10 @@ def test_a_key_is_made_once_and_guarded(tmp_path: Path) -> None:
     path.write_bytes(b"short")
     with pytest.raises(BadKeyFile, match="32 bytes"):
         load_or_create(path)
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[2001:db8::7]:8600", "q.example:8443"])
+def test_the_link_address_keeps_hosts_of_every_kind(host: str) -> None:
+    for plain, link in (("http", "ws"), ("https", "wss")):
+        settings = from_mapping({**GOOD, "QUBIX_COORDINATOR_URL": f"{plain}://{host}"})
+        assert settings.link_url == f"{link}://{host}/mesh/link"

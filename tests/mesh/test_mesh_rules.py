@@ -82,6 +82,13 @@ def test_addresses_are_taken_apart() -> None:
     assert parse_listen("/ip4/0.0.0.0/tcp/0") == "/ip4/0.0.0.0/tcp/0"
 
 
+@pytest.mark.parametrize("host", ["/ip6/::1", "/ip6/2001:db8::7", "/dns6/gateway.example", "/dns/gateway.example"])
+def test_addresses_of_ipv6_and_names_are_taken_apart(host: str) -> None:
+    parsed = parse_peer(f"{host}/tcp/4001/p2p/{peer(1)}")
+    assert (parsed.peer_id, parsed.transport) == (peer(1), f"{host}/tcp/4001")
+    assert parse_listen(f"{host}/tcp/0") == f"{host}/tcp/0"
+
+
 @pytest.mark.parametrize(
     "text",
     [
