@@ -24,9 +24,9 @@ PROCESSES: tuple[tuple[str, type[Any]], ...] = (
 HEAD = """# Settings
 
 Every process reads its settings once, at the start: from the environment, and from the TOML file that `QUBIX_CONFIG`
-names, where its table is `[coordinator]`, `[verifier]` (laid over `[coordinator]`), `[gateway]`, `[node]` or `[client]`. The
-environment wins. A value that cannot be used ends the process with exit status 2 and a line that names the variable, the
-problem and the remedy. Units stand at the end of a name.
+names, where its table is `[coordinator]`, `[verifier]` (laid over `[coordinator]`), `[gateway]`, `[node]` or
+`[client]`. The environment wins. A value that cannot be used ends the process with exit status 2 and a line that names
+the variable, the problem and the remedy. Units stand at the end of a name.
 This page is generated: change the Settings class, then run `make docs`.
 """
 
