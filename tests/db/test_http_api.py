@@ -12,7 +12,8 @@ from quart.typing import TestClientProtocol as Client
 
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.app import Coordinator
-from qubix_coordinator.db.database import Database
+from qubix_coordinator.db.database import Database, execute
+from qubix_coordinator.jobs import verifiers
 from qubix_protocol import envelope
 from qubix_protocol.api import AccountView, EnrolView, NetworkView, Problem, StatementView
 from qubix_protocol.keys import SigningKey
@@ -316,10 +317,40 @@ async def test_health_readiness_and_metrics(client: Client) -> None:
     assert ready.status_code == 503
     told = await ready.get_json()
     assert told["database"] is True
-    assert told["missing"] == ["no gateway is connected"]
+    assert told["verifier"] is False
+    assert told["missing"] == ["no gateway is connected", "no verifier was heard lately"]
     text = (await (await ask(client, "GET", "/metrics", headers={"Host": "10.0.0.1"})).get_data()).decode()
     assert 'qubix_http_requests_total{method="GET",route="/healthz",status="200"} 1.0' in text
     assert "qubix_messages_refused" in text
+    assert "qubix_verifiers_heard 0.0" in text
+
+
+async def test_readiness_tells_whether_a_verifier_lives(client: Client, db: Database) -> None:
+    async def told() -> tuple[bool, list[str], str]:
+        ready = await (await ask(client, "GET", "/readyz")).get_json()
+        metrics = (await (await ask(client, "GET", "/metrics")).get_data()).decode()
+        (gauge,) = (line for line in metrics.splitlines() if line.startswith("qubix_verifiers_heard "))
+        return ready["verifier"], ready["missing"][1:], gauge.split()[1]
+
+    async def silent_for(seconds: float) -> None:
+        sql = "UPDATE verifier SET seen_at = now() - make_interval(secs => $1)"
+        await db.run(lambda tx: execute(tx, sql, seconds))
+
+    silent = ["no verifier was heard lately"]
+    for process_id in (1, 2, 2):
+        await db.run(lambda tx, process_id=process_id: verifiers.beat(tx, "here", process_id))
+    assert await told() == (True, [], "2.0")
+    await silent_for(verifiers.HEARD_S - 5)
+    assert await told() == (True, [], "2.0")
+    await silent_for(verifiers.HEARD_S + 1)
+    assert await told() == (False, silent, "0.0")
+    await db.run(lambda tx: verifiers.beat(tx, "here", 1))
+    assert await told() == (True, [], "1.0")
+    await db.run(lambda tx: verifiers.leave(tx, "here", 1))
+    assert await told() == (False, silent, "0.0")
+    await silent_for(2 * 86_400)
+    await db.run(lambda tx: verifiers.beat(tx, "there", 7))
+    assert await db.fetch_value("SELECT array_agg(host) FROM verifier") == ["there"]
 
 
 async def test_keys_and_tokens_are_private_and_made_once(

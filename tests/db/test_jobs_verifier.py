@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from qubix_coordinator.artifacts.store import ArtifactStore
-from qubix_coordinator.db.database import Database
+from qubix_coordinator.db.database import Database, plain_connection
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.jobs import verify
 from qubix_coordinator.jobs.checker import Checker
@@ -239,8 +239,12 @@ async def test_the_process_says_when_it_is_ready_and_stops_when_told(database_ur
         with os.fdopen(read_fd) as pipe:
             ready = json.loads(await asyncio.wait_for(asyncio.to_thread(pipe.readline), 60))
         assert ready == {"process": "verifier", "pid": process.pid}
+        connection = await plain_connection(database_url)
+        assert await connection.fetchval("SELECT process_id FROM verifier") == process.pid
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert await connection.fetchval("SELECT count(*) FROM verifier") == 0
+        await connection.close()
     finally:
         if process.returncode is None:
             process.kill()

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from qubix_coordinator import outbox
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.db.database import Database
+from qubix_coordinator.jobs import verifiers
 from qubix_protocol import envelope
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.link import (
@@ -193,6 +194,7 @@ async def test_handshake_gives_incarnations_that_rise_and_a_certificate(db: Data
         assert second.account_id == first.account_id
         async with running.client() as client:
             assert (await client.get("/api/v1/network")).json()["gateways"] == ["/ip4/1.2.3.4/tcp/1"]
+            await db.run(lambda tx: verifiers.beat(tx, "here", 1))
             assert (await client.get("/readyz")).json()["ready"] is True
 
 

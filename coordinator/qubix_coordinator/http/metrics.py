@@ -33,4 +33,7 @@ class Metrics:
         )
         self.nodes = Gauge("qubix_nodes_connected", "Nodes with a live session.", registry=self.registry)
         self.gateways = Gauge("qubix_gateways_connected", "Gateways with an open link.", registry=self.registry)
+        self.verifiers = Gauge(
+            "qubix_verifiers_heard", "Verifier processes that were heard in the last seconds.", registry=self.registry
+        )
         self.followers = Gauge("qubix_live_clients", "Open live feeds.", registry=self.registry)

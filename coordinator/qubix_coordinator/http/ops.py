@@ -2,6 +2,7 @@
 """For whoever runs this: alive, ready, metrics, and the API's description."""
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from qubix_coordinator.http import openapi
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Text
 from qubix_coordinator.http.routes import route
+from qubix_coordinator.jobs import verifiers
 from qubix_protocol.api import View
 
 _DATABASE_S: Final = 2.0
@@ -30,7 +32,8 @@ class HealthView(View, frozen=True, kw_only=True):
 class ReadyView(View, frozen=True, kw_only=True):
     """`ready` is whether jobs can be taken, run and checked; `missing` says what is not there yet.
 
-    `verifier` is false while a finished attempt has waited for its check longer than any verifier would let it.
+    `verifier`: one was heard in the last seconds, and no finished attempt has waited for its check longer than any
+    verifier would let it.
     """
 
     ready: bool
@@ -63,6 +66,7 @@ def install(app: Quart) -> None:
     @route(app, "GET", "/metrics", answer=Text, group="operation")
     async def metrics() -> QuartResponse:
         """Counters and gauges for Prometheus"""
+        await _count_verifiers()
         return Response(generate_latest(here().metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
     @route(app, "GET", "/openapi.json", answer=DocumentView, group="operation")
@@ -76,14 +80,22 @@ def install(app: Quart) -> None:
 async def readiness() -> ReadyView:
     context = here()
     database = await _answered(context.db.fetch_value("SELECT true"))
-    verifier = database and await _answered(_checks_are_made())
+    heard = database and await _answered(verifiers_heard())
+    taken = database and await _answered(_checks_are_made())
     gateways = context.mesh.gateways
     missing = [
         *([] if database else ["the database does not answer"]),
         *([] if gateways else ["no gateway is connected"]),
-        *([] if verifier else ["checks wait and no verifier takes them"]),
+        *([] if heard or not database else ["no verifier was heard lately"]),
+        *([] if taken or not heard else ["checks wait and no verifier takes them"]),
     ]
-    return ReadyView(ready=not missing, database=database, gateways=gateways, verifier=verifier, missing=tuple(missing))
+    return ReadyView(
+        ready=not missing, database=database, gateways=gateways, verifier=heard and taken, missing=tuple(missing)
+    )
+
+
+async def verifiers_heard() -> int:
+    return await here().db.run(verifiers.heard)
 
 
 async def _checks_are_made() -> bool:
@@ -94,6 +106,16 @@ async def _checks_are_made() -> bool:
         now_ms - _UNCLAIMED_MS,
         now_ms,
     )
+
+
+async def _count_verifiers() -> None:
+    """What cannot be known is not a number."""
+    gauge = here().metrics.verifiers
+    try:
+        async with asyncio.timeout(_DATABASE_S):
+            gauge.set(await verifiers_heard())
+    except (QubixError, TimeoutError):
+        gauge.set(math.nan)
 
 
 async def _answered(question: Awaitable[object]) -> bool:

@@ -187,3 +187,11 @@ CREATE TABLE engine_clock (
     ticked_ms bigint NOT NULL
 );
 INSERT INTO engine_clock (ticked_ms) VALUES (0);
+
+-- Which verifier processes live: each says so every few seconds, and takes its row away when it stops.
+CREATE TABLE verifier (
+    host       text NOT NULL CONSTRAINT verifier_host_bounded CHECK (length(host) BETWEEN 1 AND 255),
+    process_id bigint NOT NULL,
+    seen_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (host, process_id)
+);

@@ -5,6 +5,7 @@ Ending it in the middle of a check loses nothing: its claim runs out and another
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.clock import SystemClock
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.errors import Unavailable
-from qubix_coordinator.jobs import verify
+from qubix_coordinator.jobs import verifiers, verify
 from qubix_coordinator.jobs.checker import Checker
 from qubix_coordinator.jobs.verify_settings import VerifierSettings, from_environment_or_exit
 from qubix_kernels.zygote import Zygote, ZygoteDied
@@ -26,6 +27,7 @@ from qubix_protocol import usage
 log = logging.getLogger(__name__)
 IDLE_FIRST_S = 0.05
 IDLE_MAX_S = 0.25
+LEAVE_S = 1.0
 
 
 class Verifier:
@@ -67,7 +69,7 @@ class Verifier:
         return True
 
     async def _record(self, claim: verify.Claim, finding: verify.Finding) -> bool:
-        """What was found out is worth waiting for; whether the claim was lost meanwhile is for `verify.record` to say."""
+        """What was found out is worth waiting for; whether the claim was lost meanwhile, `verify.record` says."""
         while True:
             try:
                 return await self._db.run(
@@ -103,17 +105,31 @@ async def serve(settings: VerifierSettings) -> None:
 async def _serve(settings: VerifierSettings, db: Database, zygote: Zygote, stopped: asyncio.Event) -> None:
     store, clock = ArtifactStore.open(settings), SystemClock()
     checker = Checker(store, zygote, deadline_s=settings.verifier_deadline_s)
+    host = socket.gethostname()
+    await db.run(lambda tx: verifiers.beat(tx, host, os.getpid()))
     async with asyncio.TaskGroup() as group:
-        slots = [
-            group.create_task(
-                Verifier(db, checker, f"{socket.gethostname()}:{os.getpid()}:{slot}", lambda: now_ms(clock)).run()
-            )
+        tasks = [
+            group.create_task(Verifier(db, checker, f"{host}:{os.getpid()}:{slot}", lambda: now_ms(clock)).run())
             for slot in range(settings.verifier_parallel)
         ]
+        tasks.append(group.create_task(keep_beating(db, host)))
         tell_ready(settings)
         await stopped.wait()
-        for slot in slots:
-            slot.cancel()
+        for task in tasks:
+            task.cancel()
+    with contextlib.suppress(Unavailable, TimeoutError):
+        async with asyncio.timeout(LEAVE_S):
+            await db.run(lambda tx: verifiers.leave(tx, host, os.getpid()))
+
+
+async def keep_beating(db: Database, host: str) -> None:
+    while True:
+        try:
+            await db.run(lambda tx: verifiers.beat(tx, host, os.getpid()))
+        except Unavailable:
+            await db.until_back()
+        else:
+            await asyncio.sleep(verifiers.BEAT_S)
 
 
 def now_ms(clock: SystemClock) -> int:
