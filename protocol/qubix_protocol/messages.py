@@ -366,7 +366,8 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
     params_digest: Digest
     inputs_digest: Digest
     cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)]
-    rate_qu_per_h_max: Rate
+    rate_qu_per_h_max: Rate | None
+    """None: any rate whose forecast fits the cap; 0 is a limit like any other."""
 
 
 FromNode = Hello | Accept | Decline | Heartbeat | Progress | Report | Telemetry | Refused

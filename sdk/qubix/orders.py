@@ -78,14 +78,14 @@ def body_of(work: Work, terms: Terms, order: bytes = b"") -> JobBody:
 
 
 def sign(work: Work, terms: Terms, key: str, *, wallet: Wallet, network: NetworkView, clock_ms: int) -> JobBody:
-    """The body with the consumer's signed order inside (trust M6). In an order, 0 stands for no limit to the rate."""
+    """The body with the consumer's signed order inside (trust M6)."""
     order = Order(
         idempotency_key=key,
         kernel=work.kernel,
         params_digest=digests.of_params(work.params),
         inputs_digest=digests.of_inputs(work.refs()),
         cap_qu=terms.cap_qu,
-        rate_qu_per_h_max=terms.rate_qu_per_h_max or 0,
+        rate_qu_per_h_max=terms.rate_qu_per_h_max,
     )
     sealed = wallet.sign_order(
         order,

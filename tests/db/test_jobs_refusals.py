@@ -335,13 +335,15 @@ def order(world: World, key: SigningKey, idempotency_key: str, **changes: object
         "params_digest": digests.of_params({}),
         "inputs_digest": digests.of_inputs(refs),
         "cap_qu": CAP,
-        "rate_qu_per_h_max": 0,
+        "rate_qu_per_h_max": None,
     }
+    audience = changes.pop("audience", world.key.public)
+    assert isinstance(audience, bytes)
     return seal(
         Order(**(plain | changes)),  # type: ignore[arg-type]
         key,
         network="devnet",
-        audience=world.key.public,
+        audience=audience,
         incarnation=0,
         counter=1,
         expires_ms=world.desk.now_ms() + 60_000,

@@ -57,7 +57,7 @@ async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_r
         return None
     now_ms = desk.now_ms()
     left = await ranges_left(tx, job)
-    need = await needs.of_job(tx, job, left)
+    need = await needs.of_job(tx, job, left, now_ms)
     found = _choose(offers, need, frozenset(await flow.refusers(tx, job)), await running_counts(tx), now_ms)
     if isinstance(found, market_rules.Choice):
         found = await _confirmed(tx, found, need, now_ms)

@@ -76,8 +76,8 @@ def _check_form(name: str, meta: ArrayMeta) -> None:
         raise InvalidInput(f"inputs.{name}.meta", str(problem), "Send a dtype and shape within the limits") from problem
 
 
-async def of_job(tx: Tx, job: Job, left: Sequence[Range]) -> Need:
-    """What is left of the job to run, for whom, and at what price."""
+async def of_job(tx: Tx, job: Job, left: Sequence[Range], now_ms: int) -> Need:
+    """What is left of the job to run, for whom, at what price, and until when."""
     inputs = await JobInput.filter(job_id=job.id).using_db(tx)
     plan = plan_of(job.kernel, job.params, {one.name: msgspec.convert(one.meta, ArrayMeta) for one in inputs})
     wrong = Attempt.filter(job_id=job.id, state=AttemptState.REJECTED.value).using_db(tx)
@@ -86,5 +86,6 @@ async def of_job(tx: Tx, job: Job, left: Sequence[Range]) -> Need:
         hold_left_qu=job.hold_left_qu,
         rate_qu_per_h_max=job.rate_max,
         provider=job.provider,
+        time_left_ms=max(0, job.deadline_ms - now_ms),
         excluded=frozenset([row.peer_id for row in await wrong.only("peer_id")]),
     )

@@ -34,6 +34,8 @@ from qubix_protocol.states import AttemptState, Outcome, Reason
 log = logging.getLogger(__name__)
 EVIDENCE_MAX = 64
 """Late messages kept of one attempt."""
+CLAIMED_MS_MAX = 2**53
+"""What a receipt can hold: beyond it the settlement of an attempt could not be read."""
 
 
 async def on_accept(desk: Desk, peer_id: str, message: Accept) -> None:
@@ -179,6 +181,12 @@ def _check_place(attempt: Attempt, link: Link) -> None:
             f"link {link.index} does not follow the {attempt.links} links that are here",
             field="link",
             remedy="Send the links in order, from the first that was not acknowledged",
+        )
+    if attempt.claimed_ms + link.claimed_ms > CLAIMED_MS_MAX:
+        raise Conflict(
+            f"the links of this attempt have claimed more than {CLAIMED_MS_MAX} ms together",
+            field="link.claimed_ms",
+            remedy="Claim the run time of each chunk in milliseconds",
         )
     allowed = billing.next_range([Range(*pair) for pair in attempt.ranges], attempt.units_done)
     if link.units.start != allowed.start or not allowed.start < link.units.stop <= allowed.stop:

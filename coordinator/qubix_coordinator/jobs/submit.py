@@ -22,8 +22,8 @@ from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
 from qubix_protocol import digests
 from qubix_protocol.api import CandidateView, EstimateBody, EstimateView, InputBody, JobBody, JobView
-from qubix_protocol.envelope import Opened, open_envelope
-from qubix_protocol.errors import ProtocolError
+from qubix_protocol.envelope import ANYONE, Opened, open_envelope
+from qubix_protocol.errors import ProtocolError, WrongAudience
 from qubix_protocol.messages import InputRef, Order
 from qubix_protocol.states import JobState, Reason
 
@@ -176,7 +176,7 @@ async def _check_order(
         params_digest=params_digest,
         inputs_digest=inputs_digest,
         cap_qu=body.cap_qu,
-        rate_qu_per_h_max=body.rate_qu_per_h_max or 0,
+        rate_qu_per_h_max=body.rate_qu_per_h_max,
     )
     _compare_order(_order_in(opened), wanted)
     await accounts.bind_order_key(tx, account_id, opened.header.sender)
@@ -186,11 +186,18 @@ async def _check_order(
 def _open_order(desk: Desk, text: str) -> Opened:
     try:
         raw = bytes.fromhex(text)
-        return open_envelope(raw, network=desk.network, audience=desk.key.public, now_ms=desk.now_ms())
+        opened = open_envelope(raw, network=desk.network, audience=desk.key.public, now_ms=desk.now_ms())
+        _check_addressed(opened)
     except (ProtocolError, ValueError) as problem:
         raise InvalidInput(
             "order", f"the order cannot be accepted: {problem}", "Sign it anew, addressed to this coordinator"
         ) from problem
+    return opened
+
+
+def _check_addressed(opened: Opened) -> None:
+    if opened.header.audience == ANYONE:
+        raise WrongAudience("it is addressed to anyone")
 
 
 def _order_in(opened: Opened) -> Order:

@@ -33,6 +33,7 @@ class Obstacle(StrEnum):
     MEMORY = "has too little memory"
     RATE = "is above the job's maximum rate"
     CAP = "is forecast above what is left of the cap"
+    DEADLINE = "is forecast to take longer than the job's deadline leaves"
     EXCLUDED = "returned a wrong result for this job"
     AWAY = "is draining or offline"
     BACKOFF = "failed or declined a moment ago"
@@ -74,6 +75,8 @@ class Need:
     hold_left_qu: int | None = None
     rate_qu_per_h_max: int | None = None
     provider: str | None = None
+    time_left_ms: int | None = None
+    """Until the job's deadline; None: only an estimate."""
     excluded: frozenset[str] = frozenset()
 
 
@@ -154,6 +157,9 @@ def misfit(candidate: Candidate, need: Need, guess: tuple[str, Forecast] | None)
         return Obstacle.RATE
     if need.hold_left_qu is not None and guess[1].cost_high_qu > need.hold_left_qu:
         return Obstacle.CAP
+    if need.time_left_ms is not None and guess[1].run_ms > need.time_left_ms:
+        # A card that asks nothing and takes for ever would be the cheapest, and let every job expire in its hands.
+        return Obstacle.DEADLINE
     if candidate.peer_id in need.excluded:
         return Obstacle.EXCLUDED
     return None

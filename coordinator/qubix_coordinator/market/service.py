@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 
 from qubix_coordinator.db.database import Database, Tx
+from qubix_coordinator.errors import LimitExceeded
 from qubix_coordinator.market import rules
 from qubix_coordinator.market.tables import Listing
 from qubix_coordinator.outbox import events
@@ -26,6 +27,8 @@ from qubix_protocol.units import OFFER_S
 log = logging.getLogger(__name__)
 TOPIC = "market"
 LISTINGS_MAX = 10_000
+DEVICES_MAX = 64
+"""Listings of one node, for good: a device keeps its id."""
 _NAMESPACE = uuid.UUID("6f1d3f0e-5d0b-5f7a-9d3c-0b1c7a3a9b11")
 
 
@@ -46,6 +49,7 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> 
     if offer.metrics is not None and (row is None or (row.metrics_ms or 0) <= now_ms):
         claimed |= {"metrics": msgspec.to_builtins(offer.metrics), "metrics_ms": now_ms}
     if row is None:
+        await _check_room(tx, peer_id)
         row = Listing(id=key, peer_id=peer_id, updated_ms=now_ms, **claimed)
         await row.save(using_db=tx, force_create=True)
         log.info("market.listed", extra={"peer": peer_id, "device": offer.device.device_id, "model": row.model})
@@ -56,6 +60,16 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> 
     await row.save(using_db=tx)
     if changed:
         await emit(tx, row, now_ms)
+
+
+async def _check_room(tx: Tx, peer_id: str) -> None:
+    """The market shows a bounded number of listings: one node must not fill it with devices that it makes up."""
+    if await Listing.filter(peer_id=peer_id).using_db(tx).count() >= DEVICES_MAX:
+        raise LimitExceeded(
+            f"this node has {DEVICES_MAX} devices in the market already",
+            field="device.device_id",
+            remedy="Offer the devices that are there, each under the id it had before",
+        )
 
 
 def _claims(offer: Offer) -> dict[str, Any]:
