@@ -161,7 +161,8 @@ class Peer:
                 # Gossip is repeated by others, who may have been away for a while: the node did nothing wrong.
                 self.mesh.count(problem.code)
             else:
-                self._refuse(problem.code, problem)
+                # Whichever gateway brought it may have made it up: it must not cost the node its session elsewhere.
+                self._refuse(problem.code, problem, blamed=not waiting.gossip)
         except QubixError as problem:
             self._refuse(code_of(type(problem)), problem)
         except TimeoutError:
@@ -222,10 +223,10 @@ class Peer:
                 )
         return None
 
-    def _refuse(self, code: str, problem: Exception) -> None:
+    def _refuse(self, code: str, problem: Exception, *, blamed: bool = True) -> None:
         """Counted, logged, and told to the node unless somebody else may have said it."""
         self.mesh.count(code)
-        self._refusals += 1
+        self._refusals += int(blamed)
         log.warning("mesh.refused", extra={"peer": self.peer_id, "code": code, "problem": str(problem)[:_DETAIL_MAX]})
         if self.session.live and not isinstance(problem, BadSignature):
             remedy = getattr(problem, "remedy", "")
