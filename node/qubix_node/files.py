@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small files that must be whole or absent, and the lock that keeps two nodes off one folder."""
 
+import errno
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from qubix_node.errors import AlreadyRunning
 
@@ -33,6 +36,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A file that a worker wrote, for reading: never through a link to somewhere else, and never a pipe that waits.
+
+    Raises OSError.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+    return os.fdopen(handle, "rb")
 
 
 @contextmanager

@@ -26,10 +26,13 @@ from qubix_protocol.units import (
 
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", max_length=36)]
-Peer = Annotated[str, Meta(max_length=64)]
-Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$", max_length=64)]
-Short = Annotated[str, Meta(max_length=200)]
-Text = Annotated[str, Meta(max_length=TEXT_MAX)]
+_STORABLE: Final = r"^[^\x00]*$"
+"""PostgreSQL's text holds every character but NUL: refused here, it is the sender's mistake and nobody else's fault."""
+Peer = Annotated[str, Meta(pattern=_STORABLE, max_length=64)]
+# `$` alone would also match before a line break at the end.
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$(?!\n)", max_length=64)]
+Short = Annotated[str, Meta(pattern=_STORABLE, max_length=200)]
+Text = Annotated[str, Meta(pattern=_STORABLE, max_length=TEXT_MAX)]
 Millis = Annotated[int, Meta(ge=0, le=2**53)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Units = Annotated[int, Meta(ge=0, le=UNITS_MAX)]

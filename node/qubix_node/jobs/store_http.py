@@ -13,6 +13,7 @@ import trio
 
 from qubix_mesh.rules import backoff_s
 from qubix_node.errors import NotLinked, StoreRefused, StoreUnavailable, WrongContent
+from qubix_node.files import open_plain
 from qubix_node.jobs.store import Artifact, digest_of, size_of
 from qubix_protocol.messages import ArtifactRequest
 
@@ -171,7 +172,7 @@ def _offset(response: httpx.Response, default: int) -> int:
 
 
 def _read_part(path: Path, offset: int) -> bytes:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         file.seek(offset)
         return file.read(_PART_BYTES)
 

@@ -106,8 +106,13 @@ class Work:
             finished_ms=max(finished_ms, self.started_ms),
             backend=assign.backend,
             device_id=assign.device_id,
-            failure=Failure(code=verdict.code[:200], detail=verdict.detail[:1000]) if failed else None,
+            failure=_failure(verdict) if failed else None,
         )
+
+
+def _failure(verdict: rules.Verdict) -> Failure:
+    """In text that can be sent: a kernel's own words may hold anything."""
+    return Failure(code=verdict.code[:200], detail=verdict.detail.replace("\0", "")[:1000])
 
 
 def restored(saved: Saved, now_ms: int) -> Work:
