@@ -27,6 +27,7 @@ from qubix_coordinator.http.context import Context
 from qubix_coordinator.http.mesh import Mesh
 from qubix_coordinator.http.metrics import Metrics
 from qubix_coordinator.http.server import Server, bind, create_app, server_for
+from qubix_coordinator.jobs import retention
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.engine import Engine
 from qubix_coordinator.ledger import read as ledger
@@ -38,6 +39,7 @@ from qubix_protocol.units import Network
 log = logging.getLogger(__name__)
 _MINUTE_S: Final = 60.0
 _HOUR_S: Final = 3600.0
+_AGAIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +149,10 @@ async def _every(db: Database, seconds: float, work: Callable[[], Awaitable[None
     while True:
         try:
             await work()
+            await asyncio.sleep(seconds)
         except Unavailable:
             await db.until_back()
-        else:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(_AGAIN_S)
 
 
 async def _each_minute(context: Context) -> None:
@@ -160,4 +162,8 @@ async def _each_minute(context: Context) -> None:
 
 async def _each_hour(context: Context) -> None:
     await telemetry.prune(context.db, now_ms=context.now_ms())
-    await context.uploads.expire()
+    keep_s = context.settings.artifact_keep_s
+    await retention.give_up_unneeded(context.db, keep_s=keep_s, now_ms=context.now_ms())
+    removed = await context.uploads.expire()
+    if removed:
+        log.info("artifacts.removed", extra={"count": removed})

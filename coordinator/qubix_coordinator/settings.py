@@ -71,6 +71,34 @@ class Settings:
     artifact_url: str = setting(
         "QUBIX_ARTIFACT_URL", "Where artifacts are kept (file:///…, s3://…); empty: a folder in the data folder.", ""
     )
+    artifact_quota_bytes: int = setting(
+        "QUBIX_ARTIFACT_QUOTA_BYTES",
+        "Most bytes of inputs that one account may store.",
+        64 * 1024**3,
+        minimum=1024,
+        maximum=2**60,
+    )
+    artifact_quota_count: int = setting(
+        "QUBIX_ARTIFACT_QUOTA_COUNT",
+        "Most inputs that one account may store.",
+        100_000,
+        minimum=1,
+        maximum=1_000_000_000,
+    )
+    artifact_keep_s: int = setting(
+        "QUBIX_ARTIFACT_KEEP_S",
+        "Seconds for which inputs and results stay after the last job that used them ended, or unused uploads stay.",
+        30 * 86_400,
+        minimum=3600,
+        maximum=10 * 366 * 86_400,
+    )
+    upload_keep_s: int = setting(
+        "QUBIX_UPLOAD_KEEP_S",
+        "Seconds after which an unfinished upload that nobody goes on with is removed.",
+        86_400,
+        minimum=3600,
+        maximum=366 * 86_400,
+    )
     fee_bps: int = setting(
         "QUBIX_FEE_BPS", "The market's fee in basis points of what is owed.", 250, minimum=0, maximum=10_000
     )

@@ -220,7 +220,7 @@ class World:
 
         async def step(tx: Any) -> None:
             if writer is None:
-                await artifacts.announce(tx, owner, digest, size, Quota())
+                await artifacts.announce(tx, owner, digest, size, Quota(bytes_max=2**40, artifacts_max=1000))
             else:
                 await artifacts.announce_output(tx, owner, digest, size, writer)
             await artifacts.mark_stored(tx, owner, digest, size, meta, writer=writer)

@@ -3,6 +3,8 @@
 
 import asyncio
 import base64
+import gc
+import os
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from qubix_coordinator.artifacts import service
 from qubix_coordinator.artifacts.service import Quota
 from qubix_coordinator.artifacts.staging import OWNER
 from qubix_coordinator.artifacts.uploads import Uploads
-from qubix_coordinator.db.database import Database
+from qubix_coordinator.db.database import Database, execute
 from qubix_coordinator.errors import LimitExceeded, Unavailable
 from qubix_protocol import envelope
 from qubix_protocol.arrays import ArrayMeta
@@ -238,7 +240,7 @@ async def test_a_crash_before_the_row_is_finished_by_the_next_announcement(db: D
 async def test_quota_counts_what_the_owner_announced(db: Database, tmp_path: Path) -> None:
     person = await make_person(db)
     made = (await assembled(db, tmp_path)).context.uploads
-    uploads = Uploads(db, made.store, made.staging, Quota(bytes_max=100, artifacts_max=2))
+    uploads = Uploads(db, made.store, made.staging, Quota(bytes_max=100, artifacts_max=2), 3600.0)
     await uploads.announce(person.account_id, b"1" * 32, 60)
     with pytest.raises(LimitExceeded):
         await uploads.announce(person.account_id, b"2" * 32, 41)
@@ -344,10 +346,45 @@ async def test_given_up_uploads_are_forgotten(db: Database, tmp_path: Path) -> N
     staged.write_bytes(b"12")
     assert await uploads.staging.expire(3600) == 0
     assert await uploads.staging.expire(-1) == 1
+    assert await uploads.expire() == 0
+    await db.run(lambda tx: execute(tx, "UPDATE artifact SET announced_at = now() - interval '2 days'"))
+    assert await uploads.expire() == 1
     async with db.transaction() as tx:
-        assert await service.forget_unfinished(tx, 3600) == 0
-        assert await service.forget_unfinished(tx, -1) == 1
         assert await service.find(tx, person.account_id, b"1" * 32) is None
+
+
+async def test_quota_and_expiry_are_settings(db: Database, tmp_path: Path) -> None:
+    small = {"artifact_quota_bytes": 2048, "artifact_quota_count": 2, "upload_keep_s": 7200}
+    uploads = (await assembled(db, tmp_path, **small)).context.uploads
+    assert (uploads.quota.bytes_max, uploads.quota.artifacts_max, uploads.unfinished_s) == (2048, 2, 7200)
+
+
+@pytest.mark.parametrize("what", ["copy", "staging"])
+async def test_a_file_that_opens_after_a_cancellation_is_closed(db: Database, tmp_path: Path, what: str) -> None:
+    uploads, person = (await assembled(db, tmp_path)).context.uploads, await make_person(db)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    async def open_it() -> None:
+        if what == "copy":
+            await uploads.store.copy_to(person.account_id, b"1" * 32, fifo)
+        else:
+            async with uploads.staging.locked(fifo):
+                pass
+
+    task = asyncio.create_task(open_it())
+    await asyncio.sleep(0.2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    # Only now can the thread open it. Its end of the pipe is closed at once, not when somebody collects garbage.
+    gc.disable()
+    try:
+        reader = await asyncio.to_thread(fifo.open, "rb")
+        with reader:
+            assert await asyncio.wait_for(asyncio.to_thread(reader.read), 20) == b""
+    finally:
+        gc.enable()
 
 
 async def test_a_lost_key_file_is_told_and_never_replaced(db: Database, tmp_path: Path) -> None:

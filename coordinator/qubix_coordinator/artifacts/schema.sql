@@ -19,6 +19,7 @@ CREATE TABLE artifact (
     CONSTRAINT artifact_meta_once_stored CHECK (meta IS NULL OR stored_at IS NOT NULL)
 );
 CREATE INDEX artifact_unfinished ON artifact (announced_at) WHERE stored_at IS NULL;
+CREATE INDEX artifact_age ON artifact (announced_at) WHERE stored_at IS NOT NULL;
 
 -- Which attempt announced and sent which output. That the account stores the same content already is no proof of work,
 -- and an upload must not tell an attempt what else is stored (trust D1).

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from qubix_coordinator.artifacts.tables import ArtifactRow
-from qubix_coordinator.db.database import Tx, execute, one, value
+from qubix_coordinator.db.database import Tx, execute, one, rows, value
 from qubix_coordinator.errors import InvalidInput, LimitExceeded
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.units import ARTIFACT_BYTES_MAX
@@ -24,8 +24,8 @@ from qubix_protocol.units import ARTIFACT_BYTES_MAX
 class Quota:
     """What one account may announce."""
 
-    bytes_max: int = 64 * 1024**3
-    artifacts_max: int = 100_000
+    bytes_max: int
+    artifacts_max: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,13 +151,40 @@ async def release(tx: Tx, account_id: UUID, digests: Iterable[bytes]) -> int:
     )
 
 
-async def forget_unfinished(tx: Tx, older_than_s: float) -> int:
-    """Removes announcements that were never completed; their staging files are `staging`'s to remove."""
-    return await execute(
+async def keep(tx: Tx, account_id: UUID, digests: Iterable[bytes]) -> None:
+    """Until `tx` ends nobody gives these up; what refers to them then keeps them."""
+    await rows(
         tx,
-        "DELETE FROM artifact WHERE stored_at IS NULL AND announced_at < now() - make_interval(secs => $1)",
+        "SELECT id FROM artifact WHERE account_id = $1 AND digest = ANY ($2::bytea[]) ORDER BY id FOR KEY SHARE",
+        account_id,
+        list(digests),
+    )
+
+
+async def give_up(tx: Tx, ids: list[UUID]) -> None:
+    """From now on they are announcements without content that nobody goes on with."""
+    await execute(
+        tx,
+        "UPDATE artifact SET stored_at = NULL, readable = false, meta = NULL, announced_at = to_timestamp(0)"
+        " WHERE id = ANY ($1::uuid[])",
+        ids,
+    )
+
+
+async def lock_unfinished(tx: Tx, older_than_s: float) -> tuple[UUID, bytes] | None:
+    """Account and digest of an announcement that nobody goes on with; nobody else gets at it until `tx` ends."""
+    found = await one(
+        tx,
+        "SELECT account_id, digest FROM artifact"
+        " WHERE stored_at IS NULL AND announced_at < now() - make_interval(secs => $1)"
+        " ORDER BY announced_at LIMIT 1 FOR UPDATE SKIP LOCKED",
         older_than_s,
     )
+    return None if found is None else (found["account_id"], bytes(found["digest"]))
+
+
+async def forget(tx: Tx, account_id: UUID, digest: bytes) -> None:
+    await execute(tx, "DELETE FROM artifact WHERE account_id = $1 AND digest = $2", account_id, digest)
 
 
 def check_size(size_bytes: int) -> None:
@@ -193,7 +220,7 @@ async def _announce(tx: Tx, account_id: UUID, digest: bytes, size_bytes: int, or
         "INSERT INTO artifact AS a (id, account_id, digest, size_bytes, origin) VALUES ($1, $2, $3, $4, $5)"
         " ON CONFLICT (account_id, digest) DO UPDATE SET"
         " size_bytes = CASE WHEN a.stored_at IS NULL THEN excluded.size_bytes ELSE a.size_bytes END,"
-        " announced_at = CASE WHEN a.stored_at IS NULL THEN now() ELSE a.announced_at END,"
+        " announced_at = now(),"
         " origin = CASE WHEN excluded.origin = 'owner' THEN 'owner' ELSE a.origin END",
         uuid4(),
         account_id,

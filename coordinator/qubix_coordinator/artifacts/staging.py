@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Final
 from uuid import UUID
 
+from qubix_coordinator.artifacts.files import opened
 from qubix_coordinator.errors import Conflict, InvalidInput, LimitExceeded, QubixError
 
 _BUFFER_BYTES: Final = 1024 * 1024
@@ -56,7 +57,7 @@ class Staging:
     @contextlib.asynccontextmanager
     async def locked(self, path: Path) -> AsyncIterator[IO[bytes]]:
         """The file open for appending, ours alone. Raises Conflict when another upload of it is under way."""
-        out = await asyncio.to_thread(_open_locked, path)
+        out = await opened(lambda: _open_locked(path))
         try:
             yield out
         finally:

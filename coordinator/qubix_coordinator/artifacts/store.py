@@ -26,6 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from obstore.store import LocalStore, from_url
 
+from qubix_coordinator.artifacts.files import opened
 from qubix_coordinator.artifacts.keys import derive, load_or_create
 from qubix_coordinator.errors import InvalidInput, NotFound, Unavailable
 from qubix_coordinator.settings import Settings
@@ -37,6 +38,7 @@ HEADER_BYTES: Final = 32
 _MAGIC: Final = b"QXA1"
 _SALT_BYTES: Final = 20
 _SALT: Final = slice(4, 4 + _SALT_BYTES)
+_DELETE_S: Final = 20.0
 _BATCH: Final = 4
 """Segments read or written at once: bounds what one transfer holds in memory."""
 
@@ -99,9 +101,19 @@ class ArtifactStore:
 
     async def copy_to(self, account_id: UUID, digest: bytes, path: Path) -> None:
         """Writes the whole content to `path`, which must not be readable to others: it is plaintext there."""
-        with contextlib.closing(await asyncio.to_thread(path.open, "wb")) as out:
+        with contextlib.closing(await opened(lambda: path.open("wb"))) as out:
             async for piece in self.read(account_id, digest):
                 await asyncio.to_thread(out.write, piece)
+
+    async def delete(self, account_id: UUID, digest: bytes) -> None:
+        """Safe to repeat. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(_DELETE_S):
+                await self._objects.delete_async(self.name(account_id, digest))
+        except FileNotFoundError:
+            return
+        except (OSError, obstore.exceptions.BaseError) as problem:
+            raise _away(problem) from problem
 
     async def head(self, account_id: UUID, digest: bytes, length: int) -> bytes:
         """The first `length` bytes, or all when there are fewer."""
@@ -132,7 +144,8 @@ class ArtifactStore:
 
 
 def _away(problem: BaseException) -> Unavailable:
-    log.warning("artifact.store_failed", extra={"problem": str(problem).splitlines()[0][:200]})
+    said = str(problem) or type(problem).__name__
+    log.warning("artifact.store_failed", extra={"problem": said.splitlines()[0][:200]})
     return Unavailable("the artifact store does not answer", remedy="Try again in a few seconds")
 
 

@@ -2,7 +2,7 @@
 """Uploads from announcement to stored artifact: staging, check, seal, row."""
 
 from collections.abc import AsyncIterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -20,8 +20,8 @@ from qubix_protocol.errors import Malformed
 
 _HEAD_BYTES: Final = 8192
 _NPY_MAGIC: Final = b"\x93NUMPY"
-UNFINISHED_S: Final = 86_400.0
-"""An upload that nobody goes on with for so long is forgotten."""
+EXPIRED_MAX: Final = 10_000
+"""Announcements forgotten at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +41,15 @@ class Uploads:
     db: Database
     store: ArtifactStore
     staging: Staging
-    quota: Quota = field(default_factory=Quota)
+    quota: Quota
+    unfinished_s: float
+    """An upload that nobody goes on with for so long is forgotten."""
 
     @classmethod
     def open(cls, db: Database, store: ArtifactStore, settings: Settings) -> "Uploads":
         key = derive(load_or_create(settings.data_dir / "artifact.key"), b"artifact/staging")
-        return cls(db, store, Staging(settings.data_dir / "staging", key))
+        quota = Quota(bytes_max=settings.artifact_quota_bytes, artifacts_max=settings.artifact_quota_count)
+        return cls(db, store, Staging(settings.data_dir / "staging", key), quota, settings.upload_keep_s)
 
     async def announce(self, account_id: UUID, digest: bytes, size_bytes: int, writer: str = OWNER) -> Progress:
         """Where the upload starts or goes on. Raises InvalidInput or LimitExceeded."""
@@ -95,9 +98,22 @@ class Uploads:
         return Progress(digest=digest, size_bytes=size_bytes, offset=offset, complete=complete)
 
     async def expire(self) -> int:
-        """Forgets uploads that were given up. Call it now and then."""
-        removed = await self.staging.expire(UNFINISHED_S)
-        return removed + await self.db.run(lambda tx: service.forget_unfinished(tx, UNFINISHED_S))
+        """Removes uploads that nobody goes on with, and what was given up. Call it now and then. Gives how many."""
+        removed = await self.staging.expire(self.unfinished_s)
+        for _ in range(EXPIRED_MAX):
+            if not await self.db.run(self._forget_one):
+                break
+            removed += 1
+        return removed
+
+    async def _forget_one(self, tx: Tx) -> bool:
+        """First the object, then its row: an object without a row would stay for ever."""
+        found = await service.lock_unfinished(tx, self.unfinished_s)
+        if found is None:
+            return False
+        await self.store.delete(*found)
+        await service.forget(tx, *found)
+        return True
 
     async def _resume(self, account_id: UUID, digest: bytes, size_bytes: int, writer: str) -> Progress:
         """A crash can leave a staging file that has all its bytes: it is finished here."""

@@ -64,6 +64,7 @@ CREATE TABLE job_input (
     meta       jsonb NOT NULL,
     CONSTRAINT job_input_once UNIQUE (job_id, name)
 );
+CREATE INDEX job_input_by_digest ON job_input (digest);
 
 CREATE TABLE attempt (
     id             uuid PRIMARY KEY,
@@ -152,6 +153,7 @@ CREATE TABLE link (
         (numrange(job_no::numeric * 1099511627776 + start, job_no::numeric * 1099511627776 + stop) WITH &&) WHERE (paid)
 );
 CREATE INDEX link_by_job ON link (job_no) WHERE paid;
+CREATE INDEX link_by_output ON link (output_digest);
 
 -- The verifier's word about an attempt, applied by the engine. One report, one check (trust.md C1).
 CREATE TABLE verdict (

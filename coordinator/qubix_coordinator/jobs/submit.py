@@ -132,7 +132,9 @@ def input_refs(inputs: Mapping[str, InputBody]) -> list[InputRef]:
 
 async def _check_artifacts(tx: Tx, account_id: UUID, inputs: Mapping[str, InputBody]) -> None:
     """Every input is here, is the account's own, and its header says what the request says."""
-    found = await artifacts.find_many(tx, account_id, [bytes.fromhex(one.digest) for one in inputs.values()])
+    wanted = [bytes.fromhex(one.digest) for one in inputs.values()]
+    await artifacts.keep(tx, account_id, wanted)
+    found = await artifacts.find_many(tx, account_id, wanted)
     for name, one in inputs.items():
         _check_artifact(name, one, found.get(bytes.fromhex(one.digest)))
 
