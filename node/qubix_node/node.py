@@ -131,9 +131,11 @@ class Node:
     async def _tell_ready(self) -> None:
         """Once, when the first offer is out: that is after the first welcome."""
         await self.publisher.first.wait()
-        devices = [device.device_id for device in self.sampler.devices()]
-        log.info("node.ready", extra={"devices": ",".join(devices), "region": self._region})
-        ready = {"process": "node", "pid": os.getpid(), "peer_id": self._machine.key.peer_id, "devices": devices}
+        found = self.sampler.devices()
+        devices, titles = [one.device_id for one in found], [one.kind.titled(one.model) for one in found]
+        log.info("node.ready", extra={"devices": ", ".join(titles), "region": self._region})
+        ready = {"process": "node", "pid": os.getpid(), "peer_id": self._machine.key.peer_id}
+        ready |= {"devices": devices, "titles": titles}
         if self._settings.ready_fd is not None:
             with os.fdopen(self._settings.ready_fd, "w") as pipe:
                 pipe.write(json.dumps(ready) + "\n")

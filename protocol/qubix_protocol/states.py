@@ -104,3 +104,7 @@ class DeviceKind(StrEnum):
     CUDA = "cuda"
     CPU = "cpu"
     WEBGPU = "webgpu"
+
+    def titled(self, model: str) -> str:
+        """A CPU is called one wherever it may stand beside GPUs."""
+        return f"{model} (CPU)" if self is DeviceKind.CPU else model

@@ -16,6 +16,7 @@ from qubix_protocol.messages import ParamValue
 
 _PIECE_BYTES: Final = 4 * 1024 * 1024
 _HEADER_BYTES: Final = 8192
+_SAVE_ANEW: Final = "Save it anew: numpy.save(file, numpy.ascontiguousarray(array, dtype=…)), with a plain number type"
 
 
 class Source(Protocol):
@@ -61,8 +62,9 @@ class FileSource:
                 self.meta, start = npy_header(file.read(_HEADER_BYTES))
                 self.size_bytes: int = os.fstat(file.fileno()).st_size
         except (OSError, Malformed) as error:
-            problem = error.strerror if isinstance(error, OSError) else str(error)
-            raise self._bad(str(problem)) from None
+            if isinstance(error, OSError):
+                raise self._unreadable(error) from None
+            raise self._bad(str(error)) from None
         if start + self.meta.nbytes != self.size_bytes:
             raise self._bad(f"its header promises {self.meta.nbytes} bytes of data, {self.size_bytes - start} follow")
 
@@ -72,10 +74,14 @@ class FileSource:
                 file.seek(start)
                 return file.read(stop - start)
         except OSError as error:
-            raise self._bad(str(error.strerror)) from None
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: OSError) -> BadUsage:
+        problem = f"{self._name}: {self._path}: {error.strerror}"
+        return BadUsage(self._name, problem, "Give the path of a .npy file that you may read")
 
     def _bad(self, problem: str) -> BadUsage:
-        return BadUsage(self._name, f"{self._name}: {self._path}: {problem}", "Give a file written by numpy.save")
+        return BadUsage(self._name, f"{self._name}: {self._path}: {problem}", _SAVE_ANEW)
 
 
 def source_of(name: str, value: Any) -> Source:

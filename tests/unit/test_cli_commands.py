@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what it prints, how it exits, how fast it starts."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from qubix import errors
 from qubix.cli import COMMANDS, PROCESSES, main, rows, shown
 from qubix.cli.exits import explain
+from qubix.cli.output import print_table
 from qubix.cli.pairs import param_value, split
+from qubix.cli.tables import print_offers
 from qubix.processes import modules
 from qubix_protocol.api import JobView
-from qubix_protocol.states import JobState, Reason
+from qubix_protocol.states import DeviceKind, JobState, Reason
 from tests.support.fake_api import TOKEN, FakeApi, listing
 
 A = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -108,7 +113,7 @@ def test_a_failed_job_fails_the_command(qubix: Qubix, api: FakeApi) -> None:
         (["job", "submit", "matmul", "--cap", "0"], "--cap"),
         (["job", "submit", "matmul", "--cap", "5", "-i", "a"], "NAME=VALUE"),
         (["job", "submit", "knn", "--cap", "5", "-p", "k=1", "-p", "k=2"], "given twice"),
-        (["job", "submit", "matmul", "--cap", "5", "-i", "a=none.npy", "-i", "b=none.npy"], "numpy.save"),
+        (["job", "submit", "matmul", "--cap", "5", "-i", "a=none.npy", "-i", "b=none.npy"], "a .npy file"),
         (["job", "show", "no-uuid"], "UUID"),
         (["job", "show", "7d444840-9dc0-11d1-b245-5ffdce74fad2"], "remedy"),
         (["offers", "search", "-o", "colour"], "price, memory"),
@@ -217,7 +222,13 @@ def test_every_error_of_the_sdk_is_explained() -> None:
     assert usage == ("qubix: too small\n  field: cap_qu\n  remedy: Give more", 2)
     assert explain(ValueError("a defect")) is None
     told = explain(errors.Conflict("not now", status=409, remedy="Wait"))
-    assert told == ("qubix: not now\n  remedy: Wait", 1)
+    assert told == ("qubix: not now\n  remedy: Wait", 2)
+    unknown = explain(errors.NotFound("no such job", status=404, field="job_id", remedy="GET /jobs"))
+    assert unknown is not None
+    assert "qubix job list" in unknown[0]
+    stranger = explain(errors.Unauthorised("no token", status=401, field="Authorization", remedy="Send a header"))
+    assert stranger is not None
+    assert "QUBIX_TOKEN" in stranger[0]
 
 
 def test_pairs() -> None:
@@ -225,6 +236,58 @@ def test_pairs() -> None:
     assert [param_value(text) for text in ("5", "0.5", "true", "word")] == [5, 0.5, True, "word"]
     with pytest.raises(errors.BadUsage):
         split("-p", ["k="])
+
+
+def test_a_full_disk_is_told_without_a_traceback(env: dict[str, str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "qubix", "offers", "search"]
+        done = subprocess.run(
+            command, env=os.environ | env, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"qubix: cannot write the output: No space left on device\n"
+
+
+def drawn(columns: tuple[str, ...], lines: list[list[str]], width: int, **how: Any) -> str:
+    out = Console(file=io.StringIO(), width=width, color_system=None)
+    print_table(columns, lines, to=out, **how)
+    text: str = out.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    return text
+
+
+def test_a_table_that_is_too_wide_leaves_out_what_can_be_spared_and_says_so() -> None:
+    columns, lines = ("id", "region", "note", "provider"), [["one", "local", "", "12D3KooWlonglonglongtail"]]
+    how: dict[str, Any] = {"spare": ("note", "region"), "shorten": {"provider": shown.peer}}
+    assert "12D3KooWlonglonglongtail" in drawn(columns, lines, 60, **how)
+    short = drawn(columns, lines, 30, **how)
+    assert "…" in short
+    assert "local" in short
+    narrow = drawn(columns, lines, 22, **how)
+    assert "local" not in narrow
+    assert "Too narrow here for:" in narrow
+    assert "note" not in narrow, "an empty column is not missed"
+
+
+def test_a_table_that_fits_in_no_way_becomes_a_list() -> None:
+    text = drawn(("first", "second"), [["a" * 20, "b" * 20]], 30)
+    assert [line.split() for line in text.splitlines() if line] == [["first", "a" * 20], ["second", "b" * 20]]
+
+
+def test_the_market_is_readable_at_80_columns_and_calls_a_cpu_a_cpu() -> None:
+    cpu = msgspec.structs.replace(listing("x", 3_600_000), kind=DeviceKind.CPU, model="AMD EPYC")
+    gpu = msgspec.structs.replace(listing("y", 9_000_000), kind=DeviceKind.CUDA, model="NVIDIA H200")
+    out = Console(file=io.StringIO(), width=80, color_system=None)
+    print_offers([cpu, gpu], to=out)
+    lines: list[str] = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    assert sum("AMD EPYC (CPU)" in line and "3,600,000" in line for line in lines) == 1
+    assert sum("NVIDIA H200 " in line and "(CPU)" not in line for line in lines) == 1
+
+
+def test_a_statement_names_the_job_and_spares_the_rest_of_the_cause() -> None:
+    assert shown.cause("hold:7d444840-9dc0-11d1-b245-5ffdce74fad2:0") == "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+    assert shown.cause("development_credit:1:2") == ""
 
 
 def test_amounts_have_separators() -> None:

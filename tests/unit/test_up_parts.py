@@ -91,4 +91,6 @@ def test_the_start_up_log_shows_no_password() -> None:
     shown = where_it_runs("database", {"database_url": "postgresql://me:secret@host/db"})
     assert "secret" not in shown
     assert "host/db" in shown
-    assert where_it_runs("node", {"devices": [{"model": "A GPU"}], "peer_id": "12D3"}) == "A GPU  12D3"
+    assert (
+        where_it_runs("node", {"titles": ["A GPU", "An EPYC (CPU)"], "peer_id": "12D3"}) == "A GPU, An EPYC (CPU)  12D3"
+    )

@@ -4,6 +4,7 @@
 import asyncio
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except QubixError as problem:
         print(f"qubix audit: {problem}. {problem.remedy}", file=sys.stderr)
         return 1
-    print(as_json(report) if chosen.json else as_text(report))
+    try:
+        print(as_json(report) if chosen.json else as_text(report), flush=True)
+    except BrokenPipeError:
+        # Whoever reads has left with what they wanted; Python would complain again while closing it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0 if report.clean else 1
 
 

@@ -64,7 +64,7 @@ class Publisher:
                     log.info(
                         "offer.published",
                         extra={
-                            "device": offer.device.model,
+                            "device": offer.device.kind.titled(offer.device.model),
                             "availability": offer.availability.value,
                             "qu_per_h": offer.rate_qu_per_h,
                         },

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a command ends: 0 done, 1 failed, 2 bad usage or input. An error is a sentence and a remedy, no traceback."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+if TYPE_CHECKING:
+    from qubix.errors import QubixError
 
 DONE: Final = 0
 FAILED: Final = 1
 BAD: Final = 2
+_CANNOT_WRITE: Final = (errno.ENOSPC, errno.EIO)
 
 
 class Group(click.Group):
@@ -20,8 +25,13 @@ class Group(click.Group):
         try:
             return super().main(args, *rest, **named)
         except BrokenPipeError:
-            # Whoever read our output has left; Python would complain once more while closing it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
+            sys.exit(FAILED)
+        except OSError as problem:
+            if problem.errno not in _CANNOT_WRITE:
+                raise
+            _drop_output()
+            click.echo(f"qubix: cannot write the output: {problem.strerror}", err=True)
             sys.exit(FAILED)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -36,20 +46,43 @@ class Group(click.Group):
             ctx.exit(status)
 
 
+def _drop_output() -> None:
+    """Nobody can be told through it any more; Python would complain once more while closing it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_BAD_INPUT: Final = ("BadUsage", "InvalidInput", "NotEnoughBalance", "NotFound", "Unauthorised", "Conflict")
+_IN_OUR_WORDS: Final = {
+    "Authorization": "Set QUBIX_TOKEN, or QUBIX_DATA_DIR to the data folder of the market on this machine.",
+    "job_id": "`qubix job list` shows your jobs.",
+}
+"""By field, where the coordinator's remedy speaks of HTTP."""
+
+
+def _remedy(error: "QubixError") -> str:
+    from qubix.errors import NotFound, Unauthorised
+
+    if isinstance(error, (NotFound, Unauthorised)):
+        return _IN_OUR_WORDS.get(error.field, error.remedy)
+    return error.remedy
+
+
 def explain(error: Exception) -> tuple[str, int] | None:
     """The words and the exit status for an error of the SDK's; None for any other."""
     if type(error).__module__ != "qubix.errors":
         return None
-    from qubix.errors import ApiError, BadUsage, InvalidInput, NotEnoughBalance, NotFound, QubixError, Unauthorised
+    from qubix import errors
+    from qubix.errors import ApiError, BadUsage, QubixError
 
     if not isinstance(error, QubixError):
         return None
-    bad = isinstance(error, (BadUsage, InvalidInput, NotEnoughBalance, NotFound, Unauthorised))
+    bad = isinstance(error, tuple(getattr(errors, name) for name in _BAD_INPUT))
     lines = [f"qubix: {error.problem}"]
     if isinstance(error, (BadUsage, ApiError)) and error.field and error.field not in error.problem:
         lines.append(f"  field: {error.field}")
     if isinstance(error, ApiError):
         lines += [f"  {one.field}: {one.problem}" for one in error.problems if one.field != error.field]
-    if error.remedy:
-        lines.append(f"  remedy: {error.remedy}")
+    remedy = _remedy(error)
+    if remedy:
+        lines.append(f"  remedy: {remedy}")
     return "\n".join(lines), BAD if bad else FAILED

@@ -11,10 +11,12 @@ from qubix.cli.exits import FAILED
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
 from qubix.cli.pairs import param_value, split
 from qubix.cli.progress import watch as watch_job
+from qubix.cli.tables import print_attempts, print_jobs
 from qubix.client import Job
 from qubix.errors import BadUsage
 from qubix.results import error_of
 from qubix_protocol.api import JobView
+from qubix_protocol.units import QU_MAX
 
 timeout_option = click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds to wait at most.")
 
@@ -28,7 +30,9 @@ def job() -> None:
 @click.argument("kernel")
 @click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=FILE", help="An array: a .npy file.")
 @click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the kernel.")
-@click.option("--cap", "cap_qu", type=click.IntRange(min=1), required=True, metavar="QU", help="The most it may cost.")
+@click.option(
+    "--cap", "cap_qu", type=click.IntRange(1, QU_MAX), required=True, metavar="QU", help="The most it may cost."
+)
 @click.option("--where", metavar="QUERY", help="Which providers: provider=PEER price<=QU_PER_HOUR.")
 @click.option("--provider", metavar="PEER", help="Only this provider.")
 @click.option("--rate-max", type=click.IntRange(min=0), metavar="QU", help="Most QU for an hour.")
@@ -83,7 +87,7 @@ def list_jobs(limit: int, after: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif found.jobs:
-        print_table(rows.JOB_COLUMNS, [rows.job(one) for one in found.jobs], right=rows.JOB_RIGHT)
+        print_jobs(found.jobs)
         if found.next:
             console().print(f"More: qubix job list --after {found.next}")
     else:
@@ -160,6 +164,9 @@ def receipt(job_id: object, as_json: bool) -> None:
     if as_json:
         print_json([one.raw for one in found])
         return
+    if not found:
+        console().print("There is no receipt: no attempt of this job has been settled.")
+        return
     lines = [
         [
             one.settlement.attempt_id,
@@ -173,8 +180,8 @@ def receipt(job_id: object, as_json: bool) -> None:
         ]
         for one in found
     ]
-    print_table(_RECEIPT_COLUMNS, lines, right=rows.ATTEMPT_RIGHT)
-    console().print("Every signature was checked on this machine." if found else "No attempt has been decided yet.")
+    print_table(_RECEIPT_COLUMNS, lines, right=rows.ATTEMPT_RIGHT, spare=("provider", "billed"))
+    console().print("Every signature was checked on this machine.")
 
 
 def _watch(made: Job, as_json: bool, timeout_s: float | None) -> None:
@@ -203,4 +210,4 @@ def _show(view: JobView, as_json: bool) -> None:
         ]
     )
     if view.attempts:
-        print_table(rows.ATTEMPT_COLUMNS, [rows.attempt(one) for one in view.attempts], right=rows.ATTEMPT_RIGHT)
+        print_attempts(view.attempts)

@@ -4,7 +4,8 @@
 import click
 
 from qubix.cli import rows
-from qubix.cli.output import console, json_option, market, print_json, print_table
+from qubix.cli.output import console, json_option, market, print_json
+from qubix.cli.tables import print_offers
 from qubix_protocol.states import DeviceKind
 
 
@@ -27,8 +28,9 @@ def search(kind: str | None, backend: str | None, provider: str | None, order: s
     if as_json:
         print_json(found)
     elif found:
-        print_table(rows.OFFER_COLUMNS, [rows.offer(one) for one in found], right=rows.OFFER_RIGHT)
+        print_offers(found)
     elif everything:
-        console().print(f"No match: the filters exclude all {everything} devices. Leave one of them out.")
+        devices = "the only device" if everything == 1 else f"all {everything:,} devices"
+        console().print(f"No match: the filters exclude {devices}. Leave one of them out.", soft_wrap=True)
     else:
         console().print("Nothing is offered yet. `qubix node` shares this machine.")

@@ -22,8 +22,12 @@ OFFER_COLUMNS: Final = (
     "provider",
 )
 OFFER_RIGHT: Final = frozenset({"memory", "QU/h", "use"})
+OFFER_SPARE: Final = ("driver / CUDA", "back ends", "verified", "region", "use", "memory")
+"""What a narrow terminal can do without, the first first."""
+SHORTEN: Final[dict[str, Callable[[str], str]]] = {"provider": shown.peer}
 JOB_COLUMNS: Final = ("job", "kernel", "state", "why", "done", "cap", "held", "paid + fee", "returned", "created")
 JOB_RIGHT: Final = frozenset({"done", "cap", "held", "paid + fee", "returned"})
+JOB_SPARE: Final = ("why", "held", "created", "returned", "cap")
 ATTEMPT_COLUMNS: Final = (
     "attempt",
     "provider",
@@ -39,6 +43,7 @@ ATTEMPT_COLUMNS: Final = (
     "fee",
 )
 ATTEMPT_RIGHT: Final = frozenset({"units", "run", "billed", "check", "paid", "fee"})
+ATTEMPT_SPARE: Final = ("verdict", "why")
 
 ORDERS: Final[dict[str, Callable[[ListingView], Any]]] = {
     "price": lambda one: one.rate_qu_per_h,
@@ -63,7 +68,7 @@ def ordered(offers: Sequence[ListingView], order: str) -> list[ListingView]:
 
 def offer(one: ListingView) -> list[str]:
     return [
-        one.model,
+        one.kind.titled(one.model),
         shown.memory(one.memory_bytes),
         shown.qu(one.rate_qu_per_h),
         shown.record(one),
@@ -96,7 +101,7 @@ def attempt(one: AttemptView) -> list[str]:
     return [
         str(one.fence),
         shown.peer(one.provider),
-        f"{one.model} ({one.backend})",
+        shown.ran_on(one.model, one.backend),
         str(one.state),
         one.detail or str(one.reason),
         f"{one.units_accepted:,} of {one.units:,}",

@@ -32,6 +32,16 @@ def peer(text: str) -> str:
     return f"…{text[-10:]}" if len(text) > 14 else text
 
 
+def ran_on(model: str, backend: str) -> str:
+    return f"{model} ({'CPU' if backend == 'cpu' else backend})"
+
+
+def cause(text: str) -> str:
+    """The job that a movement was for, which is the second part of its cause; credit was for none."""
+    kind, _, rest = text.partition(":")
+    return "" if kind == "development_credit" else rest.partition(":")[0] or text
+
+
 def driver(offer: ListingView) -> str:
     return " / ".join(part for part in (offer.driver, offer.cuda) if part)
 

@@ -5,6 +5,7 @@ import click
 
 from qubix.cli import shown
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
+from qubix_protocol.units import QU_MAX
 
 
 @click.group()
@@ -44,7 +45,7 @@ def show(as_json: bool) -> None:
 
 
 @wallet.command()
-@click.argument("amount_qu", type=click.IntRange(min=1), metavar="QU")
+@click.argument("amount_qu", type=click.IntRange(1, QU_MAX), metavar="QU")
 @json_option
 def credit(amount_qu: int, as_json: bool) -> None:
     """Add development credit (impossible on the main network)."""
@@ -67,7 +68,10 @@ def statement(limit: int, after: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    lines = [[shown.moment(one.at_ms), one.kind, f"{one.amount_qu:+,}", one.cause] for one in found.lines]
-    print_table(("when", "what", "QU", "for"), lines, right=frozenset({"QU"}))
+    lines = [
+        [shown.moment(one.at_ms), one.kind.removeprefix("development_"), f"{one.amount_qu:+,}", shown.cause(one.cause)]
+        for one in found.lines
+    ]
+    print_table(("when", "what", "QU", "job"), lines, right=frozenset({"QU"}))
     if found.next:
         console().print(f"More: qubix wallet statement --after {found.next}")

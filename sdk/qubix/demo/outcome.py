@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from qubix.cli import shown
 from qubix.errors import NotGenuine
 from qubix.job import VerifiedReceipt
 from qubix_protocol.api import JobView
@@ -44,7 +45,7 @@ def outcome_of(view: JobView, receipts: Sequence[VerifiedReceipt], found: dict[s
         kernel=view.kernel,
         job_id=view.job_id,
         provider=last.provider,
-        model=f"{last.model} ({last.backend})",
+        model=shown.ran_on(last.model, last.backend),
         seconds=seconds,
         run_ms=sum(one.run_ms for one in view.attempts),
         check_ms=sum(one.check_ms for one in view.attempts),

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from qubix import processes, settings
-from qubix.cli import rows, shown
-from qubix.cli.output import table_of
+from qubix.cli import shown
 from qubix.cli.progress import watch
+from qubix.cli.tables import print_offers
 from qubix.client import Client
 from qubix.demo.outcome import Outcome, outcome_of
 from qubix.demo.works import DemoWork, works
@@ -56,8 +56,8 @@ class Demo:
             if time.monotonic() > end:
                 raise NotFinished(f"nothing was offered within {OFFERS_S:g} s", remedy="Look at the node's log.")
             time.sleep(0.2)
-        lines = [rows.offer(one) for one in found]
-        self._console.print(table_of(rows.OFFER_COLUMNS, lines, right=rows.OFFER_RIGHT, title="The market"))
+        self._say("The market:")
+        print_offers(found, to=self._console)
         return found
 
     def _job(self, client: Client, work: DemoWork) -> Outcome:

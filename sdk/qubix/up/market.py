@@ -98,16 +98,8 @@ def where_it_runs(part: str, info: Mapping[str, Any]) -> str:
     if part == "gateway":
         return ", ".join(map(str, info.get("addresses", ())))
     if part == "node":
-        return f"{_devices(info.get('devices', ()))}  {info.get('peer_id', '')}".strip()
+        return f"{', '.join(map(str, info.get('titles', ())))}  {info.get('peer_id', '')}".strip()
     return ""
-
-
-def _devices(found: object) -> str:
-    if not isinstance(found, list):
-        return ""
-    return ", ".join(
-        str(one.get("model", one.get("device_id", ""))) if isinstance(one, dict) else str(one) for one in found
-    )
 
 
 def _without_password(url: str) -> str:
