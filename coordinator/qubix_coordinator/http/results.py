@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgpack
 
-from qubix_protocol.arrays import ARRAY_EXT
+from qubix_protocol.arrays import ARRAY_EXT, ArrayMeta
 from qubix_protocol.errors import Malformed
 
 _HEAD_BYTES: Final = 1024
@@ -23,6 +23,11 @@ Stream = Callable[[int, int], AsyncIterator[bytes]]
 class Span(NamedTuple):
     start: int
     stop: int
+
+
+def form_of(whole: ArrayMeta, units: int) -> ArrayMeta:
+    """Of the rows that were paid; a unit is a row of every output."""
+    return ArrayMeta(whole.dtype, (units, *whole.shape[1:]))
 
 
 async def find_array(read: Read, name: str) -> Span:

@@ -12,6 +12,7 @@ from quart import Response, request
 from quart.wrappers import Response as QuartResponse
 
 from qubix_coordinator.accounts.service import Principal
+from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.errors import InvalidInput, NotFound
 from qubix_coordinator.http import results
 from qubix_coordinator.http.api import api
@@ -91,14 +92,16 @@ async def get_result(who: Principal, job_id: UUID) -> ResultView:
 
 @route(api, "GET", "/jobs/<uuid:job_id>/result/<name>", scope="user", answer=Npy, group="jobs")
 async def get_output(who: Principal, job_id: UUID, name: str) -> QuartResponse:
-    """One output, joined from its parts, as a `.npy` file"""
+    """One output as a `.npy` file, joined from its parts; fewer rows than announced when the job ended early"""
     found = await jobs.result(here().desk, who, str(job_id))
     if name not in found.outputs:
         raise NotFound(
             f"the job has no output {name[:100]!r}", field="name", remedy=f"Ask for one of: {', '.join(found.outputs)}"
         )
-    meta = found.outputs[name]
-    parts = [(await _span(who, part, name), partial(_stream, who, part)) for part in sorted(found.parts, key=_start)]
+    meta = results.form_of(found.outputs[name], sum(part.stop - part.start for part in found.parts))
+    # The body is sent after the request's context has ended: what it needs is bound here.
+    streams = [partial(_stream, here().uploads.store, who, part) for part in sorted(found.parts, key=_start)]
+    parts = [(await _span(stream, name), stream) for stream in streams]
     prefix = npy_prefix(meta)
     answer = Response(results.join(parts, prefix), 200, content_type=Npy.media)
     answer.headers.update({**FILE_HEADERS, "Content-Disposition": f'attachment; filename="{name}.npy"'})
@@ -111,12 +114,12 @@ def _start(part: ResultPart) -> int:
     return part.start
 
 
-async def _span(who: Principal, part: ResultPart, name: str) -> results.Span:
+async def _span(stream: results.Stream, name: str) -> results.Span:
     async def read(start: int, stop: int) -> bytes:
-        return b"".join([piece async for piece in _stream(who, part, start, stop)])
+        return b"".join([piece async for piece in stream(start, stop)])
 
     return await results.find_array(read, name)
 
 
-def _stream(who: Principal, part: ResultPart, start: int, stop: int) -> AsyncIterator[bytes]:
-    return here().uploads.store.read(who.account_id, bytes.fromhex(part.digest), start, stop)
+def _stream(store: ArtifactStore, who: Principal, part: ResultPart, start: int, stop: int) -> AsyncIterator[bytes]:
+    return store.read(who.account_id, bytes.fromhex(part.digest), start, stop)
