@@ -54,7 +54,7 @@ def test_an_absurd_offer_costs_no_other_offer_its_job() -> None:
     found = rules.choose([*absurd, honest], need, {}, 0)
     assert isinstance(found, rules.Choice)
     assert found.candidate == honest
-    assert [one.candidate for one in rules.estimates([*absurd, honest], need)][0] == honest
+    assert rules.estimates([*absurd, honest], need)[0].candidate == honest
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, -1.0, 1.0 + 1e-9])
