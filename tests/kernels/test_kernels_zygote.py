@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real workers of a real zygote: what they may use, how they end, and that nothing of them stays behind."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -200,7 +201,8 @@ def test_a_killed_zygote_takes_its_workers_along_and_is_reported(product: Produc
             say(worker.sock, endless(product).run((0, 200_000), **ENDLESS))
             os.kill(zygote.pid, signal.SIGKILL)
             until(lambda: is_gone(worker.pid))
-            assert worker.sock.recv(1) == b""
+            with contextlib.suppress(ConnectionResetError):  # it was killed before it read its task
+                assert worker.sock.recv(1) == b""
         before = fds_of()
         for call in (lambda: zygote.fork(scratch=product.folder), lambda: zygote.kill(1), lambda: zygote.status(1)):
             with pytest.raises(ZygoteDied):
