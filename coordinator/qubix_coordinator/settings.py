@@ -147,6 +147,8 @@ class Settings:
 def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Settings:
     """`toml` is the whole configuration file; the coordinator's table is `[coordinator]`."""
     settings = load(Settings, env, tables(toml, "coordinator"))
+    if settings.database_url and not settings.database_url.startswith(("postgresql://", "postgres://")):
+        raise SettingsError("DATABASE_URL", "is not a PostgreSQL address", "Write it as postgresql://user@host/name")
     if settings.lease_s < 2 * settings.heartbeat_s:
         raise SettingsError(
             "QUBIX_LEASE_S",

@@ -128,7 +128,7 @@ class Enroller:
         if response.status_code >= 500 or response.status_code in _RETRY_STATUS:
             raise Unreachable(f"HTTP status {response.status_code}")
         if not response.is_success:
-            raise EnrolmentRefused(_problem_text(response.status_code, body))
+            raise EnrolmentRefused(_problem_text(response, body))
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.MsgspecError as error:
@@ -147,9 +147,10 @@ async def _bounded(response: httpx.Response) -> bytes:
     return body
 
 
-def _problem_text(status: int, body: bytes) -> str:
+def _problem_text(response: httpx.Response, body: bytes) -> str:
     try:
         problem = msgspec.json.decode(body, type=Problem)
     except msgspec.MsgspecError:
-        return f"HTTP status {status}. Check QUBIX_COORDINATOR_URL."
+        told = f"{response.url} answers with HTTP status {response.status_code}"
+        return f"{told}, as no QUBIX coordinator does. Correct QUBIX_COORDINATOR_URL."
     return " ".join(part for part in (problem.title, problem.detail, problem.remedy) if part)

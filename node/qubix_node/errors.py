@@ -5,6 +5,7 @@ NodeError
 ├── Fatal                 the node cannot go on; the text says what to do (exit status 1)
 │   ├── UnsafeKeyFile     others can read the key, or the file is not a key
 │   ├── AlreadyRunning    another node uses this data folder
+│   ├── CannotWrite       the data folder cannot be made or written to
 │   ├── CoordinatorChanged  the coordinator's key is not the one that was pinned
 │   ├── OtherNetwork      the data folder, the settings and the coordinator name different networks
 │   ├── EnrolmentRefused  the coordinator said no
@@ -37,6 +38,10 @@ class UnsafeKeyFile(Fatal):
 
 class AlreadyRunning(Fatal):
     code = "already_running"
+
+
+class CannotWrite(Fatal):
+    code = "cannot_write"
 
 
 class CoordinatorChanged(Fatal):

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
-from qubix_node.errors import AlreadyRunning
+from qubix_node.errors import AlreadyRunning, CannotWrite
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -52,9 +52,8 @@ def open_plain(path: Path) -> BinaryIO:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; the kernel lets go of it however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("a") as file:
+    """Holds the folder for this process; the kernel lets go of it however the process ends. Raises `Fatal`."""
+    with _lock_file(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -62,3 +61,13 @@ def locked(folder: Path) -> Iterator[None]:
                 f"another node uses {folder}. Stop it, or give this one its own folder with QUBIX_DATA_DIR."
             ) from None
         yield
+
+
+def _lock_file(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return (folder / "lock").open("a")
+    except OSError as problem:
+        raise CannotWrite(
+            f"cannot write to {folder}: {problem.strerror}. Set QUBIX_DATA_DIR to a folder of yours."
+        ) from None

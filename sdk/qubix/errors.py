@@ -12,6 +12,7 @@ QubixError
 │   ├── JobFailed
 │   └── JobCancelled
 ├── StartFailed            `qubix up` or `qubix demo` could not start or keep its processes
+│   └── BadSettings        one of them refused what it was told
 └── ApiError               the coordinator refused: `code`, `detail`, `remedy`, `field`, `status`
     ├── InvalidInput       400, 413, 415, 422
     ├── Unauthorised       401
@@ -91,6 +92,10 @@ class JobCancelled(JobEnded):
 
 
 class StartFailed(QubixError):
+    pass
+
+
+class BadSettings(StartFailed):
     pass
 
 

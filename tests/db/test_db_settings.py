@@ -37,6 +37,7 @@ def test_defaults_then_table_then_environment() -> None:
         ("QUBIX_FEE_BPS", "10001"),
         ("QUBIX_FEE_BPS", "2.5"),
         ("QUBIX_READY_FD", "x"),
+        ("DATABASE_URL", "mysql://host/name"),
     ],
 )
 def test_a_bad_value_is_named_with_a_remedy(name: str, value: str) -> None:

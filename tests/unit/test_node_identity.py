@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qubix_node import files
-from qubix_node.errors import AlreadyRunning, CoordinatorChanged, Fatal, OtherNetwork, UnsafeKeyFile
+from qubix_node.errors import AlreadyRunning, CannotWrite, CoordinatorChanged, Fatal, OtherNetwork, UnsafeKeyFile
 from qubix_node.identity import Enrolment, Incarnations, load_enrolment, load_or_create_key, save_enrolment
 
 KEY, OTHER = "ab" * 32, "cd" * 32
@@ -104,3 +104,9 @@ with files.locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWrite, match="QUBIX_DATA_DIR"), files.locked(tmp_path / "file" / "node"):
+        pass

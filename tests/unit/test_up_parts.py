@@ -40,6 +40,10 @@ def test_logs_are_bounded_and_end_in_their_last_lines(tmp_path: Path) -> None:
         out.write(b"".join(b"line %d\n" % n for n in range(100)))
     assert path.stat().st_mode & 0o077 == 0
     assert logs.tail(path, 2) == "line 98\nline 99"
+    earlier = logs.size(path)
+    with logs.writer(path) as out:
+        out.write(b"of this run\n")
+    assert logs.tail(path, start=earlier) == "of this run"
     logs.trim(path)
     assert path.stat().st_size > 0
     os.truncate(path, logs.LOG_BYTES_MAX + 1)

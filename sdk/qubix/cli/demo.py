@@ -11,7 +11,7 @@ import click
 from qubix import settings
 from qubix.cli.exits import FAILED
 from qubix.cli.output import console, json_option, print_json
-from qubix.errors import QubixError, StartFailed
+from qubix.errors import BadUsage, QubixError, StartFailed
 
 
 @click.command()
@@ -26,6 +26,9 @@ def demo(data_dir: Path | None, as_json: bool) -> None:
     from qubix.demo.run import Demo
 
     shown, outside = console(err=as_json), settings.outside()
+    if outside.get("QUBIX_NETWORK") == "main":
+        problem = "the demonstration spends development credit, and the main network has none"
+        raise BadUsage("QUBIX_NETWORK", problem, "Leave QUBIX_NETWORK out, or set it to devnet.")
     signal.signal(signal.SIGTERM, _leave)
 
     def say(line: str) -> None:
@@ -35,6 +38,8 @@ def demo(data_dir: Path | None, as_json: bool) -> None:
         try:
             with market.running(folder, outside, say) as url:
                 found = Demo(url, folder, outside, shown).run()
+        except StartFailed:
+            raise
         except QubixError as error:
             say(market.tails(folder))
             remedy = error.remedy or "The logs above say more; --data-dir keeps them."

@@ -51,7 +51,15 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_BAD_INPUT: Final = ("BadUsage", "InvalidInput", "NotEnoughBalance", "NotFound", "Unauthorised", "Conflict")
+_BAD_INPUT: Final = (
+    "BadUsage",
+    "BadSettings",
+    "InvalidInput",
+    "NotEnoughBalance",
+    "NotFound",
+    "Unauthorised",
+    "Conflict",
+)
 _IN_OUR_WORDS: Final = {
     "Authorization": "Set QUBIX_TOKEN, or QUBIX_DATA_DIR to the data folder of the market on this machine.",
     "job_id": "`qubix job list` shows your jobs.",

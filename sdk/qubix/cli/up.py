@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`qubix up`."""
 
+import os
 from pathlib import Path
 
 import click
 
 from qubix import settings
 from qubix.cli.output import console
+from qubix.errors import BadUsage
 
 
 @click.command()
@@ -23,6 +25,8 @@ def up(data_dir: Path | None, port: int | None, rate: int | None, no_node: bool)
     from qubix.up.market import Plan
 
     found = settings.from_environment()
+    if found.ready_fd is not None and not _is_open(found.ready_fd):
+        raise BadUsage("QUBIX_READY_FD", f"QUBIX_READY_FD: {found.ready_fd} is not open", "Leave it out")
     plan = Plan(
         data_dir=(data_dir or found.data_dir).absolute(),
         port=found.http_port if port is None else port,
@@ -30,3 +34,11 @@ def up(data_dir: Path | None, port: int | None, rate: int | None, no_node: bool)
         node=not no_node,
     )
     command.up(plan, settings.outside(), console(), found.ready_fd)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

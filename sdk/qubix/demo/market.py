@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from qubix.errors import StartFailed
-from qubix.up import logs
+from qubix.errors import BadSettings, StartFailed
+from qubix.up import logs, rules
 from qubix.up.child import Child
 
 READY_S: Final = 240.0
@@ -58,7 +58,7 @@ def running(data_dir: Path, outside: Mapping[str, str], say: Callable[[str], Non
     child = Child("up", command, env | {"PYTHONUNBUFFERED": "1"}, log)
     lines = _NewLines(log, say)
     try:
-        info = _wait_ready(child, lines)
+        info = _wait_ready(child, lines, data_dir)
         yield str(info["url"])
     finally:
         _stop(child)
@@ -80,14 +80,17 @@ class _NewLines:
             self._say(line)
 
 
-def _wait_ready(child: Child, lines: _NewLines) -> dict[str, object]:
+def _wait_ready(child: Child, lines: _NewLines, data_dir: Path) -> dict[str, object]:
     end = time.monotonic() + READY_S
     while not (child.read_ready() and child.info is not None):
         lines.tell()
         if child.status is not None:
-            raise StartFailed("the market did not start; what it said stands above", remedy="Mend what it names.")
+            kind = BadSettings if child.status == rules.BAD_SETTINGS else StartFailed
+            raise kind("the market did not start", remedy="Mend what stands above.")
         if time.monotonic() > end:
-            raise StartFailed(f"the market was not open within {READY_S:g} s", remedy="Look at the logs below.")
+            raise StartFailed(
+                f"the market was not open within {READY_S:g} s\n{tails(data_dir)}", remedy="See its logs."
+            )
         time.sleep(0.05)
     lines.tell()
     return child.info

@@ -28,6 +28,7 @@ class Child:
         self._line = b""
         self._swept = False
         logs.trim(log)
+        self._log_start = logs.size(log)
         self.ready_fd, write = os.pipe()
         os.set_blocking(self.ready_fd, False)
         try:
@@ -58,6 +59,10 @@ class Child:
         if status is not None:
             self._sweep()
         return status
+
+    def last_words(self) -> str:
+        """The end of what it said itself; what earlier ones left in the file is not its."""
+        return logs.tail(self.log, start=self._log_start) or "(it said nothing)"
 
     def read_ready(self) -> bool:
         """Takes what came on the pipe; whether that is all there will be. `info` is set by a whole ready line."""

@@ -19,11 +19,18 @@ def writer(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
-def tail(path: Path, lines: int = 20) -> str:
-    """The last lines; "" when there is nothing."""
+def size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def tail(path: Path, lines: int = 20, *, start: int = 0) -> str:
+    """The last lines of what stands behind byte `start`; "" when there is nothing."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            file.seek(max(start, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""

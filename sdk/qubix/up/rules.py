@@ -8,6 +8,8 @@ RESTARTS_MAX: Final = 5
 WINDOW_S: Final = 60.0
 FIRST_S: Final = 0.25
 LONGEST_S: Final = 5.0
+BAD_SETTINGS: Final = 2
+"""The exit status of every part that was told something it cannot use."""
 
 
 def recent(deaths_s: Sequence[float], now_s: float) -> list[float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from qubix.errors import StartFailed
+from qubix.errors import BadSettings, StartFailed
 from qubix.up import logs, rules
 from qubix.up.child import BARE, Child
 from qubix.up.signals import Wakeups
@@ -127,9 +127,9 @@ class Supervisor:
         return "closed its ready pipe" if child.status is None else rules.how_it_ended(child.status)
 
     def _failed(self, part: Part, problem: str) -> StartFailed:
-        path = logs.path_of(self._logs, part.name)
-        shown = logs.tail(path) or "(the log is empty)"
-        return StartFailed(f"{problem}. Its last words:\n{shown}", remedy=f"The whole log is {path}.")
+        child = self._children[part.name]
+        kind = BadSettings if child.status == rules.BAD_SETTINGS else StartFailed
+        return kind(f"{problem}. Its last words:\n{child.last_words()}", remedy=f"The whole log is {child.log}.")
 
     def _shared_env(self, before: str | None = None) -> dict[str, str]:
         env = dict(self._env)
