@@ -170,6 +170,7 @@ async def test_unknown_paths_and_methods(client: Client, method: str, path: str,
     response = await ask(client, method, path)
     await problem(response, status, code)
     assert ("Allow" in response.headers) == (status == 405)
+    assert (await response.get_json())["field"] == {404: "path", 405: "method"}[status]
 
 
 @pytest.mark.parametrize(

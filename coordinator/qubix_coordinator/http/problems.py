@@ -71,7 +71,7 @@ STATUSES: Final[dict[type[Exception], Kind]] = {
     protocol.NotGenuine: Kind(401, "The signed statement is not to be believed"),
 }
 _REMEDIES: Final = {
-    400: "Correct the request",
+    400: "Correct the request; /live is opened as a WebSocket",
     404: "Check the path; /openapi.json lists all of them",
     405: "Use a method that Allow lists",
     406: "Ask for application/json",
@@ -82,6 +82,8 @@ _REMEDIES: Final = {
 }
 
 
+_FIELDS: Final = {404: "path", 405: "method", 408: "body", 413: "body", 415: "Content-Type"}
+"""What was wrong with a request that Quart refused before any of our code saw it."""
 _STATEMENT_REMEDIES: Final[dict[type[Exception], str]] = {
     protocol.WrongNetwork: "Use the network that GET /api/v1/network names",
     protocol.WrongAudience: "Sign it for the coordinator's key, and for this very request",
@@ -205,6 +207,7 @@ async def _routing(error: HTTPException) -> QuartResponse:
         code=code,
         detail=error.description or "",
         remedy=_REMEDIES.get(status, ""),
+        field=_FIELDS.get(status, ""),
     )
     kept = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
     return response(found, kept)
