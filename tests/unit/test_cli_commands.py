@@ -4,6 +4,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -236,6 +237,21 @@ def test_pairs() -> None:
     assert [param_value(text) for text in ("5", "0.5", "true", "word")] == [5, 0.5, True, "word"]
     with pytest.raises(errors.BadUsage):
         split("-p", ["k="])
+
+
+def test_ctrl_c_stops_the_watching_and_says_that_the_job_goes_on(env: dict[str, str], api: FakeApi) -> None:
+    job = api.add_job()
+    command = [sys.executable, "-m", "qubix", "job", "watch", job.job_id]
+    with subprocess.Popen(
+        command, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert str(job.state) in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert told.strip().startswith("The job goes on.")
+    assert f"qubix job cancel {job.job_id}" in told
 
 
 def test_a_full_disk_is_told_without_a_traceback(env: dict[str, str]) -> None:

@@ -185,7 +185,13 @@ def receipt(job_id: object, as_json: bool) -> None:
 
 
 def _watch(made: Job, as_json: bool, timeout_s: float | None) -> None:
-    view = watch_job(made, console(err=as_json), timeout_s).view
+    try:
+        view = watch_job(made, console(err=as_json), timeout_s).view
+    except KeyboardInterrupt:
+        click.echo(
+            f"The job goes on. Follow it: qubix job watch {made.id}. Stop it: qubix job cancel {made.id}", err=True
+        )
+        raise click.exceptions.Exit(FAILED) from None
     _show(view, as_json)
     error = error_of(view)
     if error is not None:
