@@ -11,6 +11,7 @@ from qubix_coordinator import logs
 from qubix_coordinator.app import serve
 from qubix_coordinator.errors import QubixError
 from qubix_coordinator.settings import Settings, from_environment_or_exit
+from qubix_coordinator.signals import stopped_while_starting
 from qubix_protocol import usage
 
 
@@ -22,7 +23,8 @@ def main() -> int:
     status = 0
     try:
         # uvloop cannot start a process as another user, which our own PostgreSQL needs when this runs as root.
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if settings.database_url else None) as runner:
+        loop = uvloop.new_event_loop if settings.database_url else None
+        with stopped_while_starting(), asyncio.Runner(loop_factory=loop) as runner:
             runner.run(serve(settings))
     except* QubixError as problems:
         for problem in _each(problems):

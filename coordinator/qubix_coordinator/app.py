@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, cast
@@ -33,6 +32,7 @@ from qubix_coordinator.jobs.engine import Engine
 from qubix_coordinator.ledger import read as ledger
 from qubix_coordinator.outbox.notifier import Notifier
 from qubix_coordinator.settings import Settings
+from qubix_coordinator.signals import StopSignal
 from qubix_coordinator.telemetry import service as telemetry
 from qubix_protocol.units import Network
 
@@ -81,9 +81,7 @@ async def assemble(db: Database, settings: Settings, url: str, clock: Clock | No
 
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Raises a QubixError when something it needs is not to be had."""
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    stop = StopSignal()
     sock = bind(settings.http_host, settings.http_port)
     with contextlib.closing(sock):
         url = settings.public_url.rstrip("/") or _url(settings.http_host, sock.getsockname()[1])
@@ -96,7 +94,8 @@ async def serve(settings: Settings) -> None:
                 watching = tasks.create_task(_until_ended(own_server), name="database")
                 await server.ready.wait()
                 _announce(settings, url)
-                await stopping.wait()
+                stop.started()
+                await stop.asked.wait()
                 log.info("coordinator.stopping")
                 await _stop(coordinator, server, serving)
                 background.cancel()

@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable
 
@@ -21,6 +20,7 @@ from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.jobs import verifiers, verify
 from qubix_coordinator.jobs.checker import Checker
 from qubix_coordinator.jobs.verify_settings import VerifierSettings, from_environment_or_exit
+from qubix_coordinator.signals import StopSignal, stopped_while_starting
 from qubix_kernels.zygote import Zygote, ZygoteDied
 from qubix_protocol import usage
 
@@ -88,21 +88,19 @@ class Verifier:
 
 
 async def serve(settings: VerifierSettings) -> None:
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stop = StopSignal()
     zygote = await asyncio.to_thread(Zygote.start, threads=settings.verifier_threads)
     try:
         db = await Database.connect(settings)
         try:
-            await _serve(settings, db, zygote, stopped)
+            await _serve(settings, db, zygote, stop)
         finally:
             await db.close()
     finally:
         await asyncio.to_thread(zygote.close)
 
 
-async def _serve(settings: VerifierSettings, db: Database, zygote: Zygote, stopped: asyncio.Event) -> None:
+async def _serve(settings: VerifierSettings, db: Database, zygote: Zygote, stop: StopSignal) -> None:
     store, clock = ArtifactStore.open(settings), SystemClock()
     checker = Checker(store, zygote, deadline_s=settings.verifier_deadline_s)
     host = socket.gethostname()
@@ -114,7 +112,8 @@ async def _serve(settings: VerifierSettings, db: Database, zygote: Zygote, stopp
         ]
         tasks.append(group.create_task(keep_beating(db, host)))
         tell_ready(settings)
-        await stopped.wait()
+        stop.started()
+        await stop.asked.wait()
         for task in tasks:
             task.cancel()
     with contextlib.suppress(Unavailable, TimeoutError):
@@ -149,7 +148,8 @@ def main() -> None:
     settings = from_environment_or_exit()
     logs.configure(settings.log_level, as_json=settings.log_json)
     try:
-        asyncio.run(serve(settings))
+        with stopped_while_starting():
+            asyncio.run(serve(settings))
     except* (Unavailable, ZygoteDied) as group:
         for problem in group.exceptions:
             log.error("verifier.stopped", extra={"problem": str(problem)})  # noqa: TRY400 - one line says it
