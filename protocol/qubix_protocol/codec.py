@@ -44,29 +44,27 @@ def unpack(data: bytes, *, limit_bytes: int) -> Any:
     """Plain MessagePack types from exactly `data`, with every length bounded by the data's own."""
     if len(data) > limit_bytes:
         raise TooLarge(f"{len(data)} bytes are over the limit of {limit_bytes}")
-    bound = min(len(data), _ITEMS_MAX)
     try:
-        return msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=True,
-            max_str_len=len(data),
-            max_bin_len=len(data),
-            max_array_len=bound,
-            max_map_len=bound,
-            max_ext_len=0,
-        )
+        reader = _reader(len(data))
+        reader.feed(data)
+        value = reader.unpack()
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise Malformed(f"not MessagePack: {error or type(error).__name__}") from error
+    if reader.tell() != len(data):
+        raise Malformed(f"not MessagePack: {len(data) - reader.tell()} bytes follow the value")
+    return value
 
 
-def stream_unpacker(limit_bytes: int) -> msgpack.Unpacker:
-    """A streaming reader that never buffers more than `limit_bytes`; feed raises `msgpack.BufferFull` beyond it."""
+def _reader(size: int) -> msgpack.Unpacker:
+    """One that never sets aside more than `size` bytes for a length claim, and takes no ext types."""
+    bound = min(size, _ITEMS_MAX)
     return msgpack.Unpacker(
         raw=False,
         strict_map_key=True,
-        max_buffer_size=limit_bytes,
-        max_array_len=_ITEMS_MAX,
-        max_map_len=_ITEMS_MAX,
+        max_buffer_size=max(size, 1),
+        max_str_len=size,
+        max_bin_len=size,
+        max_array_len=bound,
+        max_map_len=bound,
         max_ext_len=0,
     )

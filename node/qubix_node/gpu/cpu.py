@@ -93,6 +93,7 @@ def _temperature() -> float | None:
 
 
 def _clock() -> int | None:
+    """MHz now; psutil raises one of these where the system does not tell."""
     try:
         frequency = psutil.cpu_freq()
     except (OSError, NotImplementedError):
