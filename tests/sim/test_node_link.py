@@ -137,6 +137,8 @@ async def test_an_impostor_gets_no_session(tmp_path: Path) -> None:
 async def test_a_recording_of_an_old_session_is_refused(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         async with world.node():
+            # It speaks only once it has written the session's number down; before that it has not used it.
+            await world.coordinator.wait_for(Heartbeat)
             assert world.coordinator.incarnation == 1
         await world.coordinator.until(lambda: world.coordinator.peer is None)
         world.coordinator.incarnation = 0
