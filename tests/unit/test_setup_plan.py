@@ -52,7 +52,14 @@ def test_root_on_debian_installs_gmp_itself() -> None:
 
 def test_root_on_a_bare_debian_installs_everything_for_its_python_version() -> None:
     plan = setup.plan(setup.NEEDS, DEBIAN_PYTHON, ROOT_ON_DEBIAN)
-    assert plan.commands[-1][4:] == ("gcc", "libc6-dev", "python3.11-dev", "libgmp-dev", "python3.11-venv")
+    assert plan.commands[-1][4:] == (
+        "gcc",
+        "libc6-dev",
+        "python3.11-dev",
+        "libgmp-dev",
+        "python3.11-venv",
+        "bubblewrap",
+    )
 
 
 def test_a_user_is_told_the_exact_command() -> None:
@@ -83,7 +90,8 @@ def test_a_hand_built_python_without_headers_is_not_mended_by_a_system_package()
 
 @pytest.mark.parametrize("manager", sorted(setup.INSTALL_COMMANDS))
 def test_every_package_manager_knows_a_package_for_every_need(manager: str) -> None:
-    assert all(setup.packages_for((need,), manager, "3.12") for need in setup.NEEDS)
+    needs = [need for need in setup.NEEDS if (need, manager) != (setup.BOX, "brew")]  # bubblewrap is for Linux alone
+    assert all(setup.packages_for((need,), manager, "3.12") for need in needs)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +129,20 @@ def test_without_a_compiler_and_headers_both_are_reported_and_gmp_with_them(
 ) -> None:
     monkeypatch.delenv("CC", raising=False)
     bare = replace(DEBIAN_PYTHON, include=str(tmp_path), compiler=str(tmp_path / "no-such-cc"), has_venv=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert setup.missing_needs(bare) == setup.NEEDS
+
+
+def test_without_the_box_set_up_goes_on_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, "missing_needs", lambda python: (setup.BOX,))
+    monkeypatch.setattr(setup, "this_machine", lambda: USER_ON_DEBIAN)
+    setup.provide_needs(DEBIAN_PYTHON)
+    assert "sudo apt-get install -y bubblewrap" in capsys.readouterr().out
+    monkeypatch.setattr(setup, "missing_needs", lambda python: (setup.GMP, setup.BOX))
+    with pytest.raises(setup.SetupFailed, match="libgmp-dev bubblewrap"):
+        setup.provide_needs(DEBIAN_PYTHON)
 
 
 def test_gmp_is_looked_for_by_compiling() -> None:
@@ -134,6 +155,7 @@ def _tree(tmp_path: Path) -> tuple[Path, Path]:
     (tmp_path / "requirements").mkdir()
     for name in ("py3.11.txt", "py3.11-test.txt"):
         (tmp_path / "requirements" / name).write_text("a==1\n")
+    (tmp_path / "requirements" / "models.txt").write_text("m==1\n")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     venv = tmp_path / ".venv"
     (venv / "bin").mkdir(parents=True)
