@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, cast
 
 from quart import Quart
@@ -15,6 +16,7 @@ from quart import Quart
 from qubix_coordinator import outbox
 from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.artifacts.uploads import Uploads
+from qubix_coordinator.barriers import hold
 from qubix_coordinator.clock import Clock, SystemClock
 from qubix_coordinator.db import embedded
 from qubix_coordinator.db.database import Database
@@ -34,6 +36,7 @@ from qubix_coordinator.outbox.notifier import Notifier
 from qubix_coordinator.settings import Settings
 from qubix_coordinator.signals import StopSignal
 from qubix_coordinator.telemetry import service as telemetry
+from qubix_protocol import barriers
 from qubix_protocol.units import Network
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,8 @@ async def assemble(db: Database, settings: Settings, url: str, clock: Clock | No
 
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Raises a QubixError when something it needs is not to be had."""
+    if settings.barriers is not None:
+        barriers.install(partial(hold, settings.barriers))
     stop = StopSignal()
     sock = bind(settings.http_host, settings.http_port)
     with contextlib.closing(sock):

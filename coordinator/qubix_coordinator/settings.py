@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from qubix_protocol import barriers
 from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
 
 NETWORKS = ("devnet", "test", "main")
@@ -131,6 +132,11 @@ class Settings:
     )
     log_level: str = setting("QUBIX_LOG_LEVEL", "Least severe log lines to write.", "INFO", choices=LOG_LEVELS)
     log_json: bool = setting("QUBIX_LOG_JSON", "Write each log line as JSON.", False)
+    barriers: Path | None = setting(  # noqa: RUF009 - it returns a dataclass field
+        "QUBIX_BARRIERS",
+        "Unix socket of a test that may hold this process at named steps of a job; never on the main network.",
+        None,
+    )
     ready_fd: int | None = setting(
         "QUBIX_READY_FD", "File descriptor that gets one JSON line once the process serves.", None, minimum=0
     )
@@ -147,6 +153,7 @@ class Settings:
 def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Settings:
     """`toml` is the whole configuration file; the coordinator's table is `[coordinator]`."""
     settings = load(Settings, env, tables(toml, "coordinator"))
+    refuse_barriers(settings)
     if settings.database_url and not settings.database_url.startswith(("postgresql://", "postgres://")):
         raise SettingsError("DATABASE_URL", "is not a PostgreSQL address", "Write it as postgresql://user@host/name")
     if settings.lease_s < 2 * settings.heartbeat_s:
@@ -156,6 +163,11 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
             "Raise QUBIX_LEASE_S or lower QUBIX_HEARTBEAT_S",
         )
     return settings
+
+
+def refuse_barriers(settings: Settings) -> None:
+    if problem := barriers.forbidden(settings.barriers, settings.network):
+        raise SettingsError("QUBIX_BARRIERS", problem, "Leave it unset")
 
 
 def from_environment() -> Settings:

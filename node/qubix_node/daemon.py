@@ -4,6 +4,7 @@
 import logging
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import httpx
@@ -11,6 +12,7 @@ import trio
 
 from qubix_mesh.host import open_mesh
 from qubix_node import catalogue, files
+from qubix_node.barriers import hold
 from qubix_node.enrol import Enroller
 from qubix_node.gpu import cpu
 from qubix_node.gpu.detect import probes
@@ -20,6 +22,7 @@ from qubix_node.jobs.worker import Workers
 from qubix_node.node import Machine, Node
 from qubix_node.rates import measured
 from qubix_node.settings import Settings
+from qubix_protocol import barriers
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import KernelRate
 
@@ -30,6 +33,8 @@ _CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=
 
 async def serve(settings: Settings, make_workers: Callable[[int], Workers] = Workers) -> None:
     """Until SIGTERM or SIGINT. Raises `Fatal`, inside an exception group once tasks run."""
+    if settings.barriers is not None:
+        barriers.install(partial(hold, settings.barriers))
     with files.locked(settings.node_dir):
         key = await trio.to_thread.run_sync(load_or_create_key, settings.key_path)
         log.info("node.start", extra={"peer": key.peer_id, "network": settings.network})

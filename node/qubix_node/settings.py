@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qubix_mesh.addresses import parse_listen, parse_peer
 from qubix_mesh.errors import BadAddress
+from qubix_protocol import barriers
 from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
 from qubix_protocol.units import NETWORKS, RATE_QU_PER_H_MAX, Network
 
@@ -75,6 +76,11 @@ class Settings:
         "QUBIX_NODE_LISTEN", "Multiaddrs to listen on; none: the node only dials out.", ()
     )
     log_level: str = setting("QUBIX_LOG_LEVEL", "Least severe log lines to write.", "INFO", choices=LOG_LEVELS)
+    barriers: Path | None = setting(  # noqa: RUF009 - it returns a dataclass field
+        "QUBIX_BARRIERS",
+        "Unix socket of a test that may hold this process at named steps of a job; never on the main network.",
+        None,
+    )
     ready_fd: int | None = setting(
         "QUBIX_READY_FD", "File descriptor that gets one JSON line once the node is in the market.", None, minimum=0
     )
@@ -101,6 +107,8 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
         raise SettingsError(
             "QUBIX_COORDINATOR_URL", f"{settings.coordinator_url!r} is no HTTP address", "Write it as https://host"
         )
+    if problem := barriers.forbidden(settings.barriers, settings.network):
+        raise SettingsError("QUBIX_BARRIERS", problem, "Leave it unset")
     _check_addresses(settings)
     return settings
 

@@ -22,9 +22,11 @@ from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import Event
 from qubix_coordinator.outbox.notifier import Notifier, Overflow
+from qubix_protocol import barriers
+from qubix_protocol.barriers import Barrier
 from qubix_protocol.errors import ProtocolError
 from qubix_protocol.link import Drop, FromPeer, Gossip, LinkOpen, PeerDown, PeerUp, ToGateway, ToPeer
-from qubix_protocol.messages import FromCoordinator
+from qubix_protocol.messages import Assign, FromCoordinator
 
 log = logging.getLogger(__name__)
 _WAITING_MAX: Final = 4096
@@ -184,15 +186,19 @@ class Mesh:
         elif not peer.offer_gossip(item.data):
             self.count("overflow")
 
-    def command(self, event: Event) -> None:
+    async def command(self, event: Event) -> None:
         """One event of a topic `node:PEER`. A node that is not here is another replica's, or told at its handshake."""
         peer = self._sessions.get(event.topic.removeprefix(_COMMANDS))
         if peer is None:
             return
         try:
-            peer.send(msgspec.convert(event.payload, FromCoordinator))
+            message: FromCoordinator = msgspec.convert(event.payload, FromCoordinator)
         except msgspec.ValidationError as problem:
             log.error("mesh.command_malformed", extra={"topic": event.topic, "problem": str(problem)})  # noqa: TRY400
+            return
+        if isinstance(message, Assign):
+            await barriers.reach(Barrier.ASSIGNED)
+        peer.send(message)
 
     def _say_changed(self, peer_id: str) -> None:
         self._metrics.nodes.set(len(self._sessions))
@@ -203,7 +209,7 @@ class Mesh:
             with self._notifier.subscribe([_COMMANDS]) as events:
                 try:
                     async for event in events:
-                        self.command(event)
+                        await self.command(event)
                 except Overflow:
                     # The engine sends unanswered commands again.
                     log.error("mesh.commands_lost")  # noqa: TRY400 - the trace would say nothing

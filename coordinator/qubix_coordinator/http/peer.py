@@ -14,6 +14,8 @@ from qubix_coordinator.http.session import Session, Statement, certificate
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import service as market
 from qubix_coordinator.telemetry import service as telemetry
+from qubix_protocol import barriers
+from qubix_protocol.barriers import Barrier
 from qubix_protocol.errors import BadSignature, Expired, ProtocolError, Replayed
 from qubix_protocol.messages import (
     Accept,
@@ -185,6 +187,7 @@ class Peer:
         if isinstance(message, Accept | Decline | Progress | Report):
             self.mesh.nudge()
         if reply is not None:
+            await barriers.reach(Barrier.REPORT_COMMITTED if reply.link is None else Barrier.LINK_COMMITTED)
             self.send(reply)
 
     async def _through_outages(self, step: Callable[[], Awaitable[T]]) -> T:

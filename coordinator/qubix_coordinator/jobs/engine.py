@@ -19,6 +19,8 @@ from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent
 from qubix_coordinator.jobs.tables import Attempt, Job
 from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
+from qubix_protocol import barriers
+from qubix_protocol.barriers import Barrier
 from qubix_protocol.states import AttemptState
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ class Engine:
         new = await desk.db.run(lambda tx: settle.new_verdicts(tx, BATCH))
         for attempt_id in new:
             await self._each("verdict", attempt_id, lambda tx, key: settle.apply_verdict(desk, tx, key))
+            await barriers.reach(Barrier.SETTLED)
         return await desk.db.run(_anything_checking)
 
     async def _fire_due(self) -> None:

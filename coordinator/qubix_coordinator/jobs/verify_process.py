@@ -11,9 +11,11 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from qubix_coordinator import logs
 from qubix_coordinator.artifacts.store import ArtifactStore
+from qubix_coordinator.barriers import hold
 from qubix_coordinator.clock import SystemClock
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.errors import Unavailable
@@ -22,7 +24,8 @@ from qubix_coordinator.jobs.checker import Checker
 from qubix_coordinator.jobs.verify_settings import VerifierSettings, from_environment_or_exit
 from qubix_coordinator.signals import StopSignal, stopped_while_starting
 from qubix_kernels.zygote import Zygote, ZygoteDied
-from qubix_protocol import usage
+from qubix_protocol import barriers, usage
+from qubix_protocol.barriers import Barrier
 
 log = logging.getLogger(__name__)
 IDLE_FIRST_S = 0.05
@@ -55,7 +58,9 @@ class Verifier:
             keeping = group.create_task(self._keep(claim))
             finding = await self._checker.check(claim)
             keeping.cancel()
+        await barriers.reach(Barrier.FOUND)
         recorded = await self._record(claim, finding)
+        await barriers.reach(Barrier.RECORDED)
         log.info(
             "verifier.checked",
             extra={
@@ -88,6 +93,8 @@ class Verifier:
 
 
 async def serve(settings: VerifierSettings) -> None:
+    if settings.barriers is not None:
+        barriers.install(partial(hold, settings.barriers))
     stop = StopSignal()
     zygote = await asyncio.to_thread(Zygote.start, threads=settings.verifier_threads)
     try:

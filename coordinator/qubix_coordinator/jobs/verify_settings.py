@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qubix_coordinator.settings import EXIT_BAD_SETTINGS, Settings, read_text
+from qubix_coordinator.settings import EXIT_BAD_SETTINGS, Settings, read_text, refuse_barriers
 from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
 
 
@@ -25,7 +25,9 @@ class VerifierSettings(Settings):
 
 def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> VerifierSettings:
     """The coordinator's table with the verifier's own on top: both read the same database and artifacts."""
-    return load(VerifierSettings, env, tables(toml, "coordinator", "verifier"))
+    settings = load(VerifierSettings, env, tables(toml, "coordinator", "verifier"))
+    refuse_barriers(settings)
+    return settings
 
 
 def from_environment_or_exit() -> VerifierSettings:

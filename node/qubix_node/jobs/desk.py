@@ -16,6 +16,8 @@ from qubix_node.jobs.rules import Action, Decision, Event, Facts, Phase
 from qubix_node.jobs.runner import Runner
 from qubix_node.jobs.work import Work, restored
 from qubix_node.link import Live
+from qubix_protocol import barriers
+from qubix_protocol.barriers import Barrier
 from qubix_protocol.messages import (
     Accept,
     Acknowledged,
@@ -209,6 +211,7 @@ class Desk:
                 extra={"kernel": work.assign.kernel, "attempt": work.attempt_id[:8], "device": work.assign.device_id},
             )
             self._changed()
+            await barriers.reach(Barrier.ACCEPTED)
         self._outbox.say(Accept(attempt_id=work.attempt_id, fence=work.assign.fence))
 
     def _decline(self, assign: Assign, reason: str) -> None:
@@ -218,6 +221,7 @@ class Desk:
     async def _report(self, work: Work) -> None:
         report = work.report(wall_ms())
         await self._journal.append(Reported(report=report))
+        await barriers.reach(Barrier.REPORT_JOURNALLED)
         self._outbox.keep((work.attempt_id, None), report)
         facts: dict[str, object] = {
             "attempt": work.attempt_id[:8],

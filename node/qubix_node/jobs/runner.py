@@ -21,6 +21,8 @@ from qubix_node.jobs.rules import Completed, Event, Failed, Fetched
 from qubix_node.jobs.store import Artifact, ArtifactStore
 from qubix_node.jobs.work import Work
 from qubix_node.jobs.worker import Run, Workers
+from qubix_protocol import barriers
+from qubix_protocol.barriers import Barrier
 from qubix_protocol.messages import Range
 from qubix_protocol.units import CHUNKS_MAX
 
@@ -68,6 +70,7 @@ class Runner:
         try:
             await trio.to_thread.run_sync(_make_folders, scratch)
             inputs = await self._inputs(work, scratch)
+            await barriers.reach(Barrier.FETCHED)
             await moved(Fetched())
             return await self._compute(work, scratch, inputs)
         except StoreError as error:
@@ -112,7 +115,7 @@ class Runner:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._upload_all, receive, work, out, faults, nursery.cancel_scope)
             async with send:
-                end = await _listen(run, send, work.assign.ranges)
+                end = await _listen(run, send, work)
         return faults[0] if faults else end
 
     async def _upload_all(
@@ -137,6 +140,7 @@ class Runner:
 
     async def _deliver(self, chunk: ChunkDone, work: Work, out: Path, run_ms: float) -> None:
         """Upload, journal, say: in this order, so that a link is only ever about an output that is there."""
+        await barriers.reach(Barrier.COMPUTED)
         path = out / Path(chunk.path).name
         await self._store.put(_artifact(work, chunk.digest, chunk.size_bytes), path)
         await trio.to_thread.run_sync(path.unlink)
@@ -148,6 +152,7 @@ class Runner:
                 Made(attempt_id=work.attempt_id, link=link, fraction=progress.fraction, elapsed_ms=progress.elapsed_ms)
             )
             work.chain.add(link)
+        await barriers.reach(Barrier.LINK_JOURNALLED)
         work.spoken_ms = steady_ms()
         self._outbox.keep((work.attempt_id, link.index), progress)
 
@@ -161,12 +166,13 @@ def _artifact(work: Work, digest: bytes, size_bytes: int) -> Artifact:
     return Artifact(digest=digest, size_bytes=size_bytes, attempt_id=work.attempt_id, fence=work.assign.fence)
 
 
-async def _listen(run: Run, send: "trio.MemorySendChannel[ChunkDone]", ranges: Sequence[Range]) -> Event:
+async def _listen(run: Run, send: "trio.MemorySendChannel[ChunkDone]", work: Work) -> Event:
     """Passes chunks on until the worker ends. A worker that leaves the path of its task is lost."""
-    expected = _Path(ranges)
+    expected = _Path(work.assign.ranges)
     try:
         while (event := await run.next()) is not None:
             if isinstance(event, ChunkDone) and expected.take(event):
+                log.debug("job.computed", extra={"attempt": work.attempt_id, "start": event.start, "stop": event.stop})
                 send.send_nowait(event)
             elif isinstance(event, RunDone) and expected.finished:
                 return Completed()

@@ -21,6 +21,7 @@ from qubix_coordinator.http.downloads import FILE_HEADERS, SENT_S_PER_BYTE
 from qubix_coordinator.http.openapi import Npy
 from qubix_coordinator.http.routes import route
 from qubix_coordinator.jobs import service as jobs
+from qubix_protocol import barriers
 from qubix_protocol.api import (
     EstimateBody,
     EstimateView,
@@ -32,6 +33,7 @@ from qubix_protocol.api import (
     ResultView,
 )
 from qubix_protocol.arrays import npy_prefix
+from qubix_protocol.barriers import Barrier
 
 _KEY_CHARS_MAX: Final = 200
 
@@ -57,7 +59,9 @@ async def submit_job(who: Principal, body: JobBody) -> JobView:
             f"a header of 1 to {_KEY_CHARS_MAX} characters is needed",
             "Send a new random value for each job, and the same one when you repeat a request",
         )
-    return await jobs.submit(here().desk, who, body, key)
+    view = await jobs.submit(here().desk, who, body, key)
+    await barriers.reach(Barrier.SUBMITTED)
+    return view
 
 
 @route(api, "GET", "/jobs", scope="user", query=JobsQuery, answer=JobsView, group="jobs")
