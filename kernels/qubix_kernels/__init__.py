@@ -3,7 +3,7 @@
 
 import functools
 import importlib
-import pkgutil
+from pathlib import Path
 
 from qubix_kernels.kernel import ArraySpec, Cost, Kernel, KernelSpec, ParamSpec, Problem, UnknownKernel, Verdict
 
@@ -23,7 +23,7 @@ __all__ = [
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+    return tuple(sorted(spec.parent.name for folder in __path__ for spec in Path(folder).glob("*/spec.py")))
 
 
 @functools.cache

@@ -96,7 +96,7 @@ async def _run_example(workers: Workers, folder: Path, name: str, scale: int) ->
     scratch = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="measure.", dir=folder)))
     try:
         task, metas = await trio.to_thread.run_sync(_write_example, name, scale, scratch)
-        async with workers.run(task, scratch=scratch) as run:
+        async with workers.run(task, device_id="", scratch=scratch) as run:
             event = await run.next()
     finally:
         with trio.CancelScope(shield=True):

@@ -104,7 +104,13 @@ class Runner:
             out_dir=str(scratch / "out"),
         )
         cpu_s = self._limits.cpu_s(assign.time_limit_ms)
-        async with self._workers.run(task, scratch=scratch, memory_bytes=self._limits.memory_bytes, cpu_s=cpu_s) as run:
+        async with self._workers.run(
+            task,
+            device_id=assign.device_id,
+            scratch=scratch,
+            memory_bytes=self._limits.memory_bytes,
+            cpu_s=cpu_s,
+        ) as run:
             log.debug("job.worker", extra={"attempt": work.attempt_id, "pid": run.pid})
             return await self._collect(run, work, scratch / "out")
 

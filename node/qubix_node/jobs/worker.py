@@ -75,8 +75,13 @@ class Workers:
             return self._zygote
 
     @contextlib.asynccontextmanager
-    async def run(self, task: RunTask, *, scratch: Path, memory_bytes: int = 0, cpu_s: int = 0) -> AsyncIterator[Run]:
-        """A worker that has been given the task; killed and reaped when the block is left. Raises `WorkerLost`."""
+    async def run(
+        self, task: RunTask, *, device_id: str, scratch: Path, memory_bytes: int = 0, cpu_s: int = 0
+    ) -> AsyncIterator[Run]:
+        """A worker that has been given the task; killed and reaped when the block is left. Raises `WorkerLost`.
+
+        `device_id` is the one device that it may use beside the processor; "" for none.
+        """
         zygote, worker = await self._fork(scratch, memory_bytes, cpu_s)
         worker.sock.setblocking(False)
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(worker.sock))
