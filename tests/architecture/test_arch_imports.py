@@ -35,7 +35,8 @@ VIOLATIONS = {
         "def late() -> None:\n    import asyncio",
         "qubix_mesh.planted_asyncio -> asyncio",
     ),
-    "numba": ("qubix_node.planted_numba", "import numba", "qubix_node.planted_numba -> numba"),
+    "numba": ("qubix_kernels.planted.cuda", "import numba", "qubix_kernels.planted.cuda -> numba"),
+    "cuda": ("qubix_kernels.tasks", "import qubix_kernels.cuda", "qubix_kernels.tasks -> qubix_kernels.cuda"),
     "money": (
         "qubix_coordinator.market.planted_money",
         "from qubix_coordinator.ledger.post import post",
@@ -44,8 +45,8 @@ VIOLATIONS = {
     "sdk": ("qubix.planted_sdk", "import qubix_node", "qubix.planted_sdk -> qubix_node"),
 }
 ALLOWED = {
-    "qubix_kernels.planted.cuda": "import numba",
-    "qubix_node.jobs.worker": "import numba",
+    "qubix_kernels.cuda": "import numba",
+    "qubix_kernels.planted.cuda": "import qubix_kernels.cuda",
     "qubix_mesh.planted_allowed": "import libp2p",
     "qubix_coordinator.http.planted_allowed": "import quart",
     "qubix_coordinator.jobs.planted_allowed": "import qubix_coordinator.ledger.post",

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door to Numba's CUDA target: what a kernel's `cuda.py` takes from it, and how it says what it compiles.
+
+Importing this imports Numba (half a second) and touches no GPU; the first launch makes a context on the first device
+that `CUDA_VISIBLE_DEVICES` shows. Only workers get here: a zygote that held a context could not fork, so `spec.py`
+imports a `cuda.py` inside `run` alone. Nothing compiled is kept on disk: who can write such a cache can run code here.
+
+With `NUMBA_ENABLE_CUDASIM=1` set before the import, Numba's simulator runs the same Python functions without a GPU.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from numba import cuda
+from numba.cuda.core import config
+from numba.cuda.core.errors import NumbaError
+from numba.cuda.cudadrv.driver import CudaAPIError, LinkerError
+from numba.cuda.cudadrv.error import CudaSupportError
+from numba.cuda.types import float16, float32, float64, int32, int64, uint32, uint64
+
+from qubix_protocol.arrays import Array
+
+__all__ = [
+    "SIMULATED",
+    "DeviceFailed",
+    "DeviceKernel",
+    "NoDevice",
+    "Resident",
+    "blocks_for",
+    "cuda",
+    "device",
+    "empty",
+    "fetch",
+    "float16",
+    "float32",
+    "float64",
+    "int32",
+    "int64",
+    "send",
+    "uint32",
+    "uint64",
+]
+
+SIMULATED: Final = bool(config.ENABLE_CUDASIM)
+_OUT_OF_MEMORY: Final = "CUDA_ERROR_OUT_OF_MEMORY"
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small jobs fill no GPU, and that is fine
+
+
+class NoDevice(LookupError):
+    """There is no CUDA device here, or no driver that shows it; the message says which."""
+
+
+class DeviceFailed(RuntimeError):
+    """The driver refused or broke off; the message is the driver's own word. The worker is of no more use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceKernel:
+    """One function of the device, for one signature.
+
+    `block` is the shape of a block of threads; `blocks_per_sm` of them must fit into a multiprocessor at once, which
+    limits the registers a thread may have. Every one in a module's `DEVICE_KERNELS` is compiled to machine code by the
+    tests, which refuse local memory (spilled registers) and more than `registers_max`.
+    """
+
+    name: str
+    function: Callable[..., None]
+    signature: str
+    block: tuple[int, ...]
+    registers_max: int
+    blocks_per_sm: int = 1
+    fastmath: bool = False
+
+    @property
+    def launch_bounds(self) -> tuple[int, int]:
+        return math.prod(self.block), self.blocks_per_sm
+
+    @functools.cached_property
+    def _compiled(self) -> Any:
+        options = {} if SIMULATED else {"launch_bounds": self.launch_bounds}
+        return cuda.jit(self.signature, fastmath=self.fastmath, **options)(self.function)
+
+    def launch(self, grid: tuple[int, ...], *arguments: Any) -> None:
+        """Starts it on so many blocks, compiling it when it is the first time; does not wait for the end."""
+        self._compiled[grid, self.block](*arguments)
+
+
+@contextmanager
+def device() -> Iterator[None]:
+    """Work on the device happens inside: what the driver says comes out as `MemoryError`, `NoDevice` or
+    `DeviceFailed`."""
+    try:
+        yield
+    except CudaSupportError as error:
+        raise NoDevice(f"no CUDA device can be used: {_line(error)}") from error
+    except CudaAPIError as error:
+        if _OUT_OF_MEMORY in str(error):
+            raise MemoryError(f"the device has no room for this: {_line(error)}") from error
+        raise DeviceFailed(f"the device failed: {_line(error)}") from error
+    except (LinkerError, NumbaError) as error:
+        raise DeviceFailed(f"this kernel cannot be compiled for the device: {_line(error)}") from error
+
+
+def send(array: Array) -> Any:
+    """A copy on the device, C-contiguous."""
+    return cuda.to_device(array if array.flags.c_contiguous and array.flags.aligned else array.copy())
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Room on the device, not cleared: the kernel must write every element that is fetched."""
+    return cuda.device_array(shape, dtype)
+
+
+def fetch(array: Any) -> Array:
+    """A copy on the host; waits for the kernels before it, whose errors are raised here."""
+    host: Array = array.copy_to_host()
+    return host
+
+
+def blocks_for(size: int, per_block: int) -> int:
+    return -(-size // per_block)
+
+
+class Resident:
+    """Keeps what was made of the last array, for as long as the same one is asked for: the chunks of a job share an
+    input, which need not cross the bus for each. Only a read-only array is known to be the same still."""
+
+    def __init__(self, make: Callable[[Array], Any]) -> None:
+        self._make = make
+        self._of: Array | None = None
+        self._made: Any = None
+
+    def get(self, array: Array) -> Any:
+        if array is self._of and not array.flags.writeable:
+            return self._made
+        self._of = self._made = None  # gives the room back before more is taken
+        made = self._make(array)
+        self._of, self._made = array, made
+        return made
+
+
+def compile_to_ltoir(kernel: DeviceKernel, compute_capability: tuple[int, int]) -> list[Any]:
+    """Numba's half of the way to machine code, the same as at a launch, for any device and without one. A process
+    that calls this serves one compute capability and launches nothing: Numba is told that this is its device."""
+    from types import SimpleNamespace
+
+    from numba.cuda import compiler, dispatcher, types
+    from numba.cuda.core import sigutils
+
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=compute_capability)
+    arguments, _ = sigutils.normalize_signature(kernel.signature)
+    parts, _ = compiler.compile_all(
+        kernel.function,
+        types.void(*arguments),
+        device=False,
+        abi="numba",
+        cc=compute_capability,
+        output="ltoir",
+        fastmath=kernel.fastmath,
+        launch_bounds=kernel.launch_bounds,
+    )
+    return list(parts)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]
