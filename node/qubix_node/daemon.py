@@ -15,7 +15,7 @@ from qubix_node import catalogue, files
 from qubix_node.barriers import hold
 from qubix_node.enrol import Enroller
 from qubix_node.gpu import cpu
-from qubix_node.gpu.detect import probes
+from qubix_node.gpu.detect import detected
 from qubix_node.identity import load_or_create_key
 from qubix_node.jobs.store_http import HttpStore
 from qubix_node.jobs.worker import Workers
@@ -75,7 +75,7 @@ async def _prepare(
 
     Raises `Fatal`, or `WorkerLost` when no worker can be started at all.
     """
-    found = probes(settings.devices, key.peer_id, catalogue.cuda_backends())
+    found = await detected(settings.devices, key.peer_id, catalogue.cuda_backends())
     rates: list[KernelRate] = []
 
     async def measure() -> None:

@@ -17,6 +17,8 @@ NodeError
 │   ├── StoreRefused      the artifact store said no: asking again will not help
 │   ├── StoreUnavailable  it did not answer, however often it was asked
 │   └── WrongContent      it gave bytes that are not what the digest says
+├── CardGone              a device will not answer again until the node starts anew
+├── NoReading             a device did not tell anything this time
 ├── WorkerLost            the worker died or said something that is not an event
 └── JournalDamaged        the journal is not one of ours
 """
@@ -86,6 +88,14 @@ class StoreUnavailable(StoreError):
 
 class WrongContent(StoreError):
     code = "wrong_content"
+
+
+class CardGone(NodeError):
+    code = "card_gone"
+
+
+class NoReading(NodeError):
+    code = "no_reading"
 
 
 class WorkerLost(NodeError):

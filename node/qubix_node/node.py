@@ -43,6 +43,7 @@ from qubix_protocol.units import offers_topic
 log = logging.getLogger("qubix_node")
 _FAREWELL_S: Final = 1.5
 _LAST_WORD_S: Final = 0.2
+_PROBE_CLOSE_S: Final = 2.0
 _PASS_S: Final = 30.0
 _DISK_SHARE: Final = 0.9
 _MEMORY_SHARE: Final = 0.75
@@ -80,7 +81,7 @@ class Node:
         self._book = PeerBook(settings.node_dir / "peers.json")
         self._journal = Journal.open(settings.node_dir / "journal")
         self.outbox = Outbox(self._unanswered)
-        self.sampler = Sampler(machine.probes, self._changed)
+        self.sampler = Sampler(machine.probes, self._device_lost)
         self.publisher = Publisher(mesh, offers_topic(settings.network, self._region), self._offer_states)
         self.desk = Desk(self._journal, self.outbox, self._runner(workers, store), self._facts, self._changed)
         self.link = self._make_link()
@@ -125,8 +126,13 @@ class Node:
                 nursery.cancel_scope.cancel()
         finally:
             self._journal.close()
+            await self._close_probes()
+
+    async def _close_probes(self) -> None:
+        """A driver that hangs does not hold up the end."""
+        with trio.CancelScope(deadline=trio.current_time() + _PROBE_CLOSE_S, shield=True):
             for probe in self._machine.probes:
-                probe.close()
+                await trio.to_thread.run_sync(probe.close, abandon_on_cancel=True)  # type: ignore[call-arg]
 
     async def _tell_ready(self) -> None:
         """Once, when the first offer is out: that is after the first welcome."""
@@ -153,6 +159,11 @@ class Node:
 
     def _changed(self) -> None:
         self.publisher.changed()
+
+    async def _device_lost(self, device: Device, reason: str) -> None:
+        """Off the market, and what runs there is given up at once: it goes on elsewhere."""
+        self.publisher.changed()
+        await self.desk.device_lost(device.device_id, reason)
 
     async def _unanswered(self, attempt_id: str) -> None:
         await self.desk.unanswered(attempt_id)
@@ -193,7 +204,7 @@ class Node:
             busy=self.desk.busy(device.device_id),
             draining=self.desk.draining,
             gone=gone,
-            sample=self.sampler.latest.get(device.device_id),
+            sample=self.sampler.latest(device.device_id),
         )
 
     def _facts(self, assign: Assign, desk: Desk) -> Facts:

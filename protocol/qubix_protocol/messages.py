@@ -20,6 +20,7 @@ from qubix_protocol.units import (
     QU_MAX,
     RATE_QU_PER_H_MAX,
     TEXT_MAX,
+    THROTTLE_MAX,
     UNITS_MAX,
     Network,
 )
@@ -117,8 +118,12 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
 # Offers and metrics -------------------------------------------------------------------------------------------------
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One reading of a device. None means that the device does not tell."""
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One reading of a device. None means that the device does not tell.
+
+    The one part of a statement whose unknown fields are ignored: readings decide nothing, and a newer node may tell
+    more of them than this side knows.
+    """
 
     at_ms: Millis
     utilisation_pct: Percent | None = None
@@ -127,6 +132,28 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     temperature_c: Annotated[float, Meta(ge=-100, le=300)] | None = None
     power_mw: Count | None = None
     clock_mhz: Count | None = None
+    """Of the multiprocessors (or the CPU)."""
+    memory_busy_pct: Percent | None = None
+    """Share of the time in which the memory was being read or written."""
+    memory_clock_mhz: Count | None = None
+    power_limit_mw: Count | None = None
+    fan_pct: Percent | None = None
+    throttle: Annotated[tuple[Name, ...], Meta(max_length=THROTTLE_MAX)] | None = None
+    """What keeps the clock below its highest, as words of `states.Throttle` (a newer node may know more); empty:
+    nothing does."""
+    pcie_rx_bytes_per_s: Count | None = None
+    pcie_tx_bytes_per_s: Count | None = None
+    processes: Count | None = None
+    """That compute on the device, whoever they belong to."""
+    foreign_processes: Count | None = None
+    """Those of them that are not this node's: somebody else uses the card too."""
+    foreign_memory_bytes: Count | None = None
+    ecc_errors: Count | None = None
+    """Uncorrected memory errors since the driver was loaded."""
+    retired_pages: Count | None = None
+    """Pages of memory given up for good, or rows that were remapped."""
+    xid: Count | None = None
+    """The driver's number of the newest critical error since the node started."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

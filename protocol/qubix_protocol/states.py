@@ -108,3 +108,19 @@ class DeviceKind(StrEnum):
     def titled(self, model: str) -> str:
         """A CPU is called one wherever it may stand beside GPUs."""
         return f"{model} (CPU)" if self is DeviceKind.CPU else model
+
+
+class Throttle(StrEnum):
+    """What keeps a GPU's clock below its highest. `IDLE` is no fault: there is nothing to do."""
+
+    IDLE = "idle"
+    SET_BY_USER = "set_by_user"
+    POWER_CAP = "power_cap"
+    HW_SLOWDOWN = "hw_slowdown"
+    """Any of the next two kinds, or a brake outside the card; older drivers say no more than this."""
+    HW_THERMAL = "hw_thermal"
+    POWER_BRAKE = "power_brake"
+    THERMAL = "thermal"
+    SYNC_BOOST = "sync_boost"
+    DISPLAY = "display"
+    OTHER = "other"

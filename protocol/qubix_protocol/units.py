@@ -35,9 +35,14 @@ UNITS_MAX: Final = 2**40
 CHUNKS_MAX: Final = 4096
 """Links in one attempt."""
 
+THROTTLE_MAX: Final = 16
+"""Reasons that one reading may name for a lowered clock."""
+
 HEARTBEAT_S: Final = 2.0
 PROGRESS_S_MAX: Final = 5.0
 OFFER_S: Final = 30.0
+READING_AGE_S_MAX: Final = 15.0
+"""A node sends no reading as its newest that is older than this."""
 LEASE_S: Final = 10.0
 ENVELOPE_LIFE_MS_MAX: Final = 120_000
 """How far ahead an envelope's expiry may lie: bounds what a replay store must remember."""

@@ -48,6 +48,9 @@ def extreme_offer(**changes: Any) -> Offer:
         temperature_c=-100.0,
         power_mw=MOST,
         clock_mhz=MOST,
+        throttle=("t" * 64,) * 16,
+        foreign_memory_bytes=MOST,
+        xid=MOST,
     )
     rates = tuple(
         KernelRate(kernel="k", backend="cpu", flops_per_s=flops, bytes_per_s=5e-324) for flops in (-0.0, 5e-324, 1e21)

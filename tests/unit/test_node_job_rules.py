@@ -29,6 +29,7 @@ EVENTS: list[rules.Event] = [
     rules.Ticked(),
     rules.Restarted(),
     rules.Quitting(),
+    rules.DeviceLost("it fell off the bus"),
     rules.ReportAcknowledged(),
     rules.Settled(),
     rules.Unanswered(),
@@ -115,6 +116,15 @@ def test_the_deadline_kills_not_a_moment_earlier(phase: Phase) -> None:
     ended = decide(late.attempt, rules.Failed("stopped", ""), NOW)
     assert ended.attempt.verdict is not None
     assert (ended.attempt.verdict.outcome, ended.attempt.verdict.code) == (Outcome.FAILED, "overdue")
+
+
+@pytest.mark.parametrize("phase", [Phase.RECEIVED, Phase.FETCHING, Phase.RUNNING])
+def test_an_attempt_whose_device_is_lost_is_killed_and_reported_as_that(phase: Phase) -> None:
+    lost = decide(at(phase), rules.DeviceLost("Xid 79"), NOW)
+    assert lost.actions == (Action.KILL,)
+    ended = decide(lost.attempt, rules.Failed("worker_lost", "it was killed"), NOW)
+    assert ended.attempt.verdict == Verdict(Outcome.FAILED, "device_lost", "Xid 79")
+    assert decide(at(Phase.REPORTED), rules.DeviceLost("Xid 79"), NOW).actions == ()
 
 
 def test_a_cancelled_attempt_is_reported_cancelled_however_its_run_ended() -> None:

@@ -26,6 +26,7 @@ STEPS = (
     "market/schema.sql",
     "telemetry/schema.sql",
     "jobs/schema.sql",
+    "telemetry/schema_2_gpu.sql",
 )
 
 CREATE_TABLE = """

@@ -210,7 +210,8 @@ class Peer:
                 await jobs.on_heartbeat(desk, peer_id, message)
             case Telemetry():
                 now_ms = desk.now_ms()
-                newest = await telemetry.record(desk.db, peer_id, message, now_ms=now_ms)
+                devices = await market.devices_of(desk.db, peer_id)
+                newest = await telemetry.record(desk.db, peer_id, message, devices=devices, now_ms=now_ms)
                 await market.metrics_received(desk.db, peer_id, newest, now_ms=now_ms)
             case Progress():
                 return await jobs.on_progress(desk, peer_id, message, raw)

@@ -12,9 +12,14 @@ from uuid import UUID
 from qubix_coordinator.ledger.rules import owed_qu
 from qubix_protocol.messages import KernelRate
 from qubix_protocol.states import Availability, Reason
+from qubix_protocol.units import READING_AGE_S_MAX
 
 STALE_MS: Final = 60_000
 """Metrics older than this are marked (P9)."""
+UNMARKED_MS_MAX: Final = STALE_MS - round(READING_AGE_S_MAX * 1000)
+"""For so long after they came: they were up to `READING_AGE_S_MAX` old when the node sent them."""
+CLOCK_BACK_MS: Final = 60_000
+"""A reading that is older than the last one by more than this comes from a clock that was put back."""
 OFFERS_MISSED_MAX: Final = 3
 FORECAST_LOW: Final = 0.8
 FORECAST_HIGH: Final = 1.25
@@ -231,6 +236,16 @@ def estimates(candidates: Iterable[Candidate], need: Need) -> list[Choice]:
 def backoff_ms(failures: int) -> int:
     """After the n-th failure in a row."""
     return int(min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** min(max(failures - 1, 0), 20)))
+
+
+def fresher(last_ms: int | None, at_ms: int) -> bool:
+    """Whether a reading is news, by the node's own clock: an old one that is said again does not become young."""
+    return last_ms is None or at_ms > last_ms or at_ms < last_ms - CLOCK_BACK_MS
+
+
+def stale(age_ms: int | None) -> bool:
+    """`age_ms` since the reading came; None: there is none."""
+    return age_ms is not None and age_ms > UNMARKED_MS_MAX
 
 
 def visible_since_ms(now_ms: int, offer_s: float) -> int:

@@ -46,7 +46,7 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> 
     key = listing_id(peer_id, offer.device.device_id)
     row = await Listing.filter(id=key).using_db(tx).select_for_update().first()
     claimed = _claims(offer) | {"offer_digest": digests.of_bytes(raw), "offer_raw": raw, "offered_ms": now_ms}
-    if offer.metrics is not None and (row is None or (row.metrics_ms or 0) <= now_ms):
+    if offer.metrics is not None and (row is None or rules.fresher(_reading_ms(row), offer.metrics.at_ms)):
         claimed |= {"metrics": msgspec.to_builtins(offer.metrics), "metrics_ms": now_ms}
     if row is None:
         await _check_room(tx, peer_id)
@@ -104,12 +104,30 @@ async def metrics_received(db: Database, peer_id: str, newest: Mapping[str, Samp
     async def step(tx: Tx) -> None:
         rows = await Listing.filter(peer_id=peer_id, device_id__in=list(newest)).using_db(tx).select_for_update()
         for row in rows:
-            row.metrics, row.metrics_ms = msgspec.to_builtins(newest[row.device_id]), now_ms
-            await row.save(using_db=tx, update_fields=["metrics", "metrics_ms"])
-            await emit(tx, row, now_ms)
+            sample = newest[row.device_id]
+            if rules.fresher(_reading_ms(row), sample.at_ms):
+                row.metrics, row.metrics_ms = msgspec.to_builtins(sample), now_ms
+                await row.save(using_db=tx, update_fields=["metrics", "metrics_ms"])
+                await emit(tx, row, now_ms)
 
     if newest:
         await db.run(step)
+
+
+async def devices_of(db: Database, peer_id: str) -> frozenset[str]:
+    """Every device that the node ever had in the market."""
+
+    async def step(tx: Tx) -> frozenset[str]:
+        return frozenset(
+            [row.device_id for row in await Listing.filter(peer_id=peer_id).using_db(tx).only("device_id")]
+        )
+
+    return await db.run(step)
+
+
+def _reading_ms(row: Listing) -> int | None:
+    """By the node's clock."""
+    return msgspec.convert(row.metrics, Sample).at_ms if row.metrics is not None else None
 
 
 async def node_online(db: Database, peer_id: str, *, now_ms: int) -> None:
@@ -234,6 +252,6 @@ def view(row: Listing, now_ms: int) -> ListingView:
         jobs_rejected=row.jobs_rejected,
         metrics=msgspec.convert(row.metrics, Sample) if row.metrics is not None else None,
         metrics_age_ms=age_ms,
-        stale=age_ms is not None and age_ms > rules.STALE_MS,
+        stale=rules.stale(age_ms),
         updated_ms=row.updated_ms,
     )

@@ -47,6 +47,9 @@ class CpuProbe:
             clock_mhz=_clock(),
         )
 
+    def lost(self, device_id: str) -> str:
+        return ""
+
     def close(self) -> None:
         return
 

@@ -1,31 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads every device now and then, keeps the last reading of each and the newest few to be sent."""
+"""Reads every device now and then, keeps the last reading of each and the newest few to be sent.
+
+Each device has a thread of its own, since a driver call can hang for as long as the driver likes: the others go on
+being read. A device without a reading for `SILENT_S` goes off the market until the node starts again: an answer that
+comes later is not believed, since what made the driver hang is still there, and nothing here resets a card (trust B2).
+"""
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
 
+from qubix_node.clock import wall_ms
 from qubix_node.gpu.device import DeviceProbe
 from qubix_node.link import Live
 from qubix_protocol.messages import Device, DeviceSample, Sample, Telemetry
+from qubix_protocol.units import READING_AGE_S_MAX
 
 log = logging.getLogger("qubix_node")
+SILENT_S: Final = 30.0
 _KEPT_MAX: Final = 256
 _FIRST_S: Final = 2.0
+_PERIOD_S_MAX: Final = 10.0
+"""However seldom the coordinator wants telemetry: offers carry readings too."""
+_STRIKES: Final = 2
+
+Lost = Callable[[Device, str], Awaitable[None]]
+
+
+class _Reading:
+    """One call of a probe, whose end is waited for in parts."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.sample: Sample | None = None
+        self.failed = ""
 
 
 class Sampler:
-    """`changed` is called when a device has gone."""
+    """`lost` is told of each device that has gone, and why."""
 
-    def __init__(self, probes: Sequence[DeviceProbe], changed: Callable[[], None]) -> None:
-        self._probes, self._changed = probes, changed
+    def __init__(self, probes: Sequence[DeviceProbe], lost: Lost, *, silent_s: float = SILENT_S) -> None:
+        self._lost, self._silent_s = lost, silent_s
+        self._probes = {device.device_id: probe for probe in probes for device in probe.devices()}
         self._present = {device.device_id: device for probe in probes for device in probe.devices()}
         self._gone: dict[str, Device] = {}
         self._queue: deque[DeviceSample] = deque(maxlen=_KEPT_MAX)
-        self.latest: dict[str, Sample] = {}
+        # A thread that hangs keeps its place for ever, so the places are not those of the node's other work.
+        self._threads = trio.CapacityLimiter(max(1, len(self._present)))
+        self._latest: dict[str, Sample] = {}
         self.period_s = _FIRST_S
 
     def devices(self) -> tuple[Device, ...]:
@@ -36,27 +61,73 @@ class Sampler:
         """Those that did once."""
         return tuple(self._gone.values())
 
+    def latest(self, device_id: str) -> Sample | None:
+        """The last reading while it is young enough to be sent as what is now (P9)."""
+        sample = self._latest.get(device_id)
+        return sample if sample is not None and wall_ms() - sample.at_ms <= READING_AGE_S_MAX * 1000 else None
+
     async def run(self) -> None:
-        """Until cancelled. A reading that hangs (a driver can) holds up only further readings."""
+        """Until cancelled; a reading that hangs then is left to itself."""
+        async with trio.open_nursery() as nursery:
+            for device_id in list(self._present):
+                nursery.start_soon(self._watch, device_id)
+            await trio.sleep_forever()
+
+    async def _watch(self, device_id: str) -> None:
+        """Until the device has gone."""
+        heard_s, failed = trio.current_time(), ""
         while True:
-            await trio.to_thread.run_sync(self._read_all, abandon_on_cancel=True)  # type: ignore[call-arg]
-            if set(self._present) - set(self.latest):
-                self._drop_gone()
-            await trio.sleep(self.period_s)
+            reading = await self._read(device_id)
+            if reading.sample is not None:
+                self._keep(device_id, reading.sample)
+                heard_s = trio.current_time()
+            elif reason := self._end(device_id, reading, trio.current_time() - heard_s):
+                await self._drop(device_id, reason)
+                return
+            if reading.failed and reading.failed != failed:
+                log.warning("gpu.no_reading", extra={"device": device_id, "reason": reading.failed})
+            failed = reading.failed
+            await trio.sleep(min(self.period_s, _PERIOD_S_MAX))
 
-    def _read_all(self) -> None:
-        latest = {}
-        for probe in self._probes:
-            for device in probe.devices():
-                if (sample := probe.sample(device.device_id)) is not None:
-                    latest[device.device_id] = sample
-                    self._queue.append(DeviceSample(device_id=device.device_id, sample=sample))
-        self.latest = latest
+    def _end(self, device_id: str, reading: _Reading, silent_s: float) -> str:
+        """Why a device that gave no sample leaves the market; "" while it may stay."""
+        if not reading.done.is_set():
+            return f"the driver did not answer within {self._silent_s:g} s"
+        if not reading.failed:
+            return self._probes[device_id].lost(device_id) or "it is gone"
+        return f"no reading for {silent_s:.0f} s: {reading.failed}" if silent_s >= self._silent_s else ""
 
-    def _drop_gone(self) -> None:
-        for device_id in set(self._present) - set(self.latest):
-            self._gone[device_id] = self._present.pop(device_id)
-        self._changed()
+    async def _read(self, device_id: str) -> _Reading:
+        """Waits `silent_s` in all, in parts: a process that was stopped for a while finds one part over, not all."""
+        reading = _Reading()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask, device_id, reading)
+            for _ in range(_STRIKES):
+                with trio.move_on_after(self._silent_s / _STRIKES):
+                    await reading.done.wait()
+                    break
+            nursery.cancel_scope.cancel()
+        return reading
+
+    async def _ask(self, device_id: str, reading: _Reading) -> None:
+        try:
+            reading.sample = await trio.to_thread.run_sync(  # type: ignore[call-arg]
+                self._probes[device_id].sample, device_id, abandon_on_cancel=True, limiter=self._threads
+            )
+        except Exception as error:  # noqa: BLE001  whatever a driver's binding raises, the other devices go on
+            reading.failed = f"{type(error).__name__}: {error}"[:500]
+        reading.done.set()
+
+    def _keep(self, device_id: str, sample: Sample) -> None:
+        self._latest[device_id] = sample
+        self._queue.append(DeviceSample(device_id=device_id, sample=sample))
+
+    async def _drop(self, device_id: str, reason: str) -> None:
+        device = self._gone[device_id] = self._present.pop(device_id)
+        self._latest.pop(device_id, None)
+        remedy = "look at it, then start the node again"
+        log.error("gpu.off_market", extra={"device": device_id, "model": device.model, "reason": reason, "do": remedy})
+        await self._lost(device, reason)
 
     async def send(self, live: Live) -> None:
         """A session's task: telemetry at the pace that the coordinator asks for."""

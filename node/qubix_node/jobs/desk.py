@@ -127,6 +127,12 @@ class Desk:
         while self._open:  # noqa: ASYNC110 - the caller's deadline ends it; nothing else happens meanwhile
             await trio.sleep(0.02)
 
+    async def device_lost(self, device_id: str, reason: str) -> None:
+        """Gives up what runs there; the reports say why."""
+        for work in list(self._open.values()):
+            if work.assign.device_id == device_id:
+                await self._apply(work, rules.DeviceLost(reason))
+
     # Commands -------------------------------------------------------------------------------------------------------
 
     async def command(self, message: Message) -> None:

@@ -110,6 +110,13 @@ class Quitting:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceLost:
+    """The device under it is gone, or does not answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReportAcknowledged:
     """The report is durable at the coordinator."""
 
@@ -134,6 +141,7 @@ Event = (
     | Ticked
     | Restarted
     | Quitting
+    | DeviceLost
     | ReportAcknowledged
     | Settled
     | Unanswered
@@ -148,6 +156,7 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     Ticked,
     Restarted,
     Quitting,
+    DeviceLost,
     ReportAcknowledged,
     Settled,
     Unanswered,
@@ -256,6 +265,11 @@ def _quit(attempt: Attempt, event: Event, now_ms: int) -> Decision:
     return _stop(attempt, Verdict(Outcome.FAILED, "node_stopped", "the provider has stopped its node"))
 
 
+def _lost(attempt: Attempt, event: Event, now_ms: int) -> Decision:
+    assert isinstance(event, DeviceLost)
+    return _stop(attempt, Verdict(Outcome.FAILED, "device_lost", event.reason))
+
+
 def _forget(attempt: Attempt, event: Event, now_ms: int) -> Decision:
     return Decision(replace(attempt, phase=Phase.FORGOTTEN), (Action.FORGET,))
 
@@ -278,6 +292,7 @@ def _table() -> dict[tuple[Phase, type[Event]], Rule]:
         table[phase, Ticked] = _tick
         table[phase, Restarted] = _restarted
         table[phase, Quitting] = _quit
+        table[phase, DeviceLost] = _lost
         table[phase, Settled] = _drop
         table[phase, Unanswered] = _drop
     table |= {
