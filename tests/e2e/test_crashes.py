@@ -17,10 +17,8 @@ from tests.support.crash_market import VICTIMS, Consumer, CrashMarket, check_eve
 
 QUICK = {
     (Barrier.SUBMITTED, "coordinator"),
-    (Barrier.ACCEPTED, "node"),
     (Barrier.COMPUTED, "worker"),
     (Barrier.LINK_COMMITTED, "gateway"),
-    (Barrier.RECORDED, "verifier"),
     (Barrier.REPORT_COMMITTED, "postgres"),
 }
 CELLS = [

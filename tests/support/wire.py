@@ -92,10 +92,10 @@ class Log:
         self.acknowledged: defaultdict[tuple[str, int | None], int] = defaultdict(int)
         self.reports: defaultdict[str, int] = defaultdict(int)
 
-    def acknowledged_of(self, attempts: Container[str]) -> list[tuple[tuple[str, int | None], int]]:
-        """What of these attempts was acknowledged, and how often."""
+    def acknowledged_of(self, attempts: Container[str]) -> list[tuple[str, int | None]]:
+        """What of these attempts was acknowledged: attempt and link, None for its report."""
         with self._lock:
-            return [(name, count) for name, count in self.acknowledged.items() if name[0] in attempts]
+            return [name for name in self.acknowledged if name[0] in attempts]
 
     def from_gateway(self, message: bytes) -> None:
         for item in decode_gateway(message):
