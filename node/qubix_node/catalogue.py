@@ -39,3 +39,12 @@ def disk_bytes(assign: Assign) -> int:
     metas = get(assign.kernel).output_metas({ref.name: ref.meta for ref in assign.inputs}, assign.params)
     share = sum(part.units for part in assign.ranges) / max(1, assign.units_total)
     return inputs + int(share * sum(meta.nbytes for meta in metas.values())) + _OVERHEAD_BYTES * len(assign.ranges)
+
+
+def memory_bytes(assign: Assign) -> int:
+    """What the kernel needs at once for the first chunk: the least with which it can begin. 0 for a job that the
+    kernel would refuse."""
+    if assign.kernel not in kernels() or problems(assign):
+        return 0
+    units = max(1, min(assign.chunk_units, max(part.units for part in assign.ranges)))
+    return get(assign.kernel).cost({ref.name: ref.meta for ref in assign.inputs}, assign.params, units).memory_bytes

@@ -3,7 +3,7 @@
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -15,24 +15,30 @@ from qubix_node import catalogue, files
 from qubix_node.barriers import hold
 from qubix_node.enrol import Enroller
 from qubix_node.gpu import cpu
+from qubix_node.gpu.cpu import CpuProbe
 from qubix_node.gpu.detect import detected
+from qubix_node.gpu.device import DeviceProbe
 from qubix_node.identity import load_or_create_key
 from qubix_node.jobs.store_http import HttpStore
 from qubix_node.jobs.worker import Workers
 from qubix_node.node import Machine, Node
-from qubix_node.rates import measured
+from qubix_node.rates import PLANS, Plan, measured
 from qubix_node.settings import Settings
 from qubix_protocol import barriers
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import KernelRate
+from qubix_protocol.messages import Device, KernelRate
+from qubix_protocol.states import DeviceKind
 
 log = logging.getLogger("qubix_node")
 AGENT: Final = "qubix-node/0.1"
 _CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4)
 
 
-async def serve(settings: Settings, make_workers: Callable[[int], Workers] = Workers) -> None:
-    """Until SIGTERM or SIGINT. Raises `Fatal`, inside an exception group once tasks run."""
+async def serve(
+    settings: Settings, make_workers: Callable[[int], Workers] = Workers, plans: Mapping[str, Plan] = PLANS
+) -> None:
+    """Until SIGTERM or SIGINT. `plans` say how much is measured. Raises `Fatal`, inside an exception group once tasks
+    run."""
     if settings.barriers is not None:
         barriers.install(partial(hold, settings.barriers))
     with files.locked(settings.node_dir):
@@ -41,19 +47,21 @@ async def serve(settings: Settings, make_workers: Callable[[int], Workers] = Wor
         workers = make_workers(settings.threads or cpu.cores())
         try:
             async with httpx.AsyncClient(limits=_CONNECTIONS, trust_env=False) as client:
-                await _until_stopped(settings, key, client, workers)
+                await _until_stopped(settings, key, client, workers, plans)
         finally:
             await workers.close()
     log.info("node.stopped")
 
 
-async def _until_stopped(settings: Settings, key: SigningKey, client: httpx.AsyncClient, workers: Workers) -> None:
+async def _until_stopped(
+    settings: Settings, key: SigningKey, client: httpx.AsyncClient, workers: Workers, plans: Mapping[str, Plan]
+) -> None:
     stop = trio.Event()
     path = settings.node_dir / "enrolment.json"
     enroller = Enroller(client, settings.coordinator_url, key, cpu.host(AGENT), settings.network, path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, stop)
-        machine = await _prepare(settings, key, enroller, workers, stop)
+        machine = await _prepare(settings, key, enroller, workers, plans, stop)
         if machine is not None:
             async with open_mesh(key.seed, listen=settings.listen) as mesh:
                 node = Node(
@@ -69,18 +77,23 @@ async def _until_stopped(settings: Settings, key: SigningKey, client: httpx.Asyn
 
 
 async def _prepare(
-    settings: Settings, key: SigningKey, enroller: Enroller, workers: Workers, stop: trio.Event
+    settings: Settings,
+    key: SigningKey,
+    enroller: Enroller,
+    workers: Workers,
+    plans: Mapping[str, Plan],
+    stop: trio.Event,
 ) -> Machine | None:
     """Hardware, its measured rates and the enrolment, at the same time; None when told to stop meanwhile.
 
     Raises `Fatal`, or `WorkerLost` when no worker can be started at all.
     """
     found = await detected(settings.devices, key.peer_id, catalogue.cuda_backends())
-    rates: list[KernelRate] = []
+    rates: dict[str, tuple[KernelRate, ...]] = {}
 
     async def measure() -> None:
         await workers.warm()  # remembered rates need no worker, but the first job should find one waiting
-        rates.extend(await measured(workers, settings.node_dir))
+        rates.update(await _measured(settings, key.peer_id, workers, found, plans))
 
     machine: list[Machine] = []
     async with trio.open_nursery() as nursery:
@@ -88,11 +101,26 @@ async def _prepare(
         async with trio.open_nursery() as preparing:
             preparing.start_soon(measure)
             enrolment = await enroller.enrolled()
-        machine.append(
-            Machine(key=key, host=cpu.host(AGENT), enrolment=enrolment, rates=tuple(rates), probes=tuple(found))
-        )
+        machine.append(Machine(key=key, host=cpu.host(AGENT), enrolment=enrolment, rates=rates, probes=tuple(found)))
         nursery.cancel_scope.cancel()
     return machine[0] if machine else None
+
+
+async def _measured(
+    settings: Settings, peer_id: str, workers: Workers, found: list[DeviceProbe], plans: Mapping[str, Plan]
+) -> dict[str, tuple[KernelRate, ...]]:
+    """The rates of what was found. Where no kernel runs on any card and the choice is ours, the CPU joins `found`."""
+    rates = await measured(workers, settings.node_dir, _devices(found), plans)
+    with_cpu = any(device.kind is DeviceKind.CPU for device in _devices(found))
+    if settings.devices == "auto" and not with_cpu and not any(rates.values()):
+        log.warning("gpu.runs_nothing", extra={"do": "see rates.not_measured above; the CPU is offered meanwhile"})
+        found.append(CpuProbe(peer_id))
+        rates = await measured(workers, settings.node_dir, _devices(found), plans)
+    return rates
+
+
+def _devices(found: Sequence[DeviceProbe]) -> list[Device]:
+    return [device for probe in found for device in probe.devices()]
 
 
 async def _watch_signals(stop: trio.Event) -> None:

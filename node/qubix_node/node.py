@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,7 +58,8 @@ class Machine:
     key: SigningKey
     host: Host
     enrolment: Enrolment
-    rates: tuple[KernelRate, ...]
+    rates: Mapping[str, tuple[KernelRate, ...]]
+    """Of each device, by its id."""
     probes: tuple[DeviceProbe, ...]
 
 
@@ -81,7 +82,7 @@ class Node:
         self._book = PeerBook(settings.node_dir / "peers.json")
         self._journal = Journal.open(settings.node_dir / "journal")
         self.outbox = Outbox(self._unanswered)
-        self.sampler = Sampler(machine.probes, self._device_lost)
+        self.sampler = Sampler(machine.probes, self._device_lost, busy=self._busy)
         self.publisher = Publisher(mesh, offers_topic(settings.network, self._region), self._offer_states)
         self.desk = Desk(self._journal, self.outbox, self._runner(workers, store), self._facts, self._changed)
         self.link = self._make_link()
@@ -160,6 +161,9 @@ class Node:
     def _changed(self) -> None:
         self.publisher.changed()
 
+    def _busy(self, device_id: str) -> int:
+        return self.desk.busy(device_id)
+
     async def _device_lost(self, device: Device, reason: str) -> None:
         """Off the market, and what runs there is given up at once: it goes on elsewhere."""
         self.publisher.changed()
@@ -199,7 +203,7 @@ class Node:
             device=device,
             rate_qu_per_h=self._settings.rate_qu_per_h,
             region=self._region,
-            rates=self._machine.rates,
+            rates=self._machine.rates.get(device.device_id, ()),
             jobs_parallel=self._settings.jobs_parallel,
             busy=self.desk.busy(device.device_id),
             draining=self.desk.draining,
@@ -221,4 +225,6 @@ class Node:
             bad_form=catalogue.problems(assign) if assign.kernel in catalogue.kernels() else "",
             need_disk_bytes=catalogue.disk_bytes(assign),
             free_disk_bytes=int(min(free, room)),
+            need_memory_bytes=catalogue.memory_bytes(assign),
+            free_memory_bytes=self.sampler.free_memory_bytes(assign.device_id),
         )

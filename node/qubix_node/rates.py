@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast this machine runs each kernel: measured by itself, in a worker, on an honest example; then remembered."""
+"""How fast each device runs each kernel: measured by itself, in a worker, on an honest example; then remembered.
+
+A kernel that does not run on a device has no rate there, is not offered there, and is tried again at the next start.
+"""
 
 import logging
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -21,112 +27,226 @@ from qubix_node.errors import WorkerLost
 from qubix_node.gpu import cpu
 from qubix_node.jobs.worker import Workers
 from qubix_protocol.arrays import Array, ArrayMeta, npy_prefix
-from qubix_protocol.messages import KernelRate
+from qubix_protocol.messages import Device, KernelRate
+from qubix_protocol.states import DeviceKind
 
 log = logging.getLogger("qubix_node")
 ENOUGH_MS: Final = 60.0
 """A run this long needs no larger example."""
-_REPEATS: Final = 3
-"""Of the largest example: the machine may just have been busy with something else."""
-_SCALE_FIRST: Final = 256
-_SCALE_MAX: Final = 2048
-_MEASURE_S: Final = 60.0
-_BACKEND: Final = "cpu"
+_KERNEL_S_MAX: Final = 60.0
+_CARDS_AT_ONCE: Final = 4
+_OTHERS_MAX: Final = 256
+_NO_TARGET_S: Final = 3600.0
+"""Every example is one chunk, however long it takes."""
 
 
-class Remembered(msgspec.Struct, frozen=True):
-    """`machine` is what the figures hold for: another one is measured anew."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one back end is measured: examples of `scale_first`, then larger by `growth`, up to `scale_max`.
 
-    machine: str
-    rates: tuple[KernelRate, ...]
-
-
-async def measured(workers: Workers, folder: Path) -> tuple[KernelRate, ...]:
-    """From `folder` when they were measured on this very machine, else measured now: a moment for each kernel."""
-    path, machine = folder / "rates.json", _fingerprint(workers.threads)
-    known = _load(path)
-    if known is not None and known.machine == machine:
-        return known.rates
-    rates = []
-    for name, (_, backends) in catalogue.kernels().items():
-        if _BACKEND in backends:
-            rates += await _try_to_measure(workers, folder, name)
-    data = msgspec.json.format(msgspec.json.encode(Remembered(machine, tuple(rates))))
-    await trio.to_thread.run_sync(files.write_atomically, path, data)
-    return tuple(rates)
-
-
-async def _try_to_measure(workers: Workers, folder: Path, name: str) -> list[KernelRate]:
-    """Nothing for a kernel that does not run here: then it is not offered."""
-    try:
-        with trio.fail_after(_MEASURE_S):
-            rate = await _measure(workers, folder, name)
-    except (WorkerLost, trio.TooSlowError) as error:
-        log.warning("rates.not_measured", extra={"kernel": name, "reason": str(error) or type(error).__name__})
-        return []
-    log.info("rates.measured", extra={"kernel": name, "gflops": round(rate.flops_per_s / 1e9, 2)})
-    return [rate]
-
-
-async def _measure(workers: Workers, folder: Path, name: str) -> KernelRate:
-    """The best of larger and larger examples, each in a fresh worker, as jobs are: what a worker needs to get going is
-    part of the figure.
-
-    Both figures were reached, by different examples: large ones compute more for each byte, small ones move more.
+    Each `worker_runs` times in one worker, of which the first `warm_up` do not count; `repeats` workers of the largest
+    example, since the machine may just have been busy. After `enough_s` for a kernel nothing more is begun, and after
+    `device_s` for a device no further kernel.
     """
-    found: list[KernelRate] = []
-    scale, repeats = _SCALE_FIRST, _REPEATS
-    while repeats:
-        rate, run_ms = await _run_example(workers, folder, name, scale)
+
+    scale_first: int
+    scale_max: int
+    growth: int
+    repeats: int
+    worker_runs: int
+    warm_up: int
+    enough_s: float
+    device_s: float
+
+
+PLANS: Final[Mapping[str, Plan]] = {
+    "cpu": Plan(256, 2048, growth=2, repeats=3, worker_runs=1, warm_up=0, enough_s=1.5, device_s=20.0),
+    # A worker's first run on a card makes the context and compiles the kernel: seconds that nobody pays for (trust B4).
+    "cuda": Plan(2048, 4096, growth=2, repeats=1, worker_runs=4, warm_up=1, enough_s=8.0, device_s=60.0),
+}
+"""A CPU's runs are each in a fresh worker, as jobs are: what it needs to get going is part of the figure."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """`measured_on` is what the figure holds for: anything else is measured anew."""
+
+    device_id: str
+    measured_on: str
+    rate: KernelRate
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What one figure is about."""
+
+    device: Device
+    kernel: str
+    backend: str
+    plan: Plan
+    measured_on: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.device.device_id, self.measured_on
+
+
+async def measured(
+    workers: Workers, folder: Path, devices: Sequence[Device], plans: Mapping[str, Plan] = PLANS
+) -> dict[str, tuple[KernelRate, ...]]:
+    """Each device's rates, from `folder` when they were measured on this very device, else measured now: a moment for
+    each kernel. Processors come first and alone; cards side by side."""
+    path = folder / "rates.json"
+    subjects = {device.device_id: _subjects(device, workers.threads, plans) for device in devices}
+    known = {(one.device_id, one.measured_on): one for one in _load(path)}
+    before = dict(known)
+    await _measure_missing(workers, folder, subjects, known)
+    if known != before:
+        data = msgspec.json.format(msgspec.json.encode(_worth_keeping(known, subjects)))
+        await trio.to_thread.run_sync(files.write_atomically, path, data)
+    return {
+        device_id: tuple(known[one.key].rate for one in several if one.key in known)
+        for device_id, several in subjects.items()
+    }
+
+
+def _worth_keeping(known: Mapping[tuple[str, str], Known], subjects: Mapping[str, Sequence[_Subject]]) -> list[Known]:
+    """What holds for the devices that are here, and the newest of what was measured on others: they may come back."""
+    wanted = {one.key for several in subjects.values() for one in several}
+    others = [one for key, one in known.items() if key[0] not in subjects]
+    return [*others[-_OTHERS_MAX:], *(one for key, one in known.items() if key in wanted)]
+
+
+def _subjects(device: Device, threads: int, plans: Mapping[str, Plan]) -> list[_Subject]:
+    return [
+        _Subject(device, name, backend, plans[backend], _measured_on(device, backend, f"{name} {number}", threads))
+        for name, (number, backends) in catalogue.kernels().items()
+        for backend in backends
+        if backend in device.backends and backend in plans
+    ]
+
+
+async def _measure_missing(
+    workers: Workers,
+    folder: Path,
+    subjects: Mapping[str, Sequence[_Subject]],
+    known: dict[tuple[str, str], Known],
+) -> None:
+    missing = [[one for one in several if one.key not in known] for several in subjects.values()]
+    at_once = trio.CapacityLimiter(_CARDS_AT_ONCE)
+
+    async def measure(several: Sequence[_Subject]) -> None:
+        async with at_once:
+            await _measure_device(workers, folder, several, known)
+
+    async with trio.open_nursery() as nursery:
+        for several in filter(None, missing):
+            if several[0].device.kind is DeviceKind.CPU:
+                await measure(several)
+        for several in filter(None, missing):
+            if several[0].device.kind is not DeviceKind.CPU:
+                nursery.start_soon(measure, several)
+
+
+async def _measure_device(
+    workers: Workers, folder: Path, subjects: Sequence[_Subject], known: dict[tuple[str, str], Known]
+) -> None:
+    began_s = trio.current_time()
+    for number, subject in enumerate(subjects):
+        if number and trio.current_time() >= began_s + subject.plan.device_s:
+            log.warning("rates.no_time_left", extra=_named(subject))
+            continue
+        rate = await _try_to_measure(workers, folder, subject)
+        if rate is not None:
+            known[subject.key] = Known(subject.device.device_id, subject.measured_on, rate)
+
+
+async def _try_to_measure(workers: Workers, folder: Path, subject: _Subject) -> KernelRate | None:
+    try:
+        with trio.fail_after(_KERNEL_S_MAX):
+            rate = await _measure(workers, folder, subject)
+    except (WorkerLost, trio.TooSlowError) as error:
+        log.warning("rates.not_measured", extra={**_named(subject), "reason": str(error) or type(error).__name__})
+        return None
+    log.info("rates.measured", extra={**_named(subject), "gflops": round(rate.flops_per_s / 1e9, 2)})
+    return rate
+
+
+def _named(subject: _Subject) -> dict[str, object]:
+    return {"kernel": subject.kernel, "backend": subject.backend, "device": subject.device.device_id}
+
+
+async def _measure(workers: Workers, folder: Path, subject: _Subject) -> KernelRate:
+    """The best of larger and larger examples. Both figures were reached, by different examples: large ones compute
+    more for each byte, small ones move more."""
+    plan, found, began_s = subject.plan, list[KernelRate](), trio.current_time()
+    scale, repeats = plan.scale_first, plan.repeats
+    while repeats and (not found or trio.current_time() < began_s + plan.enough_s):
+        rate, run_ms = await _run_example(workers, folder, subject, scale)
         found.append(rate)
-        if run_ms >= ENOUGH_MS or scale >= _SCALE_MAX:
+        if run_ms >= ENOUGH_MS or scale >= plan.scale_max:
             repeats -= 1
         else:
-            scale *= 2
+            scale = min(plan.scale_max, scale * plan.growth)
     return KernelRate(
-        kernel=name,
-        backend=_BACKEND,
+        kernel=subject.kernel,
+        backend=subject.backend,
         flops_per_s=max(rate.flops_per_s for rate in found),
         bytes_per_s=max(rate.bytes_per_s for rate in found),
     )
 
 
-async def _run_example(workers: Workers, folder: Path, name: str, scale: int) -> tuple[KernelRate, float]:
-    """One example as one chunk: its rate and its time."""
+async def _run_example(workers: Workers, folder: Path, subject: _Subject, scale: int) -> tuple[KernelRate, float]:
+    """One example in one worker: its rate and its time, the best of the runs that count."""
     scratch = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="measure.", dir=folder)))
     try:
-        task, metas = await trio.to_thread.run_sync(_write_example, name, scale, scratch)
-        async with workers.run(task, device_id="", scratch=scratch) as run:
-            event = await run.next()
+        task, metas = await trio.to_thread.run_sync(_write_example, subject, scale, scratch)
+        run_ms = min((await _run_times(workers, subject, task, scratch))[subject.plan.warm_up :])
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(partial(shutil.rmtree, scratch, ignore_errors=True))
-    if not isinstance(event, ChunkDone) or (event.start, event.stop) != task.ranges[0]:
-        raise WorkerLost(f"the example did not run: {getattr(event, 'detail', 'no answer')}")
-    cost = get(name).cost(metas, task.params, event.stop)
-    run_s = max(event.run_ms, 1e-3) / 1000
+    cost = get(subject.kernel).cost(metas, task.params, task.chunk_units)
+    run_s = max(run_ms, 1e-3) / 1000
     rate = KernelRate(
-        kernel=name, backend=_BACKEND, flops_per_s=cost.flops / run_s, bytes_per_s=cost.bytes_moved / run_s
+        kernel=subject.kernel,
+        backend=subject.backend,
+        flops_per_s=cost.flops / run_s,
+        bytes_per_s=cost.bytes_moved / run_s,
     )
-    return rate, event.run_ms
+    return rate, run_ms
 
 
-def _write_example(name: str, scale: int, scratch: Path) -> tuple[RunTask, dict[str, ArrayMeta]]:
-    kernel = get(name)
+async def _run_times(workers: Workers, subject: _Subject, task: RunTask, scratch: Path) -> list[float]:
+    """Milliseconds of each run of the task's one chunk. Raises `WorkerLost` when it does something else."""
+    times: list[float] = []
+    async with workers.run(task, device_id=subject.device.device_id, scratch=scratch) as run:
+        for wanted in task.ranges:
+            event = await run.next()
+            if not isinstance(event, ChunkDone) or (event.start, event.stop) != wanted:
+                raise WorkerLost(f"the example did not run: {getattr(event, 'detail', '') or await run.fate()}")
+            times.append(event.run_ms)
+            with suppress(OSError):
+                await trio.to_thread.run_sync((Path(task.out_dir) / Path(event.path).name).unlink)
+    return times
+
+
+def _write_example(subject: _Subject, scale: int, scratch: Path) -> tuple[RunTask, dict[str, ArrayMeta]]:
+    kernel = get(subject.kernel)
     arrays, params = kernel.example(np.random.default_rng(scale), scale)
     metas = metas_of(arrays)
     paths = {key: scratch / f"{key}.npy" for key in arrays}
     for key, array in arrays.items():
         _write_npy(paths[key], array)
     units = kernel.units(metas, params)
+    (scratch / "out").mkdir()
     task = RunTask(
-        kernel=name,
-        backend=_BACKEND,
+        kernel=subject.kernel,
+        backend=subject.backend,
         params=params,
         inputs={key: str(path) for key, path in paths.items()},
-        ranges=((0, units),),
+        ranges=((0, units),) * subject.plan.worker_runs,
         chunk_units=units,
-        out_dir=str(scratch),
+        target_s=_NO_TARGET_S,
+        out_dir=str(scratch / "out"),
     )
     return task, metas
 
@@ -138,14 +258,25 @@ def _write_npy(path: Path, array: Array) -> None:
         file.write(np.ascontiguousarray(array).data)
 
 
-def _load(path: Path) -> Remembered | None:
-    """None when there is nothing usable: measuring again is always right."""
+def _load(path: Path) -> list[Known]:
+    """Nothing when there is nothing usable: measuring again is always right."""
     with suppress(FileNotFoundError, msgspec.MsgspecError):
-        return msgspec.json.decode(path.read_bytes(), type=Remembered)
-    return None
+        return msgspec.json.decode(path.read_bytes(), type=list[Known])
+    return []
 
 
-def _fingerprint(threads: int) -> str:
-    known = [cpu.model(), f"{cpu.cores()} cores", f"{threads} threads", f"numpy {np.__version__}"]
-    known += [f"{name} {version}" for name, (version, _) in sorted(catalogue.kernels().items())]
-    return ", ".join(known)
+def _measured_on(device: Device, backend: str, kernel: str, threads: int) -> str:
+    """Everything that may change the figure: the kernel's version, the machine or the card, and what compiles."""
+    if backend == "cpu":
+        machine = [cpu.model(), f"{cpu.cores()} cores", f"{threads} threads", *_versions("numpy", "numba")]
+    else:
+        machine = [device.model, f"driver {device.driver}", *_versions("numba", "numba-cuda", "cuda-toolkit")]
+    return ", ".join([kernel, backend, *machine])
+
+
+def _versions(*packages: str) -> list[str]:
+    found = []
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return found

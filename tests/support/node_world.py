@@ -56,7 +56,13 @@ class World:
             region=REGION,
             gateways=(*self.gateways, *self.coordinator.mesh.addresses),
         )
-        machine = Machine(key=NODE_KEY, host=cpu.host("test"), enrolment=enrolment, rates=(RATE,), probes=(self.probe,))
+        machine = Machine(
+            key=NODE_KEY,
+            host=cpu.host("test"),
+            enrolment=enrolment,
+            rates={DEVICE.device_id: (RATE,)},
+            probes=(self.probe,),
+        )
         async with open_fake_mesh(self.network, NODE_KEY.seed) as mesh, trio.open_nursery() as nursery:
             node = Node(real, machine, mesh, self.workers, store=lambda _: self.store, refresh=_same)
             self.stop = trio.Event()

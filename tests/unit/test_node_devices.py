@@ -75,14 +75,14 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(*, silent_s: float = 60.0) -> AsyncIterator[Watched]:
+async def watched(*, silent_s: float = 60.0, busy: Callable[[str], object] = lambda _: False) -> AsyncIterator[Watched]:
     probe, lost = FakeProbe([CARD, OTHER]), dict[str, str]()
 
     async def heard(device: Device, reason: str) -> None:
         lost[device.device_id] = reason
         await trio.lowlevel.checkpoint()
 
-    sampler = Sampler([probe], heard, silent_s=silent_s)
+    sampler = Sampler([probe], heard, busy=busy, silent_s=silent_s)
     sampler.period_s = 0.01
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sampler.run)
@@ -160,3 +160,18 @@ async def test_an_old_reading_is_not_told_as_what_is_now() -> None:
         world.probe.gauges["GPU-1"] = Sample(at_ms=wall_ms() - round(READING_AGE_S_MAX * 1000) - 1)
         await world.until(lambda: world.sampler.latest("GPU-2"))
         assert world.sampler.latest("GPU-1") is None
+
+
+@pytest.mark.trio
+async def test_free_memory_is_what_others_leave_not_what_our_own_job_takes() -> None:
+    working = {"GPU-1"}
+    async with watched(busy=lambda device_id: device_id in working) as world:
+        for card, used in (("GPU-1", 20), ("GPU-2", 4)):
+            world.probe.gauges[card] = Sample(at_ms=wall_ms(), memory_total_bytes=24, memory_used_bytes=used)
+        await world.until(lambda: world.sampler.free_memory_bytes("GPU-2") == 20)
+        assert world.sampler.free_memory_bytes("GPU-1") is None, "it was never seen idle"
+        working.clear()
+        await world.until(lambda: world.sampler.free_memory_bytes("GPU-1") == 4)
+        world.probe.gauges["GPU-2"] = Sample(at_ms=wall_ms())
+        await world.until(lambda: world.sampler.free_memory_bytes("GPU-2") is None)
+        assert world.sampler.free_memory_bytes("no such device") is None

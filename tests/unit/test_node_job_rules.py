@@ -207,6 +207,9 @@ def test_what_fits_is_taken() -> None:
         ({}, {"fence_max": FENCE + 1}, "old_fence"),
         ({}, {"busy": 1}, "busy"),
         ({}, {"need_disk_bytes": 11}, "disk"),
+        ({}, {"need_memory_bytes": 11, "free_memory_bytes": 10}, "memory"),
+        ({}, {"need_memory_bytes": 10, "free_memory_bytes": 10}, ""),
+        ({}, {"need_memory_bytes": 11, "free_memory_bytes": None}, ""),
     ],
 )
 def test_what_does_not_fit_is_declined_by_its_reason(

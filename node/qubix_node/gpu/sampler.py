@@ -17,6 +17,7 @@ from qubix_node.clock import wall_ms
 from qubix_node.gpu.device import DeviceProbe
 from qubix_node.link import Live
 from qubix_protocol.messages import Device, DeviceSample, Sample, Telemetry
+from qubix_protocol.states import DeviceKind
 from qubix_protocol.units import READING_AGE_S_MAX
 
 log = logging.getLogger("qubix_node")
@@ -40,10 +41,17 @@ class _Reading:
 
 
 class Sampler:
-    """`lost` is told of each device that has gone, and why."""
+    """`lost` is told of each device that has gone, and why; `busy` says whether work of ours is on a device."""
 
-    def __init__(self, probes: Sequence[DeviceProbe], lost: Lost, *, silent_s: float = SILENT_S) -> None:
-        self._lost, self._silent_s = lost, silent_s
+    def __init__(
+        self,
+        probes: Sequence[DeviceProbe],
+        lost: Lost,
+        *,
+        busy: Callable[[str], object] = lambda _: False,
+        silent_s: float = SILENT_S,
+    ) -> None:
+        self._lost, self._busy, self._silent_s = lost, busy, silent_s
         self._probes = {device.device_id: probe for probe in probes for device in probe.devices()}
         self._present = {device.device_id: device for probe in probes for device in probe.devices()}
         self._gone: dict[str, Device] = {}
@@ -51,6 +59,7 @@ class Sampler:
         # A thread that hangs keeps its place for ever, so the places are not those of the node's other work.
         self._threads = trio.CapacityLimiter(max(1, len(self._present)))
         self._latest: dict[str, Sample] = {}
+        self._idle: dict[str, Sample] = {}
         self.period_s = _FIRST_S
 
     def devices(self) -> tuple[Device, ...]:
@@ -66,6 +75,16 @@ class Sampler:
         sample = self._latest.get(device_id)
         return sample if sample is not None and wall_ms() - sample.at_ms <= READING_AGE_S_MAX * 1000 else None
 
+    def free_memory_bytes(self, device_id: str) -> int | None:
+        """Of a card when it was last read with nothing of ours on it: a display or another program may hold some. None
+        for what is no card, or does not tell. Memory that our last job held is not counted as taken."""
+        sample, device = self._idle.get(device_id), self._present.get(device_id)
+        if sample is None or device is None or device.kind is not DeviceKind.CUDA:
+            return None
+        if sample.memory_total_bytes is None or sample.memory_used_bytes is None:
+            return None
+        return max(0, sample.memory_total_bytes - sample.memory_used_bytes)
+
     async def run(self) -> None:
         """Until cancelled; a reading that hangs then is left to itself."""
         async with trio.open_nursery() as nursery:
@@ -77,9 +96,10 @@ class Sampler:
         """Until the device has gone."""
         heard_s, failed = trio.current_time(), ""
         while True:
+            busy = self._busy(device_id)
             reading = await self._read(device_id)
             if reading.sample is not None:
-                self._keep(device_id, reading.sample)
+                self._keep(device_id, reading.sample, idle=not (busy or self._busy(device_id)))
                 heard_s = trio.current_time()
             elif reason := self._end(device_id, reading, trio.current_time() - heard_s):
                 await self._drop(device_id, reason)
@@ -118,8 +138,10 @@ class Sampler:
             reading.failed = f"{type(error).__name__}: {error}"[:500]
         reading.done.set()
 
-    def _keep(self, device_id: str, sample: Sample) -> None:
+    def _keep(self, device_id: str, sample: Sample, *, idle: bool) -> None:
         self._latest[device_id] = sample
+        if idle:
+            self._idle[device_id] = sample
         self._queue.append(DeviceSample(device_id=device_id, sample=sample))
 
     async def _drop(self, device_id: str, reason: str) -> None:

@@ -340,6 +340,10 @@ class Facts:
     """What the kernel says against the job's form; "" when nothing."""
     need_disk_bytes: int
     free_disk_bytes: int
+    need_memory_bytes: int = 0
+    """On the card, for the first chunk."""
+    free_memory_bytes: int | None = None
+    """On the card when nothing of ours ran there; None: not told, or no card."""
 
 
 def obstacle(assign: Assign, facts: Facts) -> str:
@@ -358,6 +362,7 @@ def obstacle(assign: Assign, facts: Facts) -> str:
         ("old_fence", assign.fence < facts.fence_max),
         ("busy", facts.busy >= facts.jobs_parallel),
         ("disk", facts.need_disk_bytes > facts.free_disk_bytes),
+        ("memory", facts.free_memory_bytes is not None and facts.need_memory_bytes > facts.free_memory_bytes),
     )
     return next((name for name, bad in tests if bad), "")
 

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node measures of each of its devices at the start: real workers, small examples."""
+
+import contextlib
+import itertools
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import trio
+
+from qubix_kernels import get
+from qubix_kernels.kernel import metas_of
+from qubix_kernels.tasks import ChunkDone, Event, RunTask, TaskFailed
+from qubix_node import catalogue
+from qubix_node.jobs.worker import Run, Workers
+from qubix_node.rates import Plan, measured
+from qubix_protocol.messages import Device, KernelRate
+from qubix_protocol.states import DeviceKind
+
+pytestmark = pytest.mark.trio
+CPU = Device(device_id="cpu-1", kind=DeviceKind.CPU, model="m", memory_bytes=2**30, backends=("cpu",))
+# What a card is to the measuring: a device of its own, whatever runs its kernels here.
+CARD = msgspec.structs.replace(CPU, device_id="GPU-1", kind=DeviceKind.CUDA, driver="580.1")
+OTHER_CARD = msgspec.structs.replace(CARD, device_id="GPU-2")
+KERNELS = frozenset(name for name, (_, backends) in catalogue.kernels().items() if "cpu" in backends)
+QUICK = Plan(16, 16, growth=2, repeats=1, worker_runs=1, warm_up=0, enough_s=60, device_s=60)
+
+
+class WatchedRun:
+    """Makes the first run of a worker slow, as a card's first is, by the word of its event."""
+
+    def __init__(self, run: Run, slow_ms: float) -> None:
+        self._run, self._slow_ms = run, slow_ms
+        self.times: list[float] = []
+
+    async def next(self) -> Event | None:
+        event = await self._run.next()
+        if isinstance(event, ChunkDone):
+            if not self.times and self._slow_ms:
+                event = msgspec.structs.replace(event, run_ms=self._slow_ms)
+            self.times.append(event.run_ms)
+        return event
+
+    async def fate(self) -> str:
+        return await self._run.fate()
+
+
+class FailedRun:
+    async def next(self) -> Event:
+        await trio.lowlevel.checkpoint()
+        return TaskFailed(code="kernel_error", detail="this kernel cannot be compiled for the device")
+
+
+class WatchedWorkers(Workers):
+    """`tasks` has (device, kernel) of everything that ran; what is in `failing` does not run."""
+
+    def __init__(self, failing: Sequence[tuple[str, str]] = (), slow_ms: float = 0.0) -> None:
+        super().__init__(threads=1)
+        self.failing, self.slow_ms = set(failing), slow_ms
+        self.tasks: list[tuple[str, str]] = []
+        self.runs: list[WatchedRun] = []
+
+    @contextlib.asynccontextmanager
+    async def run(self, task: RunTask, *, device_id: str, **limits: Any) -> AsyncIterator[Run]:
+        self.tasks.append((device_id, task.kernel))
+        if (device_id, task.kernel) in self.failing:
+            yield FailedRun()  # type: ignore[misc]
+            return
+        async with super().run(task, device_id=device_id, **limits) as run:
+            self.runs.append(WatchedRun(run, self.slow_ms))
+            yield self.runs[-1]  # type: ignore[misc]
+
+
+@contextlib.asynccontextmanager
+async def watched(**known: Any) -> AsyncIterator[WatchedWorkers]:
+    workers = WatchedWorkers(**known)
+    try:
+        yield workers
+    finally:
+        await workers.close()
+
+
+async def left_in(folder: Path) -> list[str]:
+    return await trio.to_thread.run_sync(lambda: [path.name for path in folder.iterdir()])
+
+
+def kernels(rates: Sequence[KernelRate]) -> set[str]:
+    return {rate.kernel for rate in rates}
+
+
+async def test_each_device_is_measured_by_itself_and_only_once(tmp_path: Path) -> None:
+    async with watched() as workers:
+        devices = [CARD, CPU, OTHER_CARD]
+        first = await measured(workers, tmp_path, devices, {"cpu": QUICK})
+        assert {device: kernels(rates) for device, rates in first.items()} == {
+            device.device_id: KERNELS for device in devices
+        }
+        assert sorted(workers.tasks) == sorted(itertools.product([one.device_id for one in devices], KERNELS))
+        assert {device for device, _ in workers.tasks[: len(KERNELS)]} == {"cpu-1"}, "the processor alone, then cards"
+        kept = (tmp_path / "rates.json").read_bytes()
+        assert await measured(workers, tmp_path, devices, {"cpu": QUICK}) == first
+        assert len(workers.tasks) == 3 * len(KERNELS)
+        assert (tmp_path / "rates.json").read_bytes() == kept
+        assert await left_in(tmp_path) == ["rates.json"], "nothing of the examples is left"
+
+
+async def test_another_card_or_model_is_measured_anew_and_the_absent_one_remembered(tmp_path: Path) -> None:
+    async with watched() as workers:
+        await measured(workers, tmp_path, [CARD, OTHER_CARD], {"cpu": QUICK})
+        workers.tasks.clear()
+        changed = msgspec.structs.replace(CARD, model="another one under the same id")
+        await measured(workers, tmp_path, [changed], {"cpu": QUICK})
+        assert {device for device, _ in workers.tasks} <= {"GPU-1"}
+        workers.tasks.clear()
+        await measured(workers, tmp_path, [OTHER_CARD], {"cpu": QUICK})
+        assert workers.tasks == []
+
+
+async def test_a_kernel_that_does_not_run_on_a_card_is_not_offered_there_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with watched(failing=[("GPU-1", "matmul")]) as workers:
+        with caplog.at_level(logging.WARNING):
+            rates = await measured(workers, tmp_path, [CARD, OTHER_CARD], {"cpu": QUICK})
+        assert kernels(rates["GPU-1"]) == KERNELS - {"matmul"}
+        assert kernels(rates["GPU-2"]) == KERNELS
+        (said,) = [vars(record) for record in caplog.records if record.message == "rates.not_measured"]
+        assert (said["device"], said["kernel"]) == ("GPU-1", "matmul")
+        assert "cannot be compiled" in said["reason"]
+        workers.failing.clear()
+        workers.tasks.clear()
+        rates = await measured(workers, tmp_path, [CARD, OTHER_CARD], {"cpu": QUICK})
+        assert workers.tasks == [("GPU-1", "matmul")]
+        assert kernels(rates["GPU-1"]) == KERNELS
+
+
+async def test_a_card_s_first_run_does_not_count(tmp_path: Path) -> None:
+    """It makes the context and compiles: nobody pays for that, and a forecast from it would be far too high."""
+    plan = replace(QUICK, worker_runs=4, warm_up=1)
+    async with watched(slow_ms=9_000.0) as workers:
+        rates = await measured(workers, tmp_path, [CARD], {"cpu": plan})
+        assert [len(run.times) for run in workers.runs] == [4] * len(KERNELS)
+        kernel = get("matmul")
+        arrays, params = kernel.example(np.random.default_rng(16), 16)
+        cost = kernel.cost(metas_of(arrays), params, 16)
+        (rate,) = [rate for rate in rates["GPU-1"] if rate.kernel == "matmul"]
+        (times,) = [run.times for run, task in zip(workers.runs, workers.tasks, strict=True) if task[1] == "matmul"]
+        assert rate.flops_per_s == pytest.approx(cost.flops / (max(min(times[1:]), 1e-3) / 1000))
+
+
+async def test_measuring_is_bounded_and_goes_on_at_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with watched() as workers:
+        with caplog.at_level(logging.WARNING):
+            rates = await measured(workers, tmp_path, [CPU], {"cpu": replace(QUICK, device_s=0.0)})
+        assert len(rates["cpu-1"]) == 1
+        assert sum(record.message == "rates.no_time_left" for record in caplog.records) == len(KERNELS) - 1
+        rates = await measured(workers, tmp_path, [CPU], {"cpu": QUICK})
+        assert kernels(rates["cpu-1"]) == KERNELS
+        assert len(workers.tasks) == len(KERNELS)
+
+
+async def test_a_larger_example_is_tried_while_there_is_time(tmp_path: Path) -> None:
+    async with watched() as workers:
+        plan = replace(QUICK, scale_max=64, repeats=2)
+        await measured(workers, tmp_path, [CPU], {"cpu": plan})
+        assert workers.tasks.count(("cpu-1", "matmul")) == 4, "16, 32, 64 and 64 again"
+        await measured(workers, tmp_path, [CARD], {"cpu": replace(plan, enough_s=0.0)})
+        assert workers.tasks.count(("GPU-1", "matmul")) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", json.dumps({"machine": "m", "rates": []}), json.dumps([{"device_id": 1}])])
+async def test_what_cannot_be_read_is_measured(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rates.json").write_text(text)
+    async with watched() as workers:
+        assert kernels((await measured(workers, tmp_path, [CPU], {"cpu": QUICK}))["cpu-1"]) == KERNELS
