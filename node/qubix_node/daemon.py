@@ -5,15 +5,19 @@ import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import httpx
 import trio
 
+from qubix_kernels.box import machine as box_machine
+from qubix_kernels.box.machine import Isolation
 from qubix_mesh.host import open_mesh
 from qubix_node import catalogue, files
 from qubix_node.barriers import hold
 from qubix_node.enrol import Enroller
+from qubix_node.errors import NoBox
 from qubix_node.gpu import cpu
 from qubix_node.gpu.cpu import CpuProbe
 from qubix_node.gpu.detect import detected
@@ -32,11 +36,10 @@ from qubix_protocol.states import DeviceKind
 log = logging.getLogger("qubix_node")
 AGENT: Final = "qubix-node/0.1"
 _CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4)
+MakeWorkers = Callable[[int, Path, Isolation], Workers]
 
 
-async def serve(
-    settings: Settings, make_workers: Callable[[int], Workers] = Workers, plans: Mapping[str, Plan] = PLANS
-) -> None:
+async def serve(settings: Settings, make_workers: MakeWorkers = Workers, plans: Mapping[str, Plan] = PLANS) -> None:
     """Until SIGTERM or SIGINT. `plans` say how much is measured. Raises `Fatal`, inside an exception group once tasks
     run."""
     if settings.barriers is not None:
@@ -44,7 +47,8 @@ async def serve(
     with files.locked(settings.node_dir):
         key = await trio.to_thread.run_sync(load_or_create_key, settings.key_path)
         log.info("node.start", extra={"peer": key.peer_id, "network": settings.network})
-        workers = make_workers(settings.threads or cpu.cores())
+        isolation = await trio.to_thread.run_sync(_isolation, settings.box)
+        workers = make_workers(settings.threads or cpu.cores(), settings.node_dir / "scratch", isolation)
         try:
             async with httpx.AsyncClient(limits=_CONNECTIONS, trust_env=False) as client:
                 await _until_stopped(settings, key, client, workers, plans)
@@ -121,6 +125,14 @@ async def _measured(
 
 def _devices(found: Sequence[DeviceProbe]) -> list[Device]:
     return [device for probe in found for device in probe.devices()]
+
+
+def _isolation(wish: str) -> Isolation:
+    """Raises `NoBox`."""
+    try:
+        return box_machine.wished(wish, "QUBIX_NODE_BOX")
+    except box_machine.NoBox as problem:
+        raise NoBox(str(problem)) from None
 
 
 async def _watch_signals(stop: trio.Event) -> None:

@@ -9,6 +9,7 @@ NodeError
 │   ├── CoordinatorChanged  the coordinator's key is not the one that was pinned
 │   ├── OtherNetwork      the data folder, the settings and the coordinator name different networks
 │   ├── EnrolmentRefused  the coordinator said no
+│   ├── NoBox             a box is required and this machine makes none
 │   └── NothingToOffer    no device of this machine may be offered
 ├── Unreachable           the coordinator's HTTP does not answer now; worth another try
 ├── NotLinked             no session with the coordinator stands within the time given
@@ -60,6 +61,10 @@ class EnrolmentRefused(Fatal):
 
 class NothingToOffer(Fatal):
     code = "nothing_to_offer"
+
+
+class NoBox(Fatal):
+    code = "no_box"
 
 
 class Unreachable(NodeError):

@@ -91,7 +91,6 @@ class Node:
         settings, real = self._settings, store(self._authorise)
         memory = settings.memory_bytes or int(psutil.virtual_memory().total * _MEMORY_SHARE)
         return Runner(
-            settings.node_dir / "scratch",
             workers=workers,
             store=real,
             cache=InputCache(settings.node_dir / "cache", real, settings.cache_bytes),

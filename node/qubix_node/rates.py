@@ -99,7 +99,7 @@ async def measured(
     subjects = {device.device_id: _subjects(device, workers.threads, plans) for device in devices}
     known = {(one.device_id, one.measured_on): one for one in _load(path)}
     before = dict(known)
-    await _measure_missing(workers, folder, subjects, known)
+    await _measure_missing(workers, subjects, known)
     if known != before:
         data = msgspec.json.format(msgspec.json.encode(_worth_keeping(known, subjects)))
         await trio.to_thread.run_sync(files.write_atomically, path, data)
@@ -127,7 +127,6 @@ def _subjects(device: Device, threads: int, plans: Mapping[str, Plan]) -> list[_
 
 async def _measure_missing(
     workers: Workers,
-    folder: Path,
     subjects: Mapping[str, Sequence[_Subject]],
     known: dict[tuple[str, str], Known],
 ) -> None:
@@ -136,7 +135,7 @@ async def _measure_missing(
 
     async def measure(several: Sequence[_Subject]) -> None:
         async with at_once:
-            await _measure_device(workers, folder, several, known)
+            await _measure_device(workers, several, known)
 
     async with trio.open_nursery() as nursery:
         for several in filter(None, missing):
@@ -147,23 +146,21 @@ async def _measure_missing(
                 nursery.start_soon(measure, several)
 
 
-async def _measure_device(
-    workers: Workers, folder: Path, subjects: Sequence[_Subject], known: dict[tuple[str, str], Known]
-) -> None:
+async def _measure_device(workers: Workers, subjects: Sequence[_Subject], known: dict[tuple[str, str], Known]) -> None:
     began_s = trio.current_time()
     for number, subject in enumerate(subjects):
         if number and trio.current_time() >= began_s + subject.plan.device_s:
             log.warning("rates.no_time_left", extra=_named(subject))
             continue
-        rate = await _try_to_measure(workers, folder, subject)
+        rate = await _try_to_measure(workers, subject)
         if rate is not None:
             known[subject.key] = Known(subject.device.device_id, subject.measured_on, rate)
 
 
-async def _try_to_measure(workers: Workers, folder: Path, subject: _Subject) -> KernelRate | None:
+async def _try_to_measure(workers: Workers, subject: _Subject) -> KernelRate | None:
     try:
         with trio.fail_after(_KERNEL_S_MAX):
-            rate = await _measure(workers, folder, subject)
+            rate = await _measure(workers, subject)
     except (WorkerLost, trio.TooSlowError) as error:
         log.warning("rates.not_measured", extra={**_named(subject), "reason": str(error) or type(error).__name__})
         return None
@@ -175,13 +172,13 @@ def _named(subject: _Subject) -> dict[str, object]:
     return {"kernel": subject.kernel, "backend": subject.backend, "device": subject.device.device_id}
 
 
-async def _measure(workers: Workers, folder: Path, subject: _Subject) -> KernelRate:
+async def _measure(workers: Workers, subject: _Subject) -> KernelRate:
     """The best of larger and larger examples. Both figures were reached, by different examples: large ones compute
     more for each byte, small ones move more."""
     plan, found, began_s = subject.plan, list[KernelRate](), trio.current_time()
     scale, repeats = plan.scale_first, plan.repeats
     while repeats and (not found or trio.current_time() < began_s + plan.enough_s):
-        rate, run_ms = await _run_example(workers, folder, subject, scale)
+        rate, run_ms = await _run_example(workers, subject, scale)
         found.append(rate)
         if run_ms >= ENOUGH_MS or scale >= plan.scale_max:
             repeats -= 1
@@ -195,9 +192,9 @@ async def _measure(workers: Workers, folder: Path, subject: _Subject) -> KernelR
     )
 
 
-async def _run_example(workers: Workers, folder: Path, subject: _Subject, scale: int) -> tuple[KernelRate, float]:
+async def _run_example(workers: Workers, subject: _Subject, scale: int) -> tuple[KernelRate, float]:
     """One example in one worker: its rate and its time, the best of the runs that count."""
-    scratch = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="measure.", dir=folder)))
+    scratch = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="measure.", dir=workers.folder)))
     try:
         task, metas = await trio.to_thread.run_sync(_write_example, subject, scale, scratch)
         run_ms = min((await _run_times(workers, subject, task, scratch))[subject.plan.warm_up :])

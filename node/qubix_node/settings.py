@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from qubix_kernels.box.machine import WISHES
 from qubix_mesh.addresses import parse_listen, parse_peer
 from qubix_mesh.errors import BadAddress
 from qubix_protocol import barriers
@@ -65,6 +66,13 @@ class Settings:
         "Most memory one worker may use; 0: three quarters of the machine's.",
         0,
         minimum=0,
+    )
+    box: str = setting(
+        "QUBIX_NODE_BOX",
+        "The box around jobs: auto (where this machine can make one, else limited child processes: the offer says it),"
+        " require (do not start without), or limited (never).",
+        "auto",
+        choices=WISHES,
     )
     disk_bytes: int = setting(
         "QUBIX_NODE_DISK_BYTES", "Most disk for the inputs and results of running jobs.", 50 * GIB, minimum=1024

@@ -37,8 +37,8 @@ ROWS = 64
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    started = Zygote.start()
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    started = Zygote.start(folders=[tmp_path_factory.getbasetemp()])
     try:
         yield started
     finally:
@@ -105,7 +105,7 @@ async def lab(db: Database, zygote: Zygote, tmp_path: Path) -> AsyncIterator[Lab
     world = await World(db).open()
     store = ArtifactStore.open(Settings(data_dir=tmp_path))
     rate = KernelRate(kernel="matmul", backend="cpu", flops_per_s=1e6, bytes_per_s=1e9)
-    yield Lab(world, await world.node(rates=(rate,)), store, Checker(store, zygote, deadline_s=60), tmp_path)
+    yield Lab(world, await world.node(rates=(rate,)), store, Checker(store, zygote, tmp_path, deadline_s=60), tmp_path)
 
 
 @pytest.mark.asyncio
@@ -197,7 +197,7 @@ class StuckStore(ArtifactStore):
 
 @pytest.mark.asyncio
 async def test_a_check_without_end_is_given_up(lab: Lab, zygote: Zygote) -> None:
-    checker = Checker(StuckStore.open(Settings(data_dir=lab.folder)), zygote, deadline_s=0.05)
+    checker = Checker(StuckStore.open(Settings(data_dir=lab.folder)), zygote, lab.folder, deadline_s=0.05)
     lab.verifier = Verifier(lab.world.db, checker, "v1", lab.world.desk.now_ms)
     view = await lab.submit()
     await lab.deliver(0, ROWS, lab.product)

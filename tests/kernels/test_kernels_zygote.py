@@ -10,11 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
 
+from qubix_kernels.box import machine
+from qubix_kernels.box.machine import Isolation
+from qubix_kernels.box.rules import Limits
 from qubix_kernels.tasks import ChunkDone, RunDone, TaskFailed, VerifyDone
 from qubix_kernels.zygote import Worker, Zygote, ZygoteDied
 from qubix_protocol.arrays import to_npy
@@ -23,9 +28,16 @@ from tests.kernels.worker_world import DEADLINE_S, Product, hear_all, say
 MIB = 1024 * 1024
 
 
+@pytest.fixture(scope="module", params=["box", "limited"])
+def isolation(request: pytest.FixtureRequest) -> Isolation:
+    found = machine.isolation()
+    assert found.kind == "box", found.reason
+    return found if request.param == "box" else Isolation("limited", "for this test")
+
+
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    made = Zygote.start()
+def zygote(isolation: Isolation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    made = Zygote.start(isolation=isolation, folders=[tmp_path_factory.getbasetemp()])
     yield made
     made.close()
 
@@ -33,6 +45,19 @@ def zygote() -> Iterator[Zygote]:
 @pytest.fixture
 def product(tmp_path: Path) -> Product:
     return Product(tmp_path, rows=50)
+
+
+@contextlib.contextmanager
+def own_zygote(isolation: Isolation, folder: Path, **options: Any) -> Iterator[Zygote]:
+    made = Zygote.start(isolation=isolation, folders=[folder], **options)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def fork(zygote: Zygote, folder: Path, **limits: Any) -> Worker:
+    return zygote.fork(scratch=folder, out=folder, limits=Limits(**limits))
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -43,8 +68,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def status_of(zygote: Zygote, worker: Worker) -> int:
-    until(lambda: zygote.status(worker.pid) is not None)
-    status = zygote.status(worker.pid)
+    until(lambda: zygote.status(worker) is not None)
+    status = zygote.status(worker)
     assert status is not None
     return status
 
@@ -73,13 +98,13 @@ ENDLESS = {"kernel": "knn", "params": {"k": 3}, "chunk_units": 200_000}
 
 
 def test_a_worker_runs_and_another_one_checks_it(zygote: Zygote, product: Product) -> None:
-    first = zygote.fork(scratch=product.folder)
+    first = fork(zygote, product.folder)
     with first.sock:
         say(first.sock, product.run(chunk_units=50))
         chunk, done = hear_all(first.sock)
     assert isinstance(chunk, ChunkDone)
     assert isinstance(done, RunDone)
-    second = zygote.fork(scratch=product.folder)
+    second = fork(zygote, product.folder)
     with second.sock:
         say(second.sock, product.verify(product.part(0, 50)))
         (verdict,) = hear_all(second.sock)
@@ -88,26 +113,26 @@ def test_a_worker_runs_and_another_one_checks_it(zygote: Zygote, product: Produc
     assert [status_of(zygote, worker) for worker in (first, second)] == [0, 0]
 
 
-def test_a_worker_knows_nothing_of_its_parents_environment(monkeypatch: pytest.MonkeyPatch, product: Product) -> None:
+def test_a_worker_knows_nothing_of_its_parents_environment(
+    isolation: Isolation, monkeypatch: pytest.MonkeyPatch, product: Product
+) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
     monkeypatch.setenv("HOME", "/nonexistent")
-    zygote = Zygote.start(threads=2, environment={"QUBIX_EXTRA": "seen"})
-    try:
-        worker = zygote.fork(scratch=product.folder)
+    with own_zygote(isolation, product.folder, threads=2, environment={"QUBIX_EXTRA": "seen"}) as zygote:
+        worker = fork(zygote, product.folder)
         with worker.sock:
             for pid in (zygote.pid, worker.pid):
                 seen = dict(word.split("=", 1) for word in Path(f"/proc/{pid}/environ").read_text().split("\0") if word)
                 threads = dict.fromkeys(
                     ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "2"
                 )
-                assert seen == threads | {"QUBIX_EXTRA": "seen"}
+                where = {"PWD": "/"} if isolation.kind == "box" else {}
+                assert seen == threads | where | {"QUBIX_EXTRA": "seen", "CUDA_VISIBLE_DEVICES": ""}
             until(lambda: os.readlink(f"/proc/{worker.pid}/cwd") == str(product.folder.resolve()))
-    finally:
-        zygote.close()
 
 
 def test_a_worker_holds_only_its_own_socket_and_the_standard_streams(zygote: Zygote, product: Product) -> None:
-    worker = zygote.fork(scratch=product.folder)
+    worker = fork(zygote, product.folder)
     with worker.sock:
         until(lambda: os.readlink(f"/proc/{worker.pid}/cwd") == str(product.folder.resolve()))
         held = {int(fd) for fd in os.listdir(f"/proc/{worker.pid}/fd")}
@@ -115,24 +140,24 @@ def test_a_worker_holds_only_its_own_socket_and_the_standard_streams(zygote: Zyg
 
 
 def test_a_killed_worker_says_so_and_killing_again_is_nothing(zygote: Zygote, product: Product) -> None:
-    worker = zygote.fork(scratch=product.folder)
+    worker = fork(zygote, product.folder)
     with worker.sock:
-        assert zygote.status(worker.pid) is None
-        zygote.kill(worker.pid)
+        assert zygote.status(worker) is None
+        zygote.kill(worker)
         assert status_of(zygote, worker) == -signal.SIGKILL
         assert worker.sock.recv(1) == b""
-        zygote.kill(worker.pid)
-    zygote.kill(os.getpid())  # not a worker: nothing
+        zygote.kill(worker)
+        zygote.kill(msgspec.structs.replace(worker, number=os.getpid()))  # not a worker: nothing
 
 
 def test_a_worker_that_is_left_alone_ends(zygote: Zygote, product: Product) -> None:
-    worker = zygote.fork(scratch=product.folder)
+    worker = fork(zygote, product.folder)
     worker.sock.close()
     assert status_of(zygote, worker) == 1
 
 
 def test_a_worker_whose_parent_leaves_in_the_middle_ends_at_its_next_word(zygote: Zygote, product: Product) -> None:
-    worker = zygote.fork(scratch=product.folder)
+    worker = fork(zygote, product.folder)
     say(worker.sock, product.run(*(((0, 50),) * 2000), chunk_units=1))
     assert worker.sock.recv(1)
     worker.sock.close()
@@ -141,7 +166,7 @@ def test_a_worker_whose_parent_leaves_in_the_middle_ends_at_its_next_word(zygote
 
 def test_more_memory_than_allowed_is_told(zygote: Zygote, tmp_path: Path) -> None:
     large = Product(tmp_path, rows=20_000, inner=1, columns=20_000)  # 1.6 GB of output
-    worker = zygote.fork(scratch=tmp_path, memory_bytes=1024 * MIB)
+    worker = fork(zygote, tmp_path, memory_bytes=1024 * MIB)
     with worker.sock:
         say(worker.sock, large.run(chunk_units=20_000))
         (failed,) = hear_all(worker.sock)
@@ -151,25 +176,26 @@ def test_more_memory_than_allowed_is_told(zygote: Zygote, tmp_path: Path) -> Non
 
 
 def test_more_time_on_the_processor_than_allowed_ends_it(zygote: Zygote, product: Product) -> None:
-    worker = zygote.fork(scratch=product.folder, cpu_s=1)
+    worker = fork(zygote, product.folder, cpu_s=1)
     with worker.sock:
         say(worker.sock, endless(product).run((0, 200_000), **ENDLESS))
         assert hear_all(worker.sock) == []
-    assert status_of(zygote, worker) == -signal.SIGXCPU
+    assert status_of(zygote, worker) in (-signal.SIGXCPU, -signal.SIGKILL)
+    assert zygote.end_of(worker).cause == "processor"
 
 
 def test_a_scratch_folder_that_is_missing_costs_the_worker_alone(zygote: Zygote, product: Product) -> None:
-    worker = zygote.fork(scratch=product.folder / "absent")
+    worker = fork(zygote, product.folder / "absent")
     with worker.sock:
         assert status_of(zygote, worker) == 1
-    with zygote.fork(scratch=product.folder).sock as sock:
+    with fork(zygote, product.folder).sock as sock:
         say(sock, product.verify(product.part(0, 50)))
         assert len(hear_all(sock)) == 1
 
 
 def test_many_workers_leave_neither_zombies_nor_descriptors(zygote: Zygote, product: Product) -> None:
     before = fds_of(), fds_of(zygote.pid)
-    workers = [zygote.fork(scratch=product.folder) for _ in range(50)]
+    workers = [fork(zygote, product.folder) for _ in range(50)]
     task = product.verify(product.part(0, 50))
     for worker in workers:
         say(worker.sock, task)
@@ -181,21 +207,21 @@ def test_many_workers_leave_neither_zombies_nor_descriptors(zygote: Zygote, prod
     assert (fds_of(), fds_of(zygote.pid)) == before
 
 
-def test_closing_ends_working_workers_too(product: Product) -> None:
-    zygote = Zygote.start()
-    worker = zygote.fork(scratch=product.folder)
+def test_closing_ends_working_workers_too(isolation: Isolation, product: Product) -> None:
+    zygote = Zygote.start(isolation=isolation, folders=[product.folder])
+    worker = fork(zygote, product.folder)
     with worker.sock:
         say(worker.sock, endless(product).run((0, 200_000), **ENDLESS))
         zygote.close()
         assert not psutil.pid_exists(worker.pid)
         assert not psutil.pid_exists(zygote.pid)
         with pytest.raises(ZygoteDied):
-            zygote.fork(scratch=product.folder)
+            fork(zygote, product.folder)
 
 
-def test_a_killed_zygote_takes_its_workers_along_and_is_reported(product: Product) -> None:
-    zygote = Zygote.start()
-    worker = zygote.fork(scratch=product.folder)
+def test_a_killed_zygote_takes_its_workers_along_and_is_reported(isolation: Isolation, product: Product) -> None:
+    zygote = Zygote.start(isolation=isolation, folders=[product.folder])
+    worker = fork(zygote, product.folder)
     try:
         with worker.sock:
             say(worker.sock, endless(product).run((0, 200_000), **ENDLESS))
@@ -204,7 +230,7 @@ def test_a_killed_zygote_takes_its_workers_along_and_is_reported(product: Produc
             with contextlib.suppress(ConnectionResetError):  # it was killed before it read its task
                 assert worker.sock.recv(1) == b""
         before = fds_of()
-        for call in (lambda: zygote.fork(scratch=product.folder), lambda: zygote.kill(1), lambda: zygote.status(1)):
+        for call in (lambda: fork(zygote, product.folder), lambda: zygote.kill(worker), lambda: zygote.status(worker)):
             with pytest.raises(ZygoteDied):
                 call()
         assert fds_of() == before
@@ -216,15 +242,17 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from qubix_kernels.zygote import Zygote
-zygote = Zygote.start()
-worker = zygote.fork(scratch=Path(sys.argv[1]))
+from qubix_kernels.box.machine import Isolation, isolation
+folder = Path(sys.argv[1])
+zygote = Zygote.start(folders=[folder], isolation=isolation() if sys.argv[2] == "box" else Isolation("limited", ""))
+worker = zygote.fork(scratch=folder, out=folder)
 print(zygote.pid, worker.pid, flush=True)
 time.sleep(600)
 """
 
 
-def test_a_killed_parent_leaves_neither_zygote_nor_worker(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+def test_a_killed_parent_leaves_neither_zygote_nor_worker(isolation: Isolation, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path), isolation.kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pids = [int(word) for word in parent.stdout.readline().split()]
@@ -236,11 +264,11 @@ def test_a_killed_parent_leaves_neither_zygote_nor_worker(tmp_path: Path) -> Non
             until(lambda pid=pid: is_gone(pid))  # type: ignore[misc]
 
 
-def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_start_that_fails_leaves_nothing_behind(isolation: Isolation, tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit(3)\n")
     before = fds_of(), psutil.Process().children()
     with pytest.raises(ZygoteDied):
-        Zygote.start(environment={"PYTHONPATH": str(tmp_path)})
+        Zygote.start(isolation=isolation, environment={"PYTHONPATH": str(tmp_path)}, readable=[tmp_path])
     assert (fds_of(), psutil.Process().children()) == before
 
 
@@ -250,9 +278,9 @@ def test_a_late_answer_is_never_taken_for_the_next_ones() -> None:
     with theirs, subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         zygote = Zygote(process, ours)
         with pytest.raises(ZygoteDied, match="does not answer"):
-            zygote.status(7)
+            zygote.status(Worker(7, 7, ours))
         with pytest.raises(ZygoteDied):
-            zygote.status(8)
+            zygote.status(Worker(8, 8, ours))
         assert theirs.recv(4096)  # the first question alone
         assert theirs.recv(4096) == b""
         process.kill()

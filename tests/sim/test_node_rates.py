@@ -61,8 +61,8 @@ class FailedRun:
 class WatchedWorkers(Workers):
     """`tasks` has (device, kernel) of everything that ran; what is in `failing` does not run."""
 
-    def __init__(self, failing: Sequence[tuple[str, str]] = (), slow_ms: float = 0.0) -> None:
-        super().__init__(threads=1)
+    def __init__(self, folder: Path, failing: Sequence[tuple[str, str]] = (), slow_ms: float = 0.0) -> None:
+        super().__init__(1, folder / "scratch")
         self.failing, self.slow_ms = set(failing), slow_ms
         self.tasks: list[tuple[str, str]] = []
         self.runs: list[WatchedRun] = []
@@ -79,8 +79,8 @@ class WatchedWorkers(Workers):
 
 
 @contextlib.asynccontextmanager
-async def watched(**known: Any) -> AsyncIterator[WatchedWorkers]:
-    workers = WatchedWorkers(**known)
+async def watched(folder: Path, **known: Any) -> AsyncIterator[WatchedWorkers]:
+    workers = WatchedWorkers(folder, **known)
     try:
         yield workers
     finally:
@@ -96,7 +96,7 @@ def kernels(rates: Sequence[KernelRate]) -> set[str]:
 
 
 async def test_each_device_is_measured_by_itself_and_only_once(tmp_path: Path) -> None:
-    async with watched() as workers:
+    async with watched(tmp_path) as workers:
         devices = [CARD, CPU, OTHER_CARD]
         first = await measured(workers, tmp_path, devices, {"cpu": QUICK})
         assert {device: kernels(rates) for device, rates in first.items()} == {
@@ -108,11 +108,11 @@ async def test_each_device_is_measured_by_itself_and_only_once(tmp_path: Path) -
         assert await measured(workers, tmp_path, devices, {"cpu": QUICK}) == first
         assert len(workers.tasks) == 3 * len(KERNELS)
         assert (tmp_path / "rates.json").read_bytes() == kept
-        assert await left_in(tmp_path) == ["rates.json"], "nothing of the examples is left"
+        assert await left_in(tmp_path / "scratch") == [], "nothing of the examples is left"
 
 
 async def test_another_card_or_model_is_measured_anew_and_the_absent_one_remembered(tmp_path: Path) -> None:
-    async with watched() as workers:
+    async with watched(tmp_path) as workers:
         await measured(workers, tmp_path, [CARD, OTHER_CARD], {"cpu": QUICK})
         workers.tasks.clear()
         changed = msgspec.structs.replace(CARD, model="another one under the same id")
@@ -126,7 +126,7 @@ async def test_another_card_or_model_is_measured_anew_and_the_absent_one_remembe
 async def test_a_kernel_that_does_not_run_on_a_card_is_not_offered_there_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with watched(failing=[("GPU-1", "matmul")]) as workers:
+    async with watched(tmp_path, failing=[("GPU-1", "matmul")]) as workers:
         with caplog.at_level(logging.WARNING):
             rates = await measured(workers, tmp_path, [CARD, OTHER_CARD], {"cpu": QUICK})
         assert kernels(rates["GPU-1"]) == KERNELS - {"matmul"}
@@ -144,7 +144,7 @@ async def test_a_kernel_that_does_not_run_on_a_card_is_not_offered_there_and_tri
 async def test_a_card_s_first_run_does_not_count(tmp_path: Path) -> None:
     """It makes the context and compiles: nobody pays for that, and a forecast from it would be far too high."""
     plan = replace(QUICK, worker_runs=4, warm_up=1)
-    async with watched(slow_ms=9_000.0) as workers:
+    async with watched(tmp_path, slow_ms=9_000.0) as workers:
         rates = await measured(workers, tmp_path, [CARD], {"cpu": plan})
         assert [len(run.times) for run in workers.runs] == [4] * len(KERNELS)
         kernel = get("matmul")
@@ -158,7 +158,7 @@ async def test_a_card_s_first_run_does_not_count(tmp_path: Path) -> None:
 async def test_measuring_is_bounded_and_goes_on_at_the_next_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with watched() as workers:
+    async with watched(tmp_path) as workers:
         with caplog.at_level(logging.WARNING):
             rates = await measured(workers, tmp_path, [CPU], {"cpu": replace(QUICK, device_s=0.0)})
         assert len(rates["cpu-1"]) == 1
@@ -169,7 +169,7 @@ async def test_measuring_is_bounded_and_goes_on_at_the_next_start(
 
 
 async def test_a_larger_example_is_tried_while_there_is_time(tmp_path: Path) -> None:
-    async with watched() as workers:
+    async with watched(tmp_path) as workers:
         plan = replace(QUICK, scale_max=64, repeats=2)
         await measured(workers, tmp_path, [CPU], {"cpu": plan})
         assert workers.tasks.count(("cpu-1", "matmul")) == 4, "16, 32, 64 and 64 again"
@@ -180,5 +180,5 @@ async def test_a_larger_example_is_tried_while_there_is_time(tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["", "{", json.dumps({"machine": "m", "rates": []}), json.dumps([{"device_id": 1}])])
 async def test_what_cannot_be_read_is_measured(tmp_path: Path, text: str) -> None:
     (tmp_path / "rates.json").write_text(text)
-    async with watched() as workers:
+    async with watched(tmp_path) as workers:
         assert kernels((await measured(workers, tmp_path, [CPU], {"cpu": QUICK}))["cpu-1"]) == KERNELS

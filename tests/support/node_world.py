@@ -109,7 +109,7 @@ async def _same(enrolment: Enrolment) -> Enrolment:
 
 @asynccontextmanager
 async def open_world(folder: Path, *, clock_skew_ms: int = 0) -> AsyncIterator[World]:
-    network, workers = FakeNetwork(1), Workers(threads=1)
+    network, workers = FakeNetwork(1), Workers(1, folder / "node" / "scratch")
     try:
         async with open_fake_mesh(network, COORDINATOR_KEY.seed) as mesh, trio.open_nursery() as nursery:
             coordinator = FakeCoordinator(COORDINATOR_KEY, mesh, clock_skew_ms=clock_skew_ms)

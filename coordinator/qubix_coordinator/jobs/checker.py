@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carries out one check: data into a private folder, a seed drawn only then, a forked worker with limits.
 
-The worker gets files and a seed, no database and no environment of ours (trust.md C1, C3).
+The worker stands in the box: it gets files to read and a seed, no database and no environment of ours (trust.md C1,
+C3).
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.errors import QubixError
 from qubix_coordinator.jobs.verify import Claim, File, Finding
 from qubix_kernels import tasks
+from qubix_kernels.box.rules import Limits
 from qubix_kernels.zygote import Worker, Zygote
 from qubix_protocol.errors import Malformed
 
@@ -22,6 +24,8 @@ MEMORY_BASE_BYTES = 2 * 1024**3
 MEMORY_FACTOR = 6
 """Address space for a check beside its data: copies in float64 and what the libraries map."""
 CPU_EXTRA_S = 5
+WALL_EXTRA_S = 5.0
+"""The check's own deadline comes first; the watchdog is for a parent that cannot see to it."""
 
 
 class NotCarriedOut(Exception):
@@ -29,15 +33,17 @@ class NotCarriedOut(Exception):
 
 
 class Checker:
-    def __init__(self, store: ArtifactStore, zygote: Zygote, *, deadline_s: float) -> None:
-        self._store, self._zygote, self._deadline_s = store, zygote, deadline_s
+    """Data lies in folders of their own within `folder`, which the zygote must show."""
+
+    def __init__(self, store: ArtifactStore, zygote: Zygote, folder: Path, *, deadline_s: float) -> None:
+        self._store, self._zygote, self._folder, self._deadline_s = store, zygote, folder, deadline_s
 
     async def check(self, claim: Claim) -> Finding:
         """Never raises for what a result or a kernel does: that is a finding. Raises `ZygoteDied`."""
         seed = b""
         try:
             async with asyncio.timeout(self._deadline_s):
-                with tempfile.TemporaryDirectory(prefix="qubix-check-") as folder:
+                with tempfile.TemporaryDirectory(prefix="check-", dir=self._folder) as folder:
                     task = await self._prepare(claim, Path(folder))
                     # Only now: every byte that will be checked is committed and here (trust.md C1).
                     seed = os.urandom(32)
@@ -74,15 +80,18 @@ class Checker:
         worker = await asyncio.to_thread(
             self._zygote.fork,
             scratch=folder,
-            memory_bytes=MEMORY_BASE_BYTES + MEMORY_FACTOR * data_bytes,
-            cpu_s=int(self._deadline_s) + CPU_EXTRA_S,
+            limits=Limits(
+                memory_bytes=MEMORY_BASE_BYTES + MEMORY_FACTOR * data_bytes,
+                cpu_s=int(self._deadline_s) + CPU_EXTRA_S,
+                wall_s=self._deadline_s + WALL_EXTRA_S,
+            ),
         )
         try:
             return await _talk(worker, task)
         finally:
             worker.sock.close()
             # It has ended by itself unless the check was cut short.
-            await asyncio.shield(asyncio.to_thread(self._zygote.kill, worker.pid))
+            await asyncio.shield(asyncio.to_thread(self._zygote.kill, worker))
 
 
 async def _talk(worker: Worker, task: tasks.VerifyTask) -> tasks.Event:

@@ -10,8 +10,10 @@ import json
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from qubix_coordinator import logs
 from qubix_coordinator.artifacts.store import ArtifactStore
@@ -23,6 +25,7 @@ from qubix_coordinator.jobs import verifiers, verify
 from qubix_coordinator.jobs.checker import Checker
 from qubix_coordinator.jobs.verify_settings import VerifierSettings, from_environment_or_exit
 from qubix_coordinator.signals import StopSignal, stopped_while_starting
+from qubix_kernels.box import machine
 from qubix_kernels.zygote import Zygote, ZygoteDied
 from qubix_protocol import barriers, usage
 from qubix_protocol.barriers import Barrier
@@ -96,20 +99,24 @@ async def serve(settings: VerifierSettings) -> None:
     if settings.barriers is not None:
         barriers.install(partial(hold, settings.barriers))
     stop = StopSignal()
-    zygote = await asyncio.to_thread(Zygote.start, threads=settings.verifier_threads)
-    try:
-        db = await Database.connect(settings)
+    isolation = await asyncio.to_thread(machine.wished, settings.verifier_box, "QUBIX_VERIFIER_BOX")
+    with tempfile.TemporaryDirectory(prefix="qubix-checks-") as name:
+        folder = Path(name)
+        start = partial(Zygote.start, folders=[folder], threads=settings.verifier_threads, isolation=isolation)
+        zygote = await asyncio.to_thread(start)
         try:
-            await _serve(settings, db, zygote, stop)
+            db = await Database.connect(settings)
+            try:
+                checker = Checker(ArtifactStore.open(settings), zygote, folder, deadline_s=settings.verifier_deadline_s)
+                await _serve(settings, db, checker, stop)
+            finally:
+                await db.close()
         finally:
-            await db.close()
-    finally:
-        await asyncio.to_thread(zygote.close)
+            await asyncio.to_thread(zygote.close)
 
 
-async def _serve(settings: VerifierSettings, db: Database, zygote: Zygote, stop: StopSignal) -> None:
-    store, clock = ArtifactStore.open(settings), SystemClock()
-    checker = Checker(store, zygote, deadline_s=settings.verifier_deadline_s)
+async def _serve(settings: VerifierSettings, db: Database, checker: Checker, stop: StopSignal) -> None:
+    clock = SystemClock()
     host = socket.gethostname()
     await db.run(lambda tx: verifiers.beat(tx, host, os.getpid()))
     async with asyncio.TaskGroup() as group:
@@ -157,7 +164,7 @@ def main() -> None:
     try:
         with stopped_while_starting():
             asyncio.run(serve(settings))
-    except* (Unavailable, ZygoteDied) as group:
+    except* (Unavailable, ZygoteDied, machine.NoBox) as group:
         for problem in group.exceptions:
             log.error("verifier.stopped", extra={"problem": str(problem)})  # noqa: TRY400 - one line says it
         raise SystemExit(1) from None

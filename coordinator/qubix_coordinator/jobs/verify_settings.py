@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qubix_coordinator.settings import EXIT_BAD_SETTINGS, Settings, read_text, refuse_barriers
+from qubix_kernels.box.machine import WISHES
 from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
 
 
@@ -17,6 +18,13 @@ class VerifierSettings(Settings):
     )
     verifier_threads: int = setting(
         "QUBIX_VERIFIER_THREADS", "Threads of one check's arithmetic.", 1, minimum=1, maximum=256
+    )
+    verifier_box: str = setting(
+        "QUBIX_VERIFIER_BOX",
+        "The box around checks: auto (where this machine can make one, else limited child processes), require (do not"
+        " start without), or limited (never).",
+        "auto",
+        choices=WISHES,
     )
     verifier_deadline_s: float = setting(
         "QUBIX_VERIFIER_DEADLINE_S", "Seconds after which a check is given up.", 60.0, minimum=1, maximum=3600

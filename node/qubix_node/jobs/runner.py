@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from qubix_kernels.tasks import ChunkDone, RunDone, RunTask, TaskFailed
+from qubix_node import catalogue
 from qubix_node.clock import steady_ms
 from qubix_node.errors import StoreError, WorkerLost
 from qubix_node.jobs.cache import InputCache
@@ -29,6 +30,8 @@ from qubix_protocol.units import CHUNKS_MAX
 log = logging.getLogger("qubix_node")
 CHUNK_S: Final = 1.0
 _CPU_MARGIN_S: Final = 10
+_WALL_MARGIN_S: Final = 10.0
+_DISK_MARGIN_BYTES: Final = 64 * 1024**2
 
 Step = Callable[[Event], Awaitable[None]]
 
@@ -45,11 +48,10 @@ class Limits:
 
 
 class Runner:
-    """`folder` holds a folder for each attempt while it runs; whatever is left there from before is removed."""
+    """Holds a folder for each attempt while it runs, in the workers'; what is left there from before is removed."""
 
     def __init__(
         self,
-        folder: Path,
         *,
         workers: Workers,
         store: ArtifactStore,
@@ -58,9 +60,9 @@ class Runner:
         outbox: Outbox,
         limits: Limits,
     ) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, mode=0o700)
-        self.folder: Final = folder
+        self.folder: Final = workers.folder
+        for left in self.folder.iterdir():
+            shutil.rmtree(left, ignore_errors=True)
         self._workers, self._store, self._cache = workers, store, cache
         self._journal, self._outbox, self._limits = journal, outbox, limits
 
@@ -110,6 +112,8 @@ class Runner:
             scratch=scratch,
             memory_bytes=self._limits.memory_bytes,
             cpu_s=cpu_s,
+            wall_s=assign.time_limit_ms / 1000 + _WALL_MARGIN_S,
+            disk_bytes=catalogue.disk_bytes(assign) + _DISK_MARGIN_BYTES,
         ) as run:
             log.debug("job.worker", extra={"attempt": work.attempt_id, "pid": run.pid})
             return await self._collect(run, work, scratch / "out")

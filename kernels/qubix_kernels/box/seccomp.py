@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which system calls a worker may make: a list of what is allowed; everything else fails with EPERM.
+
+Made for arithmetic on files that are already there: memory, threads, files, clocks, one inherited socket. No program is
+started, no process made, no socket opened, no namespace, no signal to anybody else.
+"""
+
+import errno
+import os
+from typing import Any, Final, Literal
+
+Profile = Literal["cpu", "cuda", "limited"]
+"""`limited`: without a box around it, where a process id means somebody."""
+
+_FILES: Final = """access chdir chmod close close_range copy_file_range dup dup2 dup3 epoll_create epoll_create1
+epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 faccessat faccessat2 fadvise64 fallocate fchdir fchmod
+fchmodat fcntl fdatasync flock fstat fstatfs fsync ftruncate getcwd getdents getdents64 lseek lstat mkdir mkdirat
+newfstatat open openat openat2 pipe pipe2 poll ppoll pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read
+readahead readlink readlinkat readv rename renameat renameat2 rmdir select sendfile stat statfs statx sync_file_range
+truncate umask unlink unlinkat utimensat write writev"""
+_MEMORY: Final = """brk get_mempolicy madvise mbind membarrier mincore mlock mmap mprotect mremap msync munlock munmap
+set_mempolicy"""
+_THREADS: Final = """arch_prctl exit exit_group futex futex_waitv get_robust_list getcpu getegid geteuid getgid
+getgroups getpgrp getpid getppid getpriority getresgid getresuid getrlimit getrusage gettid getuid prlimit64
+restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait
+sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getparam sched_getscheduler sched_setaffinity
+sched_yield set_robust_list set_tid_address sigaltstack sysinfo times uname wait4 waitid"""
+_CLOCKS: Final = """clock_getres clock_gettime clock_nanosleep getitimer getrandom gettimeofday nanosleep setitimer
+time timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime
+timerfd_settime"""
+_SOCKET: Final = "getpeername getsockname getsockopt recvfrom sendto setsockopt shutdown"
+_CUDA: Final = "accept4 bind connect listen memfd_create mlock2 recvmsg sched_setscheduler sendmsg socketpair"
+"""The driver's library passes descriptors of its own over a socket that only its own process can reach."""
+
+_CLONE_THREAD: Final = 0x0001_0000
+_CLONE_NEW: Final = 0x7E02_0000
+_AF_UNIX: Final = 1
+_IOCTLS: Final = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS (is it a terminal?), FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+_NVIDIA_IOCTLS: Final = ((0xFF00, 0x4600), (0xFFFF_FF00, 0), (0xFFFF_FFF0, 0x3000_0000))
+"""Mask and value: those of type F, and the two ranges of nvidia-uvm, which numbers its own without a type."""
+_PRCTLS: Final = (3, 15, 16, 23, 29, 39, 41, 42, 0x5356_4D41)
+"""Names of threads and mappings, timer slack, transparent huge pages, and questions."""
+
+
+def program(profile: Profile) -> bytes:
+    """The filter as the kernel takes it. Raises OSError, or RuntimeError where libseccomp is missing."""
+    import pyseccomp as sc
+
+    made = sc.SyscallFilter(sc.ERRNO(errno.EPERM))
+    allowed = " ".join((_FILES, _MEMORY, _THREADS, _CLOCKS, _SOCKET, _CUDA if profile == "cuda" else "")).split()
+    for name in allowed:
+        _try_rule(made, sc.ALLOW, name)
+    _try_rule(made, sc.ALLOW, "clone", sc.Arg(0, sc.MASKED_EQ, _CLONE_THREAD | _CLONE_NEW, _CLONE_THREAD))
+    _try_rule(made, sc.ERRNO(errno.ENOSYS), "clone3")  # its flags lie in memory; the C library falls back to clone
+    for request in _IOCTLS:
+        _try_rule(made, sc.ALLOW, "ioctl", sc.Arg(1, sc.MASKED_EQ, 0xFFFF_FFFF, request))
+    for option in _PRCTLS:
+        _try_rule(made, sc.ALLOW, "prctl", sc.Arg(0, sc.EQ, option))
+    if profile == "cuda":
+        _try_rule(made, sc.ALLOW, "socket", sc.Arg(0, sc.EQ, _AF_UNIX))
+        for mask, value in _NVIDIA_IOCTLS:
+            _try_rule(made, sc.ALLOW, "ioctl", sc.Arg(1, sc.MASKED_EQ, mask, value))
+    if profile != "limited":
+        _try_rule(made, sc.ALLOW, "tgkill", sc.Arg(0, sc.EQ, 1))  # a worker is process 1 of its own namespace
+    return _exported(made)
+
+
+def _try_rule(made: Any, action: int, name: str, *conditions: Any) -> None:
+    """A call that this architecture or libseccomp does not know stays forbidden."""
+    import pyseccomp as sc
+
+    if sc.resolve_syscall(sc.system_arch(), name) >= 0:
+        made.add_rule(action, name, *conditions)
+
+
+def _exported(made: Any) -> bytes:
+    """Some 2 kB, which a pipe holds."""
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb") as program:
+        with open(write_end, "wb") as file:
+            made.export_bpf(file)
+        return program.read()
