@@ -18,13 +18,14 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from qubix import errors
-from qubix.cli import COMMANDS, PROCESSES, main, rows, shown
+from qubix.cli import COMMANDS, PROCESSES, main, readings, rows, shown
 from qubix.cli.exits import explain
 from qubix.cli.output import print_table
 from qubix.cli.pairs import param_value, split
-from qubix.cli.tables import print_offers
+from qubix.cli.tables import print_offers, print_readings
 from qubix.processes import modules
-from qubix_protocol.api import JobView
+from qubix_protocol.api import JobView, ListingView
+from qubix_protocol.messages import Sample
 from qubix_protocol.states import DeviceKind, JobState, Reason
 from tests.support.fake_api import TOKEN, FakeApi, listing
 
@@ -299,6 +300,60 @@ def test_the_market_is_readable_at_80_columns_and_calls_a_cpu_a_cpu() -> None:
     assert max(map(len, lines)) <= 80
     assert sum("AMD EPYC (CPU)" in line and "3,600,000" in line for line in lines) == 1
     assert sum("NVIDIA H200 " in line and "(CPU)" not in line for line in lines) == 1
+
+
+def test_readings_are_readable_at_80_columns() -> None:
+    """R5.2: use, heat, memory, power, clock, and what slows the card down, each with its age."""
+    sample = Sample(
+        at_ms=1,
+        utilisation_pct=93,
+        memory_used_bytes=20 * 2**30,
+        memory_total_bytes=24 * 2**30,
+        temperature_c=77,
+        power_mw=410_000,
+        power_limit_mw=450_000,
+        clock_mhz=2520,
+        throttle=("idle", "power_cap", "thermal"),
+        foreign_processes=2,
+        processes=3,
+    )
+    card = msgspec.structs.replace(
+        listing("12D3KooWabcdefghijklmnop", 9), kind=DeviceKind.CUDA, model="NVIDIA GeForce RTX 4090", metrics=sample
+    )
+    fresh, old = (msgspec.structs.replace(card, metrics_age_ms=age, stale=age > 60_000) for age in (3_200, 75_000))
+    out = Console(file=io.StringIO(), width=80, color_system=None)
+    print_readings([fresh, old, listing("silent", 1)], to=out)
+    lines: list[str] = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    (line,) = (line for line in lines if " 3 s" in line)
+    for told in ("GeForce RTX 4090", "93 %", "77", "20.0/24.0", "410", "2,520", "power cap +1"):
+        assert told in line
+    assert sum("stale" in line for line in lines) == 1, "P9"
+    wide = Console(file=io.StringIO(), width=200, color_system=None)
+    print_readings([fresh, old], to=wide)
+    text: str = wide.file.getvalue()  # type: ignore[attr-defined]
+    for told in (
+        "NVIDIA GeForce RTX 4090",
+        "410/450",
+        "power cap, thermal",
+        "75 s (stale)",
+        "12D3KooWabcdefghijklmnop",
+    ):
+        assert told in text
+    told_in_full = dict(readings.pairs(fresh))
+    assert told_in_full["processes"] == "3, 2 of them not the node's"
+    assert (told_in_full["read"], told_in_full["fan"]) == ("3 s ago", "")
+
+
+def test_one_device_is_shown_in_full_by_any_of_its_names(qubix: Qubix) -> None:
+    (one,) = json.loads(qubix("offers", "show", "cpu-b", "--json").output)
+    assert one["model"] == "device b"
+    assert set(one) == {field.name for field in msgspec.structs.fields(ListingView)}
+    for name in ("cpu-b", "b"):
+        assert "device b" in qubix("offers", "show", name).output
+    assert "device a" in qubix("offers", "show", "cpu-").output, "all that begin so"
+    found = qubix("offers", "show", "nobody")
+    assert (found.exit_code, "nobody" in found.output) == (2, True)
 
 
 def test_a_statement_names_the_job_and_spares_the_rest_of_the_cause() -> None:

@@ -3,9 +3,12 @@
 
 import click
 
+from qubix.cli import readings as reading
 from qubix.cli import rows
-from qubix.cli.output import console, json_option, market, print_json
-from qubix.cli.tables import print_offers
+from qubix.cli.output import console, json_option, market, print_json, print_pairs
+from qubix.cli.tables import print_offers, print_readings
+from qubix.errors import BadUsage
+from qubix_protocol.api import ListingView
 from qubix_protocol.states import DeviceKind
 
 
@@ -18,9 +21,12 @@ def offers() -> None:
 @click.option("--kind", type=click.Choice([str(kind) for kind in DeviceKind]), help="Kind of device.")
 @click.option("--backend", metavar="NAME", help="Only devices with this back end, such as cuda or cpu.")
 @click.option("--provider", metavar="PEER", help="Only this provider's.")
+@click.option("--readings", is_flag=True, help="Show use, heat, memory, power, clock and what slows it.")
 @click.option("-o", "--order", default="price", show_default=True, metavar="NAME", help="Sort by NAME; NAME- reverses.")
 @json_option
-def search(kind: str | None, backend: str | None, provider: str | None, order: str, as_json: bool) -> None:
+def search(
+    kind: str | None, backend: str | None, provider: str | None, readings: bool, order: str, as_json: bool
+) -> None:
     """List devices; all filters must hold."""
     with market() as client:
         found = rows.ordered(client.offers(kind=kind, backend=backend, provider=provider), order)
@@ -28,9 +34,31 @@ def search(kind: str | None, backend: str | None, provider: str | None, order: s
     if as_json:
         print_json(found)
     elif found:
-        print_offers(found)
+        (print_readings if readings else print_offers)(found)
     elif everything:
         devices = "the only device" if everything == 1 else f"all {everything:,} devices"
         console().print(f"No match: the filters exclude {devices}. Leave one of them out.", soft_wrap=True)
     else:
         console().print("Nothing is offered yet. `qubix node` shares this machine.")
+
+
+@offers.command()
+@click.argument("which")
+@json_option
+def show(which: str, as_json: bool) -> None:
+    """One device in full. WHICH is its listing, its own id, or its provider; the beginning or the end is enough."""
+    with market() as client:
+        found = [one for one in client.offers() if _is(one, which.strip("…"))]
+    if not found:
+        raise BadUsage("WHICH", f"nothing in the market is called {which!r}", "Copy an id from `qubix offers search`")
+    if as_json:
+        print_json(found)
+        return
+    for number, one in enumerate(found):
+        if number:
+            console().print()
+        print_pairs([*rows.offer_pairs(one), *reading.pairs(one)])
+
+
+def _is(one: ListingView, text: str) -> bool:
+    return any(name.startswith(text) or name.endswith(text) for name in (one.listing_id, one.device_id, one.provider))

@@ -24,7 +24,7 @@ OFFER_COLUMNS: Final = (
 OFFER_RIGHT: Final = frozenset({"memory", "QU/h", "use"})
 OFFER_SPARE: Final = ("driver / CUDA", "back ends", "verified", "region", "use", "memory")
 """What a narrow terminal can do without, the first first."""
-SHORTEN: Final[dict[str, Callable[[str], str]]] = {"provider": shown.peer}
+SHORTEN: Final[dict[str, Callable[[str], str]]] = {"provider": shown.peer, "model": shown.short_model}
 JOB_COLUMNS: Final = ("job", "kernel", "state", "why", "done", "cap", "held", "paid + fee", "returned", "created")
 JOB_RIGHT: Final = frozenset({"done", "cap", "held", "paid + fee", "returned"})
 JOB_SPARE: Final = ("why", "held", "created", "returned", "cap")
@@ -79,6 +79,17 @@ def offer(one: ListingView) -> list[str]:
         str(one.availability),
         shown.utilisation(one),
         one.provider,
+    ]
+
+
+def offer_pairs(one: ListingView) -> list[tuple[str, str]]:
+    """Everything about a device that is not a reading."""
+    return [
+        ("device", one.device_id),
+        ("listing", one.listing_id),
+        *zip(OFFER_COLUMNS, offer(one), strict=True),
+        ("cores", f"{one.cores:,}" if one.cores else ""),
+        ("compute capability", one.compute_capability),
     ]
 
 

@@ -2,8 +2,12 @@
 """How values look, the same in every command. Pure: times are arguments."""
 
 import datetime
+from collections.abc import Collection
 
 from qubix_protocol.api import ListingView
+from qubix_protocol.states import Throttle
+
+_MODEL_MAX = 22
 
 
 def qu(amount: int) -> str:
@@ -49,6 +53,33 @@ def driver(offer: ListingView) -> str:
 def record(offer: ListingView) -> str:
     """Attempts whose result passed its check, of all that were checked."""
     return f"{offer.jobs_accepted:,} of {offer.jobs_accepted + offer.jobs_rejected:,}"
+
+
+def age(offer: ListingView) -> str:
+    """How long ago its readings came, marked when they are too old to count on."""
+    if offer.metrics is None or offer.metrics_age_ms is None:
+        return ""
+    return f"{offer.metrics_age_ms / 1000:,.0f} s" + (" (stale)" if offer.stale else "")
+
+
+def slowed_by(words: Collection[str] | None) -> str:
+    """Why the clock is lowered, in words; a card that has nothing to do is not slowed."""
+    return ", ".join(word.replace("_", " ") for word in words or () if word != Throttle.IDLE)
+
+
+def first_of(words: str) -> str:
+    """The first of several, and how many more there are."""
+    first, *more = words.split(", ")
+    return f"{first} +{len(more)}" if more else first
+
+
+def short_model(text: str) -> str:
+    """No longer than a column: first without the maker that most cards share. A CPU is still called one."""
+    name, mark, _ = text.partition(" (CPU)")
+    room = _MODEL_MAX - len(mark)
+    if len(name) > room:
+        name = name.removeprefix("NVIDIA ")
+    return (name if len(name) <= room else f"{name[: room - 1]}…") + mark
 
 
 def utilisation(offer: ListingView) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from qubix.cli import rows
+from qubix.cli import readings, rows
 from qubix.cli.output import print_table
 from qubix_protocol.api import AttemptView, JobView, ListingView
 
@@ -13,6 +13,11 @@ from qubix_protocol.api import AttemptView, JobView, ListingView
 def print_offers(found: Sequence[ListingView], *, to: Console | None = None) -> None:
     lines = [rows.offer(one) for one in found]
     print_table(rows.OFFER_COLUMNS, lines, right=rows.OFFER_RIGHT, spare=rows.OFFER_SPARE, shorten=rows.SHORTEN, to=to)
+
+
+def print_readings(found: Sequence[ListingView], *, to: Console | None = None) -> None:
+    lines = [readings.row(one) for one in found]
+    print_table(readings.COLUMNS, lines, right=readings.RIGHT, spare=readings.SPARE, shorten=readings.SHORTEN, to=to)
 
 
 def print_jobs(found: Sequence[JobView]) -> None:
