@@ -25,6 +25,7 @@ from numba.cuda.types import float16, float32, float64, int32, int64, uint32, ui
 from qubix_protocol.arrays import Array
 
 __all__ = [
+    "ALIGNED",
     "SIMULATED",
     "DeviceFailed",
     "DeviceKernel",
@@ -40,12 +41,15 @@ __all__ = [
     "float64",
     "int32",
     "int64",
+    "multiprocessors",
     "send",
     "uint32",
     "uint64",
 ]
 
 SIMULATED: Final = bool(config.ENABLE_CUDASIM)
+ALIGNED: Final = None if SIMULATED else 16
+"""For `shared.array`: so that four numbers are read at a time. The simulator knows no alignment."""
 _OUT_OF_MEMORY: Final = "CUDA_ERROR_OUT_OF_MEMORY"
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small jobs fill no GPU, and that is fine
 
@@ -123,6 +127,11 @@ def fetch(array: Any) -> Array:
 
 def blocks_for(size: int, per_block: int) -> int:
     return -(-size // per_block)
+
+
+def multiprocessors() -> int:
+    """Of the device: with fewer blocks than these, part of it idles. The simulator counts as two."""
+    return 2 if SIMULATED else int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
 
 
 class Resident:

@@ -247,3 +247,42 @@ def test_inputs_that_are_not_finite_or_could_overflow_are_refused(place: str, va
         KERNEL.run("cpu", inputs, {})
     verdict = KERNEL.verify(inputs, {}, {"c": np.zeros((3, 5), np.float32)}, np.random.default_rng(0))
     assert (verdict.accepted, verdict.reason) == (False, "bad_input")
+
+
+@pytest.mark.parametrize("order", [one_by_one, backwards, in_lanes], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kind", [normal, positive, constant, alternating, sparse], ids=lambda f: f.__name__)
+def test_honest_float16_jobs_are_accepted_and_summed_in_float32(kind: Any, order: Any) -> None:
+    rng = np.random.default_rng(7)
+    for m, k, n in ((1, 1, 1), (64, 97, 128), (90, 600, 70)):
+        a, b = (x.astype(np.float16) for x in kind(rng, m, k, n))
+        wide_a, wide_b = a.astype(np.float32), b.astype(np.float32)
+        for c in (run(a, b), order(wide_a, wide_b)):
+            assert c.dtype == np.float32
+            assert check(a, b, c, int(rng.integers(1 << 30))).accepted, (m, k, n)
+
+
+@pytest.mark.parametrize("cheat", ["float16 sums", "float16 result", "short sum", "float32 form of nothing"])
+def test_cheats_on_float16_jobs_are_caught(cheat: str) -> None:
+    a, b = (x.astype(np.float16) for x in normal(np.random.default_rng(8), 256, 512, 256))
+    c = {
+        "float16 sums": lambda: one_by_one(a, b).astype(np.float32),
+        "float16 result": lambda: run(a, b).astype(np.float16).astype(np.float32),
+        "short sum": lambda: run(a[:, :511], b[:511]),
+        "float32 form of nothing": lambda: np.zeros((256, 256), np.float32),
+    }[cheat]()
+    verdict = check(a, b, c)
+    assert (verdict.accepted, verdict.reason) == (False, "residual")
+    assert check(a, b, run(a, b)).accepted
+
+
+def test_a_float16_job_may_not_answer_in_float16() -> None:
+    a = b = np.ones((8, 8), np.float16)
+    assert check(a, b, run(a, b).astype(np.float16)).reason == "shape"
+
+
+def test_float16_that_is_not_finite_is_refused_and_its_widest_products_are_not() -> None:
+    a = np.full((2, 3), 65504, np.float16)
+    assert run(a, a.T.copy())[0, 0] == 3 * 65504.0**2
+    a[1, 1] = np.inf
+    with pytest.raises(BadInput, match="a contains"):
+        run(a, np.ones((3, 2), np.float16))

@@ -4,13 +4,15 @@
 import numpy as np
 
 from qubix_kernels.kernel import BadInput
-from qubix_kernels.matmul.norms import column_norms, refusal, row_norms
+from qubix_kernels.matmul.norms import column_norms, refusal, row_norms, widened
 from qubix_protocol.arrays import Array
 
 
 def product(a: Array, b: Array) -> Array:
-    """a @ b, shape (m, n), in the inputs' dtype. Raises `BadInput` for NaN, infinity and what could overflow."""
+    """a @ b, shape (m, n), in the inputs' dtype, of float16 in float32. Raises `BadInput` for NaN, infinity and what
+    could overflow."""
     with np.errstate(all="ignore"):
+        a, b = widened(a), widened(b)
         refused = refusal(row_norms(a), column_norms(b), a.dtype)
         if refused:
             raise BadInput(refused)

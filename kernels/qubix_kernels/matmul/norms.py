@@ -31,17 +31,28 @@ def row_norms(matrix: Array) -> Vector:
     squares = np.empty(matrix.shape[0])
     for block in row_blocks(matrix):
         squares[block] = np.einsum("ij,ij->i", matrix[block], matrix[block])
-    return np.sqrt(squares) if _safe(squares, matrix) else _scaled_row_norms(matrix)
+    return np.sqrt(squares) if safe(squares, matrix) else _scaled_row_norms(matrix)
 
 
 def column_norms(matrix: Array) -> Vector:
     squares = np.zeros(matrix.shape[1])
     for block in row_blocks(matrix):
         squares += np.einsum("ij,ij->j", matrix[block], matrix[block])
-    return np.sqrt(squares) if _safe(squares, matrix) else _scaled_column_norms(matrix)
+    return np.sqrt(squares) if safe(squares, matrix) else _scaled_column_norms(matrix)
 
 
-def _safe(squares: Vector, matrix: Array) -> bool:
+def summed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What products of such numbers are summed in. Those of two float16 are exact in float32."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def widened(matrix: Array) -> Array:
+    """In the type that its products are summed in; itself where it is in that already."""
+    return matrix.astype(summed_in(matrix.dtype), copy=False)
+
+
+def safe(squares: Vector, matrix: Array) -> bool:
+    """Whether sums of squares in the matrix's own precision lost nothing; NaN is not safe."""
     low, high = _SAFE_SQUARES[matrix.dtype.name]
     return bool(squares.min() >= low and squares.max() <= high)
 

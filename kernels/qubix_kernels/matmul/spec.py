@@ -19,24 +19,27 @@ from qubix_kernels.kernel import (
     metas_of,
     no_backend,
 )
+from qubix_kernels.matmul.norms import summed_in, widened
 from qubix_kernels.matmul.verify import VECTORS, verify
 from qubix_protocol.arrays import Array, ArrayMeta
 
 _WORKSPACE_BYTES: Final = 64 * 1024 * 1024
-_FLOATS: Final = ("float32", "float64")
+_FLOATS: Final = ("float16", "float32", "float64")
 
 SPEC: Final = KernelSpec(
     name="matmul",
     version=1,
     title="Matrix product",
-    doc="c = a @ b, summed in the precision of the inputs in any order. A unit is a row of c. NaN, infinity and "
-    "products that could overflow are refused.",
+    doc="c = a @ b, summed in the precision of the inputs, or in float32 where they are float16, in any order. A unit "
+    "is a row of c. NaN, infinity and products that could overflow are refused.",
     inputs=(
         ArraySpec(name="a", dims=("m", "k"), dtypes=_FLOATS, doc="left matrix, finite numbers", size_max=2**18),
         ArraySpec(name="b", dims=("k", "n"), dtypes=_FLOATS, doc="right matrix, of a's dtype", size_max=2**18),
     ),
-    outputs=(ArraySpec(name="c", dims=("m", "n"), dtypes=("=a",), doc="the product"),),
-    backends=("cpu",),
+    outputs=(
+        ArraySpec(name="c", dims=("m", "n"), dtypes=("float32", "float64"), doc="the product, in the type of its sums"),
+    ),
+    backends=("cpu", "cuda"),
 )
 
 
@@ -44,33 +47,38 @@ class Matmul(Kernel):
     spec = SPEC
 
     def run(self, backend: str, inputs: Arrays, params: Params) -> dict[str, Array]:
-        if backend != "cpu":
+        if backend == "cpu":
+            from qubix_kernels.matmul.cpu import product
+        elif backend == "cuda":
+            from qubix_kernels.matmul.cuda import product
+        else:
             raise no_backend(SPEC, backend)
-        from qubix_kernels.matmul import cpu
-
-        return {"c": cpu.product(inputs["a"], inputs["b"])}
+        return {"c": product(inputs["a"], inputs["b"])}
 
     def verify(self, inputs: Arrays, params: Params, outputs: Arrays, rng: np.random.Generator) -> Verdict:
         problems = self.check_outputs(metas_of(inputs), params, outputs)
         if problems:
             return Verdict(accepted=False, reason="shape", detail=f"{problems[0].field} {problems[0].problem}")
         with np.errstate(all="ignore"):
-            return verify(inputs["a"], inputs["b"], outputs["c"], rng)
+            return verify(widened(inputs["a"]), widened(inputs["b"]), outputs["c"], rng)
 
     def cost(self, metas: Metas, params: Params, units: int) -> Cost:
-        k, n, item = *metas["b"].shape, np.dtype(metas["a"].dtype).itemsize
-        moved = float(item) * (units * k + k * n + units * n)
-        return Cost(2.0 * units * k * n, moved, int(moved))
+        (k, n), item, wide = metas["b"].shape, *_items(metas)
+        entries = units * k + k * n
+        moved = float(item) * entries + wide * units * n
+        return Cost(2.0 * units * k * n, moved, int(moved) + _copies(entries, item, wide))
 
     def check_cost(self, metas: Metas, params: Params, units: int) -> Cost:
-        k, n, item = *metas["b"].shape, np.dtype(metas["a"].dtype).itemsize
-        entries = units * k + k * n + units * n
-        moved = float(item) * (entries + units * k + k * n)  # a and b are read once more, for their norms
+        (k, n), item, wide = metas["b"].shape, *_items(metas)
+        given, claimed = units * k + k * n, units * n
+        moved = float(item) * 2 * given + wide * claimed  # a and b are read once more, for their norms
         thin = 8 * VECTORS * (2 * units + k + 3 * n)
-        return Cost(2.0 * (VECTORS * entries + units * k + k * n), moved, item * entries + thin + _WORKSPACE_BYTES)
+        memory = item * given + _copies(given, item, wide) + wide * claimed + thin + _WORKSPACE_BYTES
+        return Cost(2.0 * (VECTORS * (given + claimed) + given), moved, memory)
 
     def output_metas(self, metas: Metas, params: Params) -> dict[str, ArrayMeta]:
-        return {"c": ArrayMeta(metas["a"].dtype, (metas["a"].shape[0], metas["b"].shape[1]))}
+        dtype = summed_in(np.dtype(metas["a"].dtype)).name
+        return {"c": ArrayMeta(dtype, (metas["a"].shape[0], metas["b"].shape[1]))}
 
     def subproblem(self, inputs: Arrays, params: Params, start: int, stop: int) -> tuple[dict[str, Array], Params]:
         return {"a": inputs["a"][start:stop], "b": inputs["b"]}, params
@@ -84,6 +92,17 @@ class Matmul(Kernel):
             return ()
         remedy = f"convert it to {metas['a'].dtype}, the dtype of a"
         return (Problem("inputs.b.dtype", f"is {metas['b'].dtype}", remedy),)
+
+
+def _items(metas: Metas) -> tuple[int, int]:
+    """Bytes of a number of the inputs, and of the product."""
+    dtype = np.dtype(metas["a"].dtype)
+    return dtype.itemsize, summed_in(dtype).itemsize
+
+
+def _copies(entries: int, item: int, wide: int) -> int:
+    """Bytes that widening the inputs takes."""
+    return wide * entries if wide > item else 0
 
 
 KERNEL: Final = Matmul()
