@@ -83,6 +83,8 @@ def _scene(state: Path, *, start: Gauges, steps: Sequence[Gauges], toolkit: int 
         devices = probe.devices()
         samples = [_sample(probe, device.device_id) for device in devices]
         told.append({"devices": devices, "samples": samples, "after": probe.devices(), "reason": probe.reason})
+        told[-1] |= {"minors": [probe.minor(one.device_id) for one in devices]}
+        told[-1] |= {"pids": [probe.pids(one.device_id) for one in probe.devices()]}
         told[-1] |= {"lost": {one.device_id: probe.lost(one.device_id) for one in devices}, "unfit": dict(probe.unfit)}
     probe.close()
     return told

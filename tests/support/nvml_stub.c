@@ -137,6 +137,7 @@ int nvmlDeviceGetMigMode(Card *card, unsigned *current, unsigned *pending) {
     *pending = 0;
     return tell(card, "mig", -1, current);
 }
+int nvmlDeviceGetMinorNumber(Card *card, unsigned *out) { ENTER(card, "DeviceGetMinorNumber"); return tell(card, "minor", card->number, out); }
 int nvmlDeviceGetComputeMode(Card *card, unsigned *out) { ENTER(card, "DeviceGetComputeMode"); return tell(card, "compute_mode", 0, out); }
 
 /* What it does now ------------------------------------------------------------------------------------------------- */

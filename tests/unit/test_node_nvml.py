@@ -246,7 +246,16 @@ def test_other_peoples_processes_are_counted_and_not_named(library: Path, tmp_pa
         for scene in (mine, others)
     ]
     assert told == [[1, 0, 0], [3, 3, 6 * GIB]]
-    assert "419430" not in str(others)
+    assert "419430" not in str(others["samples"])
+
+
+def test_the_box_is_told_the_card_s_own_device_node_and_who_computes_on_it(library: Path, tmp_path: Path) -> None:
+    start = {"minor.0": 5, "minor.1": -1}
+    quiet, busy = play(library, tmp_path, {}, {"processes.1": 2, "pid": 4_194_300}, start=start)
+    assert quiet["minors"] == busy["minors"] == [5, None]
+    assert quiet["pids"] == [[], []]
+    assert busy["pids"][0] == []
+    assert sorted(busy["pids"][1]) == [4_194_300, 4_194_301]
 
 
 def test_every_throttle_bit_is_a_word() -> None:

@@ -32,6 +32,7 @@ _NO_BACKEND: Final = "no kernel has a CUDA back end"
 class _Card:
     handle: Any
     device: Device
+    minor: int | None
     xids: reading.XidWatch
 
 
@@ -69,7 +70,7 @@ class NvmlProbe:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             obstacle = rules.unfit(reading.fitness(handle), self._toolkit) if self._backends else _NO_BACKEND
             device = reading.describe(handle, () if obstacle else self._backends)
-            card = _Card(handle, device, reading.XidWatch(handle))
+            card = _Card(handle, device, reading.minor(handle), reading.XidWatch(handle))
         except (pynvml.NVMLError, CardGone) as error:
             self.reason = f"GPU {index} does not answer: {error}"
             log.warning("gpu.unusable", extra={"gpu": index, "reason": str(error)})
@@ -105,6 +106,18 @@ class NvmlProbe:
 
     def lost(self, device_id: str) -> str:
         return self._lost.get(device_id, "")
+
+    def minor(self, device_id: str) -> int | None:
+        """N of the card's /dev/nvidiaN, which is not its index; None where there is none (WSL), or it is gone. From
+        memory: the driver is not asked."""
+        card = self._cards.get(device_id)
+        return card.minor if card is not None else None
+
+    def pids(self, device_id: str) -> frozenset[int] | None:
+        """Who computes on the card, by the driver's word; None when it does not tell, or the card is gone. This asks
+        the driver, which may hang: call it in a thread, with a deadline."""
+        card = self._cards.get(device_id)
+        return reading.pids(card.handle) if card is not None else None
 
     def close(self) -> None:
         try:

@@ -100,6 +100,15 @@ def capability(handle: Any) -> tuple[int, int] | None:
     return None if found is None else (int(found[0]), int(found[1]))
 
 
+def minor(handle: Any) -> int | None:
+    return told(lambda: int(pynvml.nvmlDeviceGetMinorNumber(handle)))
+
+
+def pids(handle: Any) -> frozenset[int] | None:
+    found = told(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    return None if found is None else frozenset(int(one.pid) for one in found)
+
+
 def _text(value: str | bytes) -> str:
     """Older bindings give bytes. At most what a message may carry."""
     return (value.decode(errors="replace") if isinstance(value, bytes) else value)[:200]

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real node with a stand-in card: `python -m tests.support.card_node`.
+
+NVML answers from our own library (STUB_LIBRARY, its gauges in STUB_GAUGES), and CUDA kernels run in Numba's simulator,
+which only this process can ask for: no setting and nothing on a wire can. Everything else is as on a machine with a
+GPU. The simulator is slow, so examples are tiny.
+"""
+
+import os
+
+import trio
+
+from qubix_kernels.zygote import Zygote
+from qubix_node import logs
+from qubix_node.daemon import serve
+from qubix_node.jobs.worker import Workers
+from qubix_node.rates import Plan
+from qubix_node.settings import from_environment
+from tests.support import nvml
+
+PLANS = {"cuda": Plan(8, 8, growth=2, repeats=1, worker_runs=2, warm_up=1, enough_s=1.0, device_s=30.0)}
+
+
+class SimulatedWorkers(Workers):
+    def _start(self) -> Zygote:
+        return Zygote.start(
+            folders=[self.folder],
+            threads=self.threads,
+            isolation=self.isolation,
+            environment={"NUMBA_ENABLE_CUDASIM": "1"},
+        )
+
+
+if __name__ == "__main__":
+    settings = from_environment({})
+    logs.configure(settings.log_level)
+    nvml.load(os.environ["STUB_LIBRARY"], os.environ["STUB_GAUGES"])
+    trio.run(serve, settings, SimulatedWorkers, PLANS)
