@@ -3,7 +3,8 @@
 
 NVML answers from our own library (STUB_LIBRARY, its gauges in STUB_GAUGES), and CUDA kernels run in Numba's simulator,
 which only this process can ask for: no setting and nothing on a wire can. Everything else is as on a machine with a
-GPU. The simulator is slow, so examples are tiny.
+GPU. The simulator is slow, so examples are tiny. With STUB_SIMULATOR=0 kernels find no driver, as on a machine where
+CUDA is broken.
 """
 
 import os
@@ -14,11 +15,15 @@ from qubix_kernels.zygote import Zygote
 from qubix_node import logs
 from qubix_node.daemon import serve
 from qubix_node.jobs.worker import Workers
+from qubix_node.rates import PLANS as PLANS_OF_NODES
 from qubix_node.rates import Plan
 from qubix_node.settings import from_environment
 from tests.support import nvml
 
-PLANS = {"cuda": Plan(8, 8, growth=2, repeats=1, worker_runs=2, warm_up=1, enough_s=1.0, device_s=30.0)}
+PLANS = {
+    "cpu": PLANS_OF_NODES["cpu"],
+    "cuda": Plan(8, 8, growth=2, repeats=1, worker_runs=2, warm_up=1, enough_s=1.0, device_s=30.0),
+}
 
 
 class SimulatedWorkers(Workers):
@@ -35,4 +40,5 @@ if __name__ == "__main__":
     settings = from_environment({})
     logs.configure(settings.log_level)
     nvml.load(os.environ["STUB_LIBRARY"], os.environ["STUB_GAUGES"])
-    trio.run(serve, settings, SimulatedWorkers, PLANS)
+    simulated = os.environ.get("STUB_SIMULATOR") != "0"
+    trio.run(serve, settings, SimulatedWorkers if simulated else Workers, PLANS)

@@ -60,7 +60,7 @@ class World:
             key=NODE_KEY,
             host=cpu.host("test"),
             enrolment=enrolment,
-            rates={DEVICE.device_id: (RATE,)},
+            rates={device.device_id: (RATE,) for device in self.probe.present},
             probes=(self.probe,),
         )
         async with open_fake_mesh(self.network, NODE_KEY.seed) as mesh, trio.open_nursery() as nursery:

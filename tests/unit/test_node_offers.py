@@ -44,6 +44,12 @@ def test_rates_of_back_ends_that_the_device_lacks_are_not_claimed() -> None:
     assert [rate.backend for rate in rules.build(STATE).rates] == ["cpu"]
 
 
+def test_a_device_on_which_no_kernel_runs_is_shown_and_cannot_be_rented() -> None:
+    assert rules.build(STATE).device.backends == ("cpu",)
+    bare = rules.build(replace(STATE, rates=STATE.rates[1:]))
+    assert (bare.device.backends, bare.rates) == ((), ())
+
+
 def test_only_readings_may_wait_for_the_next_round() -> None:
     offer = rules.build(STATE)
     assert rules.differ(None, offer)

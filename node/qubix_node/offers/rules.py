@@ -37,9 +37,13 @@ def availability(state: State) -> Availability:
 
 
 def build(state: State) -> Offer:
-    """Rates of back ends that the device does not have are left out."""
+    """Rates of back ends that the device does not have are left out, and back ends on which no kernel runs there: a
+    card that can do nothing is shown, and cannot be rented."""
+    runs = {rate.backend for rate in state.rates}
     return Offer(
-        device=state.device,
+        device=msgspec.structs.replace(
+            state.device, backends=tuple(backend for backend in state.device.backends if backend in runs)
+        ),
         rate_qu_per_h=state.rate_qu_per_h,
         region=state.region,
         availability=availability(state),
