@@ -57,7 +57,8 @@ class ArraySpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """`version` rises when results may differ; a job keeps the version it was submitted for."""
+    """`version` rises when results may differ; a job keeps the version it was submitted for. An `open` kernel has
+    further inputs, and outputs, that each job names for itself."""
 
     name: str
     version: int
@@ -67,6 +68,7 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
     backends: tuple[str, ...]
+    open: bool = False
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -142,11 +144,15 @@ class Kernel(ABC):
 
     def check(self, metas: Metas, params: Mapping[str, object]) -> tuple[Problem, ...]:
         """Everything wrong with a job's form, before any data is looked at; empty when it can run."""
-        found = (*_check_params(self.spec, params), *_check_inputs(self.spec, metas))
+        found = (*_check_params(self.spec, params), *self.check_inputs(metas, params))
         if found:
             return found
         normal = self.normalise(params)
         return self.problems_of(metas, normal) or _check_outputs_fit(self.output_metas(metas, normal))
+
+    def check_inputs(self, metas: Metas, params: Mapping[str, object]) -> Sequence[Problem]:
+        """What is wrong with the arrays' forms; `params` may be anything."""
+        return array_problems(self.spec.name, self.spec.inputs, metas)
 
     def normalise(self, params: Mapping[str, object]) -> dict[str, ParamValue]:
         """Every parameter with its default filled in and its kind made exact (1 for a float becomes 1.0)."""
@@ -173,6 +179,10 @@ class Kernel(ABC):
         if len(parts) == 1:
             return dict(parts[0])
         return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.spec.outputs}
+
+    def own_names(self, params: Params) -> dict[str, str]:
+        """Outputs that are called something else by those who submitted the job."""
+        return {}
 
 
 def metas_of(arrays: Arrays) -> dict[str, ArrayMeta]:
@@ -220,12 +230,13 @@ def _check_param(spec: ParamSpec, value: object) -> list[Problem]:
     return []
 
 
-def _check_inputs(spec: KernelSpec, metas: Metas) -> list[Problem]:
-    known = {array.name for array in spec.inputs}
-    remedy = f"{spec.name} takes {', '.join(array.name for array in spec.inputs)}"
+def array_problems(kernel: str, specs: Sequence[ArraySpec], metas: Metas) -> list[Problem]:
+    """What is wrong with arrays of which exactly these are wanted."""
+    known = {array.name for array in specs}
+    remedy = f"{kernel} takes {', '.join(array.name for array in specs)}"
     found = [Problem(f"inputs.{name}", "is unknown", remedy) for name in sorted(set(metas) - known)]
     sizes: dict[str, tuple[int, str]] = {}
-    for array in spec.inputs:
+    for array in specs:
         if array.name not in metas:
             found.append(Problem(f"inputs.{array.name}", "is missing", f"give it: {array.doc}"))
         else:

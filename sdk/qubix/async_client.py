@@ -2,7 +2,7 @@
 """The client, to await. `client.Client` is the same code without an event loop."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -123,8 +123,9 @@ class AsyncClient:
         """Time and price by candidate. An array may be given by its form alone, as an `ArrayMeta`."""
         asked = {**(inputs or {}), **(params or {}), **given}
         forms = {name: value for name, value in asked.items() if isinstance(value, ArrayMeta)}
-        work = catalogue.work_of(kernel, {name: value for name, value in asked.items() if name not in forms}, forms)
-        metas = {name: source.meta for name, source in work.sources.items()} | forms
+        in_full = {name: value for name, value in asked.items() if name not in forms}
+        work = await self._session.port.aside(lambda: catalogue.work_of(kernel, in_full, forms))
+        metas = {name: source.meta for name, source in work.sources.items()} | dict(work.forms)
         body = EstimateBody(kernel=kernel, inputs=metas, params=dict(work.params))
         return await self._session.post("/jobs/estimate", body, EstimateView)
 
@@ -151,8 +152,8 @@ class AsyncClient:
         `cap_qu` is ever paid. `where` takes `provider=…` and `price<=…`.
         """
         terms = Terms.of(cap_qu, where, provider, rate_qu_per_h_max, deadline_s)
-        work = catalogue.work_of(kernel, {**(inputs or {}), **(params or {}), **given})
-        aside = self._session.port.aside
+        aside, asked = self._session.port.aside, {**(inputs or {}), **(params or {}), **given}
+        work = await aside(lambda: catalogue.work_of(kernel, asked))
         found = {name: await aside(lambda source=source: digest_of(source)) for name, source in work.sources.items()}  # type: ignore[misc]
         work = replace(work, digests=found)
         body_of(work, terms)
@@ -162,6 +163,26 @@ class AsyncClient:
         key = idempotency_key or str(uuid.uuid4())
         body = sign(work, terms, key, wallet=self.wallet, network=network, clock_ms=self._session.clock_ms())
         return AsyncJob(self._session, await self._session.post("/jobs", body, JobView, key=key))
+
+    async def submit_model(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        /,
+        *,
+        cap_qu: int,
+        whole: Collection[str] = (),
+        **terms: Any,
+    ) -> AsyncJob:
+        """Runs an ONNX model over a batch; the result has the model's own outputs by name. `terms` as in `submit`.
+
+        `model` is the path of an .onnx file or its bytes. `inputs` are by the model's names, axis 0 the batch; with one
+        axis more than the model has, in front, each is a stack of inputs and the model runs for each by itself. Inputs
+        without a batch (a sample rate, a first state) go to every row as they are: name them in `whole` where the model
+        does not tell. One or two rows are tried here first, with onnxruntime.
+        """
+        given = {**inputs, "model": model, **({"whole": tuple(whole)} if whole else {})}
+        return await self.submit("onnx", cap_qu=cap_qu, inputs=given, **terms)
 
     async def job(self, job_id: str) -> AsyncJob:
         """A job that was submitted before. Raises `NotFound`, also for somebody else's."""

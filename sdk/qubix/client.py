@@ -81,6 +81,7 @@ class Client:
     audit = blocking(AsyncClient.audit)
     estimate = blocking(AsyncClient.estimate)
     submit = blocking_as(Job, AsyncClient.submit)
+    submit_model = blocking_as(Job, AsyncClient.submit_model)
     job = blocking_as(Job, AsyncClient.job)
     jobs = blocking(AsyncClient.jobs)
     close = blocking(AsyncClient.close)

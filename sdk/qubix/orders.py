@@ -13,6 +13,7 @@ from qubix.inputs import Source
 from qubix.wallet import Wallet
 from qubix_protocol import digests
 from qubix_protocol.api import InputBody, JobBody, NetworkView
+from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import InputRef, Order, ParamValue, Peer
 
 
@@ -42,12 +43,14 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """`params` are normalised by the kernel; `digests` are of the inputs' artifacts, by name."""
+    """`params` are normalised by the kernel; `digests` are of the inputs' artifacts, by name. `forms` are the arrays of
+    which only the form is known: enough for an estimate."""
 
     kernel: str
     params: Mapping[str, ParamValue]
     sources: Mapping[str, Source]
     digests: Mapping[str, bytes] = field(default_factory=dict)
+    forms: Mapping[str, ArrayMeta] = field(default_factory=dict)
 
     def refs(self) -> list[InputRef]:
         return [

@@ -21,7 +21,11 @@ async def fetch(session: Session, view: JobView) -> dict[str, Array]:
     metas = {name: ArrayMeta.of(array) for name, array in joined.items()}
     if metas != found.outputs:
         raise NotGenuine(f"the parts of job {view.job_id} make {metas}, announced was {found.outputs}")
-    return joined
+    try:
+        own = catalogue.own_names(view.kernel, view.params)
+    except (KeyError, ValueError) as error:
+        raise NotGenuine(f"the parameters of job {view.job_id} are not those of {view.kernel}: {error}") from error
+    return {own.get(name, name): array for name, array in joined.items()}
 
 
 def in_order(result: ResultView, units: int) -> list[ResultPart]:

@@ -15,6 +15,7 @@ from qubix.cli.tables import print_attempts, print_jobs
 from qubix.client import Job
 from qubix.errors import BadUsage
 from qubix.results import error_of
+from qubix_kernels.onnx.signature import wire_names
 from qubix_protocol.api import JobView
 from qubix_protocol.units import QU_MAX
 
@@ -30,6 +31,8 @@ def job() -> None:
 @click.argument("kernel")
 @click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=FILE", help="An array: a .npy file.")
 @click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the kernel.")
+@click.option("--model", metavar="FILE", help="For the kernel onnx: the model, an .onnx file.")
+@click.option("--whole", metavar="NAMES", help="For onnx: inputs that every row gets as they are, commas between.")
 @click.option(
     "--cap", "cap_qu", type=click.IntRange(1, QU_MAX), required=True, metavar="QU", help="The most it may cost."
 )
@@ -46,6 +49,8 @@ def submit(
     kernel: str,
     inputs: tuple[str, ...],
     params: tuple[str, ...],
+    model: str | None,
+    whole: str | None,
     cap_qu: int,
     where: str | None,
     provider: str | None,
@@ -55,7 +60,11 @@ def submit(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Upload the inputs, sign the order, start the job."""
+    """Upload the inputs, sign the order, start the job.
+
+    An AI model: `qubix job submit onnx --model FILE -i NAME=FILE --cap QU`, with the model's own names for its inputs.
+    """
+    own = {name: value for name, value in (("model", model), ("whole", whole)) if value is not None}
     with market() as client:
         made = client.submit(
             kernel,
@@ -65,7 +74,7 @@ def submit(
             rate_qu_per_h_max=rate_max,
             deadline_s=deadline_s,
             idempotency_key=key,
-            inputs={name: Path(path) for name, path in split("-i", inputs).items()},
+            inputs={**{name: Path(path) for name, path in split("-i", inputs).items()}, **own},
             params={name: param_value(text) for name, text in split("-p", params).items()},
         )
         if watch:
@@ -130,10 +139,11 @@ def cancel(job_id: object, as_json: bool) -> None:
 @timeout_option
 @json_option
 def result(job_id: object, folder: Path, timeout_s: float | None, as_json: bool) -> None:
-    """Wait for the result and write each output as NAME.npy."""
+    """Wait for the result and write each output as NAME.npy, in small letters, digits and underscores."""
     with market() as client:
         outputs = client.job(str(job_id)).result(timeout_s)
-    paths = {name: folder / f"{name}.npy" for name in outputs}
+    # A model's outputs may be called anything: what becomes a file's name is plain.
+    paths = {name: folder / f"{plain}.npy" for name, plain in wire_names(outputs, ()).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in outputs.items():
@@ -207,7 +217,7 @@ def _show(view: JobView, as_json: bool) -> None:
         [
             ("job", view.job_id),
             ("kernel", view.kernel),
-            ("parameters", "  ".join(f"{name}={value}" for name, value in view.params.items())),
+            ("parameters", "  ".join(f"{name}={shown.value(value)}" for name, value in view.params.items())),
             ("inputs", "  ".join(f"{name} {meta.dtype}{list(meta.shape)}" for name, meta in view.inputs.items())),
             ("state", f"{view.state}  {view.reason_text}".strip()),
             ("detail", view.detail),

@@ -9,9 +9,17 @@ from qubix_protocol.states import Throttle
 
 _MODEL_MAX = 22
 
+_VALUE_CHARS = 48
+
 
 def qu(amount: int) -> str:
     return f"{amount:,}"
+
+
+def value(given: object) -> str:
+    """A parameter; a long one by its beginning."""
+    text = str(given)
+    return text if len(text) <= _VALUE_CHARS else f"{text[:_VALUE_CHARS]}… ({len(text):,} characters)"
 
 
 def memory(size: int) -> str:
