@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -66,6 +67,7 @@ class _Nursery:
         self._control, self._tools, self._serve = control, tools, serve
         self._alive: dict[int, watch.Watched] = {}
         self._ended: OrderedDict[int, Reply] = OrderedDict()
+        self._look_s = 0.0
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY) if tools.boxed else -1
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -76,13 +78,12 @@ class _Nursery:
     def loop(self) -> None:
         try:
             while True:
-                watched: list[socket.socket | int] = [self._control, self._wake_read]
-                ready, _, _ = select.select(watched, [], [], watch.PERIOD_S if self._alive else None)
+                heard: list[socket.socket | int] = [self._control, self._wake_read]
+                ready, _, _ = select.select(heard, [], [], watch.PERIOD_S if self._alive else None)
                 if self._wake_read in ready:
                     os.read(self._wake_read, 4096)
                 self._reap()
-                if not ready:
-                    self._look()
+                self._look()
                 if self._control in ready and not self._answer():
                     return
         except BrokenPipeError:
@@ -94,6 +95,11 @@ class _Nursery:
                 os.waitpid(pid, 0)
 
     def _look(self) -> None:
+        """However busy the parent keeps us."""
+        now_s = time.monotonic()
+        if now_s < self._look_s:
+            return
+        self._look_s = now_s + watch.PERIOD_S
         for watched in self._alive.values():
             watched.cause = watched.cause or watched.over()
             if watched.cause:

@@ -75,7 +75,7 @@ class Zygote:
 
         Raises `ZygoteDied`, or OSError when no process can be made; either way nothing is left behind.
         """
-        chosen = isolation or machine.isolation()
+        chosen = isolation or machine.found_here()
         view = rules.View(
             readable=rules.without_nested([*machine.readable(), *(str(path.resolve()) for path in readable)]),
             folders=rules.without_nested([str(path.resolve()) for path in folders]),

@@ -30,7 +30,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture(scope="module", params=["box", "limited"])
 def isolation(request: pytest.FixtureRequest) -> Isolation:
-    found = machine.isolation()
+    found = machine.found_here()
     assert found.kind == "box", found.reason
     return found if request.param == "box" else Isolation("limited", "for this test")
 
@@ -242,9 +242,9 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from qubix_kernels.zygote import Zygote
-from qubix_kernels.box.machine import Isolation, isolation
+from qubix_kernels.box.machine import Isolation, found_here
 folder = Path(sys.argv[1])
-zygote = Zygote.start(folders=[folder], isolation=isolation() if sys.argv[2] == "box" else Isolation("limited", ""))
+zygote = Zygote.start(folders=[folder], isolation=found_here() if sys.argv[2] == "box" else Isolation("limited", ""))
 worker = zygote.fork(scratch=folder, out=folder)
 print(zygote.pid, worker.pid, flush=True)
 time.sleep(600)

@@ -20,7 +20,7 @@ class Product:
 
     def __init__(self, folder: Path, rows: int, inner: int = 24, columns: int = 12) -> None:
         rng = np.random.default_rng(rows)
-        self.folder = folder
+        self.folder = self.out = folder
         self.a = rng.standard_normal((rows, inner), dtype=np.float32)
         self.b = rng.standard_normal((inner, columns), dtype=np.float32)
         self.inputs = {name: str(folder / f"{name}.npy") for name in ("a", "b")}
@@ -38,7 +38,7 @@ class Product:
             ranges=ranges or ((0, len(self.a)),),
             chunk_units=chunk_units,
             target_s=target_s,
-            out_dir=str(self.folder),
+            out_dir=str(self.out),
             **words,
         )
 
@@ -60,9 +60,15 @@ def say(sock: socket.socket, frame: Frame) -> None:
 def hear_all(sock: socket.socket) -> list[Event]:
     """Every event until the worker closes."""
     events: list[Event] = []
-    while head := _exactly(sock, 4):
-        events.append(decode_event(_exactly(sock, frame_length(head))))
+    while body := hear_bytes(sock):
+        events.append(decode_event(body))
     return events
+
+
+def hear_bytes(sock: socket.socket) -> bytes:
+    """One frame; nothing when the worker has closed."""
+    head = _exactly(sock, 4)
+    return _exactly(sock, frame_length(head)) if head else b""
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:

@@ -12,7 +12,16 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from qubix_kernels.box import landlock, linux
-from qubix_kernels.box.rules import FILES_MAX, SHARED_BYTES, TMP_BYTES, Limits, View, is_beneath
+from qubix_kernels.box.rules import (
+    FILES_MAX,
+    LOCKED_BYTES,
+    PROCESSES_MAX,
+    SHARED_BYTES,
+    TMP_BYTES,
+    Limits,
+    View,
+    is_beneath,
+)
 
 _COVER: Final = "size=64k,nr_inodes=256,mode=755"
 _PROC: Final = ("cpuinfo", "meminfo", "stat", "version", "filesystems", "devices", "sys/vm", "driver/nvidia")
@@ -32,6 +41,8 @@ def enter(tools: Tools, *, scratch: str, out: str, limits: Limits, kept: Sequenc
 
     Raises OSError; the process must end then, for it is neither inside nor outside.
     """
+    if sys.platform == "linux":
+        _be_first_to_go()
     if tools.boxed:
         _own_mounts(tools.view, scratch, out)
     os.chdir(scratch)
@@ -50,6 +61,12 @@ def _give_up(tools: Tools, scratch: str, out: str) -> None:
         landlock.restrict(_allowed(tools, scratch, out), tools.landlock)
     if tools.program:
         linux.filter_system_calls(tools.program)
+
+
+def _be_first_to_go() -> None:
+    """When the machine's memory runs out, the worker ends, and not its zygote or the node."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
 
 
 # Mounts -------------------------------------------------------------------------------------------------------------
@@ -120,7 +137,9 @@ def _silence(kept: Sequence[int]) -> None:
 
 
 def _limit(limits: Limits) -> None:
-    bounds = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, FILES_MAX)]
+    bounds = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, FILES_MAX), (resource.RLIMIT_MEMLOCK, LOCKED_BYTES)]
+    if os.getuid():
+        bounds.append((resource.RLIMIT_NPROC, PROCESSES_MAX))  # of the box's user as a whole; root's are not counted
     if limits.memory_bytes and limits.address_space:
         bounds.append((resource.RLIMIT_AS, limits.memory_bytes))
     if limits.disk_bytes:

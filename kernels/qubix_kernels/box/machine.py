@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -48,11 +49,11 @@ class NoBox(Exception):
     """A box is required and cannot be made; the message says why and what to do."""
 
 
-def wished(wish: str, variable: str) -> Isolation:
-    """By the setting `variable`, of which `wish` is the value. Raises `NoBox`."""
+def wished(wish: str, variable: str, isolation: Callable[[], Isolation] | None = None) -> Isolation:
+    """By the setting `variable`, of which `wish` is the value, and by what the machine has. Raises `NoBox`."""
     if wish == "limited":
         return Isolation("limited", f"{variable}=limited forbids the box")
-    found = isolation()
+    found = (isolation or found_here)()
     if found.kind != "box":
         if wish == "require":
             raise NoBox(f"{variable}=require, but no box can be made: {found.reason}")
@@ -61,11 +62,15 @@ def wished(wish: str, variable: str) -> Isolation:
 
 
 @functools.cache
-def isolation() -> Isolation:
+def found_here() -> Isolation:
     """Tried for real, once: a box is made and left."""
     if sys.platform != "linux":
         return Isolation("limited", f"the box needs Linux, this is {sys.platform}")
-    bwrap = shutil.which("bwrap", path=os.defpath + ":/usr/local/bin")
+    return tried(shutil.which("bwrap", path=os.defpath + ":/usr/local/bin"))
+
+
+def tried(bwrap: str | None) -> Isolation:
+    """With this program as bubblewrap."""
     if bwrap is None:
         return Isolation("limited", "bubblewrap is missing: install the package bubblewrap (it brings bwrap)")
     problem = _problem_of_seccomp() or _problem_of(bwrap)

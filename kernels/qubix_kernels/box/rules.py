@@ -16,7 +16,8 @@ FILES_MAX: Final = 512
 ENTRIES_MAX: Final = 20_000
 """Files and folders a job may make: twice what its chunks can be, and room for what a kernel keeps beside them."""
 THREADS_MAX: Final = 1024
-WALL_GRACE_S: Final = 5.0
+PROCESSES_MAX: Final = 4096
+LOCKED_BYTES: Final = 64 * MIB
 
 BOX_UID: Final = 65534
 _ALWAYS: Final = ("/usr",)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which system calls a worker may make: a list of what is allowed; everything else fails with EPERM.
 
-Made for arithmetic on files that are already there: memory, threads, files, clocks, one inherited socket. No program is
-started, no process made, no socket opened, no namespace, no signal to anybody else.
+Made for arithmetic on files: memory, threads, files, clocks, one inherited socket. No program is started, no process
+made, no socket opened, no namespace, no signal to anybody else. Nor are folders, links or modes made: what a worker
+leaves behind is a flat folder of plain files, which the parent can read, count and remove.
 """
 
 import errno
@@ -12,12 +13,11 @@ from typing import Any, Final, Literal
 Profile = Literal["cpu", "cuda", "limited"]
 """`limited`: without a box around it, where a process id means somebody."""
 
-_FILES: Final = """access chdir chmod close close_range copy_file_range dup dup2 dup3 epoll_create epoll_create1
-epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 faccessat faccessat2 fadvise64 fallocate fchdir fchmod
-fchmodat fcntl fdatasync flock fstat fstatfs fsync ftruncate getcwd getdents getdents64 lseek lstat mkdir mkdirat
-newfstatat open openat openat2 pipe pipe2 poll ppoll pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read
-readahead readlink readlinkat readv rename renameat renameat2 rmdir select sendfile stat statfs statx sync_file_range
-truncate umask unlink unlinkat utimensat write writev"""
+_FILES: Final = """access chdir close close_range dup dup2 dup3 epoll_create epoll_create1 epoll_ctl epoll_pwait
+epoll_pwait2 epoll_wait eventfd eventfd2 faccessat faccessat2 fadvise64 fchdir fcntl fdatasync fstat fstatfs fsync
+ftruncate getcwd getdents getdents64 lseek lstat newfstatat open openat openat2 pipe pipe2 poll ppoll pread64 preadv
+preadv2 pselect6 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv rename renameat renameat2 select
+sendfile stat statfs statx sync_file_range truncate unlink unlinkat utimensat write writev"""
 _MEMORY: Final = """brk get_mempolicy madvise mbind membarrier mincore mlock mmap mprotect mremap msync munlock munmap
 set_mempolicy"""
 _THREADS: Final = """arch_prctl exit exit_group futex futex_waitv get_robust_list getcpu getegid geteuid getgid

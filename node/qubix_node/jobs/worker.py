@@ -66,7 +66,7 @@ class Workers:
     def __init__(self, threads: int, folder: Path, isolation: Isolation | None = None) -> None:
         self.threads: Final = threads
         self.folder: Final = folder
-        self.isolation: Final = isolation or machine.isolation()
+        self.isolation: Final = isolation or machine.found_here()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._zygote: Zygote | None = None
         self._starting = trio.Lock()
