@@ -45,8 +45,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def modules() -> list[str]:
-    """Of every kernel that has a CUDA back end."""
-    return [f"qubix_kernels.{name}.cuda" for name in names() if "cuda" in get(name).spec.backends]
+    """Of every kernel that has a CUDA back end of our own: for `onnx` the device code is onnxruntime's."""
+    return [f"qubix_kernels.{name}.cuda" for name in names() if name != "onnx" and "cuda" in get(name).spec.backends]
 
 
 def report(architecture: str, *more: str) -> list[Compiled]:

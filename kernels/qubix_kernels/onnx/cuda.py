@@ -11,8 +11,6 @@ from qubix_kernels.onnx.cache import runner
 from qubix_kernels.onnx.signature import Signature
 from qubix_protocol.arrays import Array
 
-DEVICE_KERNELS: Final = ()
-"""None of our own: they are onnxruntime's."""
 CUDA: Final = "CUDAExecutionProvider"
 OPTIONS: Final = {
     "device_id": "0",
