@@ -38,6 +38,10 @@ CHUNKS_MAX: Final = 4096
 THROTTLE_MAX: Final = 16
 """Reasons that one reading may name for a lowered clock."""
 
+READINGS_MAX: Final = 720
+"""Of one device in one answer: an hour at the usual pace; a longer time is thinned to as many."""
+READINGS_MINUTES_MAX: Final = 24 * 60
+
 HEARTBEAT_S: Final = 2.0
 PROGRESS_S_MAX: Final = 5.0
 OFFER_S: Final = 30.0

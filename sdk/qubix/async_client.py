@@ -29,9 +29,11 @@ from qubix_protocol.api import (
     ListingView,
     NetworkView,
     OffersView,
+    ReadingsView,
     StatementView,
 )
 from qubix_protocol.arrays import ArrayMeta
+from qubix_protocol.messages import Sample
 from qubix_protocol.states import DeviceKind
 
 
@@ -106,6 +108,10 @@ class AsyncClient:
         asked = {"kind": kind, "backend": backend, "provider": provider}
         query: dict[str, str | int] = {name: str(value) for name, value in asked.items() if value is not None}
         return (await self._session.get("/offers", OffersView, query)).offers
+
+    async def readings(self, listing_id: str, *, minutes: int = 60) -> tuple[Sample, ...]:
+        """What the device behind a listing said of itself lately, oldest first: its load, heat, power and clocks."""
+        return (await self._session.get(f"/offers/{listing_id}/readings", ReadingsView, {"minutes": minutes})).readings
 
     async def audit(self) -> AuditView:
         """The ledger's self-check (operators)."""

@@ -78,6 +78,7 @@ class Client:
     statement = blocking(AsyncClient.statement)
     kernels = blocking(AsyncClient.kernels)
     offers = blocking(AsyncClient.offers)
+    readings = blocking(AsyncClient.readings)
     audit = blocking(AsyncClient.audit)
     estimate = blocking(AsyncClient.estimate)
     submit = blocking_as(Job, AsyncClient.submit)

@@ -291,6 +291,14 @@ async def test_offers_reach_the_market_and_leave_with_their_node(db: Database, t
             return found is not None and found["utilisation_pct"] == 12.5
 
         await until(measured)
+        key = (await offers(running, person))[0]["listing_id"]
+        async with running.client(person) as client:
+            told = await client.get(f"/api/v1/offers/{key}/readings?minutes=5")
+            assert [one["utilisation_pct"] for one in told.json()["readings"]] == [12.5]
+            assert told.json()["listing_id"] == key
+            assert (await client.get(f"/api/v1/offers/{key}/readings?minutes=0")).status_code == 422
+            nobody = await client.get("/api/v1/offers/7d444840-9dc0-11d1-b245-5ffdce74fad2/readings")
+            assert (nobody.status_code, nobody.json()["field"]) == (404, "listing_id")
         await gateway.send(PeerDown(peer_id=node.peer_id))
         await until(gone)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples are kept once, whatever is sent twice, and not for ever."""
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from qubix_coordinator.db.database import Database
 from qubix_coordinator.telemetry import rules, service
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import DeviceSample, Sample, Telemetry
+from qubix_protocol.units import READINGS_MAX
 
 NOW = 1_700_000_000_000
 DEVICES = frozenset({"a", "b"})
@@ -38,12 +40,12 @@ async def test_samples_are_kept_once_and_the_newest_told(db: Database) -> None:
     newest = await service.record(db, peer, message, devices=DEVICES, now_ms=NOW)
     assert {device: sample.at_ms for device, sample in newest.items()} == {"a": NOW, "b": NOW - 1}
     await service.record(db, peer, message, devices=DEVICES, now_ms=NOW + 5)
-    series = await service.series(db, peer, "a", since_ms=0)
+    series = await service.series(db, peer, "a", since_ms=NOW - 60_000, now_ms=NOW)
     assert [(one.at_ms, one.utilisation_pct, one.power_mw) for one in series] == [
         (NOW - 2, 1.0, 1_000),
         (NOW, 3.0, 1_000),
     ]
-    (other,) = await service.series(db, peer, "b", since_ms=0)
+    (other,) = await service.series(db, peer, "b", since_ms=NOW - 60_000, now_ms=NOW)
     assert other.utilisation_pct is None
 
 
@@ -62,7 +64,9 @@ async def test_old_samples_are_pruned(db: Database) -> None:
     await service.record(db, peer, telemetry(("a", NOW, 1.0)), devices=DEVICES, now_ms=NOW)
     await service.record(db, peer, telemetry(("a", NOW + 1_000, 1.0)), devices=DEVICES, now_ms=NOW + 1_000)
     assert await service.prune(db, now_ms=NOW + rules.KEEP_MS + 5) == 1
-    assert [one.at_ms for one in await service.series(db, peer, "a", since_ms=0)] == [NOW + 1_000]
+    assert [one.at_ms for one in await service.series(db, peer, "a", since_ms=NOW - 60_000, now_ms=NOW)] == [
+        NOW + 1_000
+    ]
 
 
 @pytest.mark.asyncio
@@ -78,7 +82,7 @@ async def test_every_field_of_a_reading_is_kept(db: Database) -> None:
     ]
     message = Telemetry(samples=tuple(DeviceSample(device_id="a", sample=sample) for sample in samples))
     await service.record(db, peer, message, devices=DEVICES, now_ms=NOW + 2_000)
-    assert await service.series(db, peer, "a", since_ms=0) == samples
+    assert await service.series(db, peer, "a", since_ms=NOW - 60_000, now_ms=NOW) == samples
 
 
 @pytest.mark.asyncio
@@ -91,3 +95,25 @@ async def test_a_node_cannot_fill_the_table(db: Database) -> None:
     await service.record(db, peer, telemetry(("a", NOW + 600, 1.0)), devices=DEVICES, now_ms=NOW + 600)
     found = await db.fetch("SELECT device_id FROM sample WHERE peer_id = $1", peer)
     assert [row["device_id"] for row in found] == ["a"]
+
+
+@pytest.mark.asyncio
+async def test_a_long_series_is_thinned_evenly_and_ends_with_the_newest(db: Database) -> None:
+    peer = await enrolled(db)
+    every_ms, count = 5_000, 2 * READINGS_MAX
+    readings = [("a", NOW + number * every_ms, float(number % 100)) for number in range(count)]
+    end = readings[-1][1]
+    for part in range(0, count, 512):
+        await service.record(db, peer, telemetry(*readings[part : part + 512]), devices=DEVICES, now_ms=end)
+    series = await service.series(db, peer, "a", since_ms=NOW, now_ms=end)
+    assert count / 2 - 2 <= len(series) <= READINGS_MAX
+    times = [one.at_ms for one in series]
+    assert times == sorted(times)
+    assert times[-1] == end
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= 3 * every_ms
+
+
+@pytest.mark.parametrize(("minutes", "most"), [(1, 720), (60, 720), (1440, 720), (1440, 2)])
+def test_stretches_cover_the_window(minutes: int, most: int) -> None:
+    stretch = rules.stretch_ms(minutes * 60_000, most)
+    assert minutes * 60_000 / stretch <= most - 1 or stretch == 1_000

@@ -33,6 +33,7 @@ from qubix_protocol.api import (
     NetworkView,
     OffersView,
     Problem,
+    ReadingsView,
     ReceiptsView,
     ReceiptView,
     ResultPart,
@@ -41,7 +42,7 @@ from qubix_protocol.api import (
 from qubix_protocol.arrays import Array, ArrayMeta, pack_arrays
 from qubix_protocol.envelope import open_envelope, seal
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import Message, Order, Outcome, Report, Settlement
+from qubix_protocol.messages import Message, Order, Outcome, Report, Sample, Settlement
 from qubix_protocol.states import AttemptState, Availability, DeviceKind, JobState, Reason
 
 T = TypeVar("T")
@@ -175,7 +176,10 @@ class FakeApi:
         self.balance_qu += msgspec.json.decode(seen.body, type=CreditBody).amount_qu
         return self._get_account(seen)
 
-    def _get_offers(self, seen: Seen) -> tuple[int, Any]:
+    def _get_offers(self, seen: Seen, listing_id: str = "", readings: str = "") -> tuple[int, Any]:
+        if readings:
+            minutes = int(seen.query["minutes"][0])
+            return 200, ReadingsView(listing_id=listing_id, readings=(Sample(at_ms=minutes, temperature_c=50.0),))
         found = [listing("a", 300), listing("b", 100), listing("c", 200)]
         return 200, OffersView(offers=tuple(found if "kind" not in seen.query else []), cursor="0.0")
 

@@ -384,6 +384,8 @@ def test_the_synchronous_client_end_to_end(api: FakeApi, tmp_path: Path) -> None
         assert market.job(job.id).view == job.view
         assert market.balance().available_qu == 1_000
         assert [one.provider for one in market.offers()] == ["a", "b", "c"]
+        (reading,) = market.readings(market.offers()[0].listing_id, minutes=5)
+        assert (reading.at_ms, reading.temperature_c) == (5, 50.0)
 
 
 def test_both_faces_have_the_same_methods() -> None:

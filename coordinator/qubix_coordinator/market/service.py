@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from qubix_coordinator.db.database import Database, Tx
-from qubix_coordinator.errors import LimitExceeded
+from qubix_coordinator.errors import LimitExceeded, NotFound
 from qubix_coordinator.market import rules
 from qubix_coordinator.market.tables import Listing
 from qubix_coordinator.outbox import events
@@ -112,6 +112,14 @@ async def metrics_received(db: Database, peer_id: str, newest: Mapping[str, Samp
 
     if newest:
         await db.run(step)
+
+
+async def device_of(db: Database, key: UUID) -> tuple[str, str]:
+    """Peer and device id of a listing, in the market or not any more. Raises NotFound."""
+    row = await db.run(lambda tx: Listing.filter(id=key).using_db(tx).only("peer_id", "device_id").first())
+    if row is None:
+        raise NotFound("there is no such listing", field="listing_id", remedy="List the market with GET /offers")
+    return row.peer_id, row.device_id
 
 
 async def devices_of(db: Database, peer_id: str) -> frozenset[str]:

@@ -23,3 +23,8 @@ def newest(samples: Iterable[DeviceSample]) -> dict[str, Sample]:
         if one.device_id not in found or found[one.device_id].at_ms <= one.sample.at_ms:
             found[one.device_id] = one.sample
     return found
+
+
+def stretch_ms(window_ms: int, most: int) -> int:
+    """So long that at most `most` of them cover the window; never below a second, since more is not kept."""
+    return max(1_000, -(-window_ms // max(1, most - 1)))

@@ -7,9 +7,9 @@ from typing import Any, Final
 from qubix_coordinator.db.database import Database, execute, rows
 from qubix_coordinator.telemetry import rules
 from qubix_protocol.messages import DeviceSample, Sample, Telemetry
+from qubix_protocol.units import READINGS_MAX
 
 PRUNE_ROWS = 50_000
-SERIES_MAX = 10_000
 COLUMNS: Final = {
     "at_ms": "bigint",
     "utilisation_pct": "real",
@@ -40,9 +40,11 @@ _INSERT: Final = (
     f"INSERT INTO sample (peer_id, received_ms, device_id, {_NAMES})"  # noqa: S608 - names from above alone
     f" SELECT $1, $2, * FROM unnest($3::text[], {_ARRAYS}) ON CONFLICT DO NOTHING"
 )
+# One sample, the newest, of each stretch of $4 ms; the newest stretches when there are too many.
 _SERIES: Final = (
-    f"SELECT {_NAMES} FROM sample"  # noqa: S608 - as above
-    " WHERE peer_id = $1 AND device_id = $2 AND at_ms >= $3 ORDER BY at_ms LIMIT $4"
+    f"SELECT * FROM (SELECT DISTINCT ON (at_ms / $4::bigint) {_NAMES} FROM sample"  # noqa: S608 - as above
+    " WHERE peer_id = $1 AND device_id = $2 AND at_ms >= $3"
+    " ORDER BY at_ms / $4::bigint DESC, at_ms DESC LIMIT $5) AS newest ORDER BY at_ms"
 )
 
 
@@ -67,9 +69,10 @@ def _stored(sample: Sample, name: str) -> object:
     return ",".join(value) if isinstance(value, tuple) else value
 
 
-async def series(db: Database, peer_id: str, device_id: str, *, since_ms: int) -> list[Sample]:
-    """A device's samples since then, oldest first."""
-    found = await db.run(lambda tx: rows(tx, _SERIES, peer_id, device_id, since_ms, SERIES_MAX))
+async def series(db: Database, peer_id: str, device_id: str, *, since_ms: int, now_ms: int) -> list[Sample]:
+    """A device's samples since then, oldest first, thinned to at most `READINGS_MAX`."""
+    stretch_ms = rules.stretch_ms(now_ms - since_ms, READINGS_MAX)
+    found = await db.run(lambda tx: rows(tx, _SERIES, peer_id, device_id, since_ms, stretch_ms, READINGS_MAX))
     return [_sample(dict(row)) for row in found]
 
 

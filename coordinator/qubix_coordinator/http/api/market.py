@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be run, and who offers to run it."""
 
+from typing import Annotated
+from uuid import UUID
+
 import msgspec
+from msgspec import Meta
 
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.routes import route
 from qubix_coordinator.market import service as market
+from qubix_coordinator.telemetry import service as telemetry
 from qubix_kernels import get, names
-from qubix_protocol.api import KernelsView, ListingView, OffersView
+from qubix_protocol.api import KernelsView, ListingView, OffersView, ReadingsView
 from qubix_protocol.messages import Name, Peer
 from qubix_protocol.states import DeviceKind
+from qubix_protocol.units import READINGS_MINUTES_MAX
 
 
 class OffersQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,6 +35,12 @@ class OffersQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
 
+class ReadingsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far back; a day is kept."""
+
+    minutes: Annotated[int, Meta(ge=1, le=READINGS_MINUTES_MAX)] = 60
+
+
 @route(api, "GET", "/kernels", answer=KernelsView, group="market")
 async def list_kernels() -> KernelsView:
     """Every kernel with its parameters, arrays and bounds"""
@@ -42,3 +54,21 @@ async def list_offers(who: Principal, query: OffersQuery) -> OffersView:
     cursor = await context.notifier.position()
     found = await market.listings(context.db, now_ms=context.now_ms())
     return OffersView(offers=tuple(listing for listing in found if query.keeps(listing)), cursor=str(cursor))
+
+
+@route(
+    api,
+    "GET",
+    "/offers/<uuid:listing_id>/readings",
+    scope="user",
+    query=ReadingsQuery,
+    answer=ReadingsView,
+    group="market",
+)
+async def list_readings(who: Principal, query: ReadingsQuery, listing_id: UUID) -> ReadingsView:
+    """What a device said of itself lately, as a series for charts"""
+    context, now_ms = here(), here().now_ms()
+    peer, device = await market.device_of(context.db, listing_id)
+    since_ms = now_ms - query.minutes * 60_000
+    found = await telemetry.series(context.db, peer, device, since_ms=since_ms, now_ms=now_ms)
+    return ReadingsView(listing_id=str(listing_id), readings=tuple(found))
