@@ -190,6 +190,23 @@ async def test_a_verifier_that_dies_loses_its_claim_and_nothing_else(lab: Lab) -
     assert not await db.run(lambda tx: verify.keep(tx, dead.attempt_id, "dead", world.desk.now_ms()))
 
 
+@pytest.mark.asyncio
+async def test_a_verifier_hears_whether_its_verdict_is_the_one_that_stands(lab: Lab) -> None:
+    world, db = lab.world, lab.world.db
+    await lab.submit()
+    await lab.deliver(0, ROWS, lab.product)
+    await lab.node.report()
+    claim = await db.run(lambda tx: verify.claim(tx, "v", world.desk.now_ms()))
+    assert claim is not None
+    found = verify.Finding(
+        carried_out=True, accepted=True, reason="ok", detail="", parts=(True,), seed=bytes(32), check_ms=1
+    )
+    told = [
+        await db.run(lambda tx: verify.record(tx, claim.attempt_id, "v", found, world.desk.now_ms())) for _ in range(2)
+    ]
+    assert told == [True, False]
+
+
 class StuckStore(ArtifactStore):
     async def copy_to(self, account_id: UUID, digest: bytes, path: Path) -> None:
         await asyncio.Event().wait()

@@ -66,11 +66,23 @@ async def test_a_node_that_leaves_takes_its_listings_with_it(db: Database) -> No
     peer = await enrolled(db)
     await service.offer_received(db, peer, offer(), b"1", now_ms=NOW)
     (listing,) = await service.listings(db, now_ms=NOW)
-    await service.node_offline(db, peer, now_ms=NOW + 1)
+    await service.node_offline(db, peer, incarnation=0, now_ms=NOW + 1)
     assert await service.listings(db, now_ms=NOW + 1) == []
     assert (await heard(db))[-1] == {"gone": listing.listing_id}
     await service.node_online(db, peer, now_ms=NOW + 2)
     assert [one.listing_id for one in await service.listings(db, now_ms=NOW + 2)] == [listing.listing_id]
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_moved_to_another_replica_is_not_taken_off_the_market_by_the_old_one(db: Database) -> None:
+    peer = await enrolled(db)
+    old = await db.run(lambda tx: accounts.next_incarnation(tx, peer))
+    await service.offer_received(db, peer, offer(), b"1", now_ms=NOW)
+    new = await db.run(lambda tx: accounts.next_incarnation(tx, peer))
+    await service.node_offline(db, peer, incarnation=old, now_ms=NOW + 1)
+    assert len(await service.listings(db, now_ms=NOW + 1)) == 1
+    await service.node_offline(db, peer, incarnation=new, now_ms=NOW + 2)
+    assert await service.listings(db, now_ms=NOW + 2) == []
 
 
 @pytest.mark.asyncio

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from qubix_mesh.errors import MeshTimeout, StreamClosed
+from qubix_mesh.errors import MeshError, MeshTimeout, StreamClosed
 from qubix_mesh.peerbook import PeerBook
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.link import Drop, FromPeer, Gossip, LinkOpen, LinkReady, PeerDown, PeerUp, ToPeer
-from qubix_protocol.units import FRAME_BYTES_MAX
+from qubix_protocol.units import CONTROL_PROTOCOL, FRAME_BYTES_MAX
 from tests.mesh.gateway_world import (
     TOPIC,
     Desk,
@@ -111,13 +111,34 @@ async def test_a_coordinator_that_comes_later_is_found(fake: World) -> None:
     desk = Desk()
     async with desk.serving():
         port = desk.port
-    async with running_gateway(fake, desk) as (gateway, mesh), connected_node(fake, 1, mesh) as node:
+    patient = running_gateway(fake, desk, link_patience_s=3600.0)
+    async with patient as (gateway, mesh), connected_node(fake, 1, mesh) as node:
         await eventually(lambda: gateway.link.lost >= 2)
         await node.say(control(node.key, "nobody listens"))
         await eventually(lambda: gateway.counts().get("frames_while_down") == 1)
         async with desk.serving(port):
             await eventually(lambda: desk.live() == {node.peer_id})
             assert desk.frames(node.peer_id) == []
+
+
+async def test_a_gateway_without_coordinator_sends_nodes_away_and_takes_them_again_later(world: World) -> None:
+    desk = Desk()
+    async with desk.serving():
+        port = desk.port
+    hasty = running_gateway(world, desk, link_patience_s=0.2)
+    async with hasty as (gateway, mesh), connected_node(world, 1, mesh) as node:
+        with pytest.raises(StreamClosed):
+            await node.hear()
+        assert gateway.counts()["no_coordinator"] == 1
+        with pytest.raises(MeshError):
+            await (await node.mesh.open_stream(mesh.peer_id, CONTROL_PROTOCOL, timeout_s=10)).receive(
+                limit_bytes=10, timeout_s=10
+            )
+        assert gateway.counts()["refused_no_coordinator"] == 1
+        async with desk.serving(port):
+            await eventually(lambda: desk.links == 1)
+            await node.mesh.open_stream(mesh.peer_id, CONTROL_PROTOCOL, timeout_s=10)
+            await eventually(lambda: desk.live() == {node.peer_id})
 
 
 async def test_a_refused_token_is_tried_again_and_told(fake: World, desk: Desk) -> None:

@@ -23,7 +23,7 @@ from qubix_node.settings import from_environment
 from qubix_protocol.arrays import pack_arrays, unpack_arrays
 
 FIRST_UNITS = 50
-CHUNK_S = 0.05
+CHUNK_S = 0.1
 
 
 class PoisoningRun:

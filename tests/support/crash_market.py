@@ -34,10 +34,11 @@ from tests.support.market import Market, Process
 from tests.support.wire import Log, Relay
 
 VICTIMS = ("node", "worker", "gateway", "coordinator", "verifier", "postgres")
+REPLICA = "replica"
 DEADLINE_S = 180.0
-CREDIT_QU = 1_000_000_000
+CREDIT_QU = 10_000_000
 CAP_QU = 100_000
-QUERIES, POINTS, WIDTH, NEAREST = 4_000, 40_000, 64, 3
+QUERIES, POINTS, WIDTH, NEAREST = 3_000, 40_000, 64, 3
 
 
 class CrashMarket(Market):
@@ -51,7 +52,8 @@ class CrashMarket(Market):
         self.barriers = Barriers(folder / "barriers")
         self.wire = Log()
         self._stack = contextlib.ExitStack()
-        self._relay_url = ""
+        self._relays: dict[str, str] = {}
+        self._gateways: dict[str, list[str]] = {}
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.barriers)
@@ -68,17 +70,26 @@ class CrashMarket(Market):
         self._stack.close()
         super().__exit__(kind, error, trace)
 
-    def start_gateway(self, name: str = "gateway") -> Process:
-        if not self._relay_url:
-            self._relay_url = self._stack.enter_context(Relay(self.url, self.wire)).url
-        token = (self.folder / "data" / "gateway.token").read_text().strip()
+    def start_gateway(self, name: str = "gateway", coordinator: str = "coordinator") -> Process:
+        """Behind a relay to that coordinator; nodes started later know of every gateway that was started."""
+        if coordinator not in self._relays:
+            url = str(self.parts[coordinator].info["url"])
+            self._relays[coordinator] = self._stack.enter_context(Relay(url, self.wire)).url
         env = {
-            "QUBIX_GATEWAY_TOKEN": token,
+            "QUBIX_GATEWAY_TOKEN": (self.folder / "data" / "gateway.token").read_text().strip(),
             "QUBIX_DATA_DIR": str(self._own(name)),
-            "QUBIX_COORDINATOR_URL": self._relay_url,
+            "QUBIX_COORDINATOR_URL": self._relays[coordinator],
+            "QUBIX_BOOTSTRAP": "",
         }
         process = self.start(name, "qubix_mesh.gateway", **env)
-        self.env["QUBIX_BOOTSTRAP"] = ",".join(process.info["addresses"])
+        self._gateways[name] = process.info["addresses"]
+        self.env["QUBIX_BOOTSTRAP"] = ",".join(one for found in self._gateways.values() for one in found)
+        return process
+
+    def start_replica(self) -> Process:
+        """A second coordinator on the same database, key and artifacts, with a gateway of its own."""
+        process = self.start(REPLICA, "qubix_coordinator", QUBIX_HTTP_PORT="0")
+        self.start_gateway(f"{REPLICA}-gateway", REPLICA)
         return process
 
     def start_node(self, name: str = "node", module: str = "qubix_node", **env: str) -> Process:
@@ -182,8 +193,8 @@ class Consumer:
     """Somebody outside with a patient client, who writes down every answer."""
 
     def __init__(self, market: CrashMarket, url: str = "") -> None:
-        self._market = market
-        self._url = url or market.url
+        """`url` names another coordinator than the first one."""
+        self._market, self._url = market, url or market.url
         self._pool = ThreadPoolExecutor(1)
         rng = np.random.default_rng(7)
         self.data = rng.standard_normal((POINTS, WIDTH), dtype=np.float32)

@@ -84,10 +84,11 @@ def _unmasked(payload: bytes, mask: bytes) -> bytes:
 
 
 class Log:
-    """By attempt: digests of the links that were said, and what was acknowledged (None is the report)."""
+    """By attempt: digests of the links that were said, how often they and reports were, and what was acknowledged."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.times: defaultdict[tuple[str, int], int] = defaultdict(int)
         self.said: defaultdict[tuple[str, int], set[bytes]] = defaultdict(set)
         self.acknowledged: defaultdict[tuple[str, int | None], int] = defaultdict(int)
         self.reports: defaultdict[str, int] = defaultdict(int)
@@ -115,7 +116,9 @@ class Log:
             progress = _body(raw, Progress)
             if progress.link is not None:
                 with self._lock:
-                    self.said[progress.attempt_id, progress.link.index].add(digests.of_link(progress.link))
+                    name = progress.attempt_id, progress.link.index
+                    self.said[name].add(digests.of_link(progress.link))
+                    self.times[name] += 1
         elif kind == "report":
             with self._lock:
                 self.reports[_body(raw, Report).attempt_id] += 1

@@ -66,7 +66,7 @@ async def value(tx: Tx, sql: str, *args: object) -> Any:
 
 
 async def execute(tx: Tx, sql: str, *args: object) -> int:
-    """Rows affected. For a statement with RETURNING use `rows`."""
+    """Rows affected by an UPDATE or a DELETE; an INSERT tells 0. For a statement with RETURNING use `rows`."""
     affected, _ = await tx.execute_query(sql, list(args))
     return int(affected)
 

@@ -119,7 +119,7 @@ class Mesh:
         self.desk, self._notifier, self._metrics, self.artifact_url = desk, notifier, metrics, artifact_url
         self._links: set[Link] = set()
         self._sessions: dict[str, Peer] = {}
-        self._changed: asyncio.Queue[str] = asyncio.Queue()
+        self._changed: asyncio.Queue[Peer] = asyncio.Queue()
 
     @property
     def gateways(self) -> int:
@@ -172,12 +172,12 @@ class Mesh:
         self._sessions[peer.peer_id] = peer
         if old is not None and old is not peer:
             old.link.drop(old, "a newer session of this node took over")
-        self._say_changed(peer.peer_id)
+        self._say_changed(peer)
 
     def closed(self, peer: Peer) -> None:
         if self._sessions.get(peer.peer_id) is peer:
             del self._sessions[peer.peer_id]
-            self._say_changed(peer.peer_id)
+            self._say_changed(peer)
 
     def gossip(self, item: Gossip) -> None:
         peer = self._sessions.get(item.author)
@@ -200,9 +200,9 @@ class Mesh:
             await barriers.reach(Barrier.ASSIGNED)
         peer.send(message)
 
-    def _say_changed(self, peer_id: str) -> None:
+    def _say_changed(self, peer: Peer) -> None:
         self._metrics.nodes.set(len(self._sessions))
-        self._changed.put_nowait(peer_id)
+        self._changed.put_nowait(peer)
 
     async def _send_commands(self) -> None:
         while True:
@@ -219,12 +219,18 @@ class Mesh:
     async def _tell_market(self) -> None:
         """One at a time and by the state as it is then, so that a fast reconnect cannot end as offline."""
         while True:
-            peer_id = await self._changed.get()
-            tell = market.node_online if peer_id in self._sessions else market.node_offline
+            peer = await self._changed.get()
             try:
-                await tell(self.desk.db, peer_id, now_ms=self.desk.now_ms())
+                await self._tell_about(peer)
             except Unavailable:
-                self._changed.put_nowait(peer_id)
+                self._changed.put_nowait(peer)
                 await self.desk.db.until_back()
             except QubixError as problem:
-                log.warning("mesh.market_not_told", extra={"peer": peer_id, "problem": problem.problem})
+                log.warning("mesh.market_not_told", extra={"peer": peer.peer_id, "problem": problem.problem})
+
+    async def _tell_about(self, peer: Peer) -> None:
+        db, now_ms = self.desk.db, self.desk.now_ms()
+        if peer.peer_id in self._sessions:
+            await market.node_online(db, peer.peer_id, now_ms=now_ms)
+        else:
+            await market.node_offline(db, peer.peer_id, incarnation=peer.session.incarnation, now_ms=now_ms)

@@ -99,22 +99,21 @@ async def keep(tx: Tx, attempt_id: UUID, verifier: str, now_ms: int) -> bool:
 
 async def record(tx: Tx, attempt_id: UUID, verifier: str, finding: Finding, now_ms: int) -> bool:
     """The first verdict stands. False when the attempt no longer waits for this verifier's."""
-    return (
-        await execute(
-            tx,
-            "INSERT INTO verdict (attempt_id, carried_out, accepted, reason, detail, parts, seed, check_ms, verifier,"
-            " recorded_ms) SELECT id, $3, $4, $5, $6, $7, $8, $9, $2, $10 FROM attempt"
-            " WHERE id = $1 AND state = 'verifying' AND claimed_by = $2 ON CONFLICT (attempt_id) DO NOTHING",
-            attempt_id,
-            verifier,
-            finding.carried_out,
-            finding.accepted,
-            finding.reason,
-            finding.detail[:DETAIL_MAX],
-            list(finding.parts),
-            finding.seed,
-            finding.check_ms,
-            now_ms,
-        )
-        == 1
+    recorded = await one(
+        tx,
+        "INSERT INTO verdict (attempt_id, carried_out, accepted, reason, detail, parts, seed, check_ms, verifier,"
+        " recorded_ms) SELECT id, $3, $4, $5, $6, $7, $8, $9, $2, $10 FROM attempt"
+        " WHERE id = $1 AND state = 'verifying' AND claimed_by = $2 ON CONFLICT (attempt_id) DO NOTHING"
+        " RETURNING attempt_id",
+        attempt_id,
+        verifier,
+        finding.carried_out,
+        finding.accepted,
+        finding.reason,
+        finding.detail[:DETAIL_MAX],
+        list(finding.parts),
+        finding.seed,
+        finding.check_ms,
+        now_ms,
     )
+    return recorded is not None

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx
 from qubix_coordinator.errors import LimitExceeded, NotFound
 from qubix_coordinator.market import rules
@@ -142,13 +143,18 @@ async def node_online(db: Database, peer_id: str, *, now_ms: int) -> None:
     await _set_online(db, peer_id, True, now_ms)
 
 
-async def node_offline(db: Database, peer_id: str, *, now_ms: int) -> None:
-    """Its listings leave the market at once. Its attempts go on until their leases end: it may come back."""
-    await _set_online(db, peer_id, False, now_ms)
+async def node_offline(db: Database, peer_id: str, *, incarnation: int, now_ms: int) -> None:
+    """Its listings leave the market at once, unless a newer session stands, here or at another replica.
+
+    Its attempts go on until their leases end: it may come back.
+    """
+    await _set_online(db, peer_id, False, now_ms, incarnation)
 
 
-async def _set_online(db: Database, peer_id: str, online: bool, now_ms: int) -> None:
+async def _set_online(db: Database, peer_id: str, online: bool, now_ms: int, incarnation: int | None = None) -> None:
     async def step(tx: Tx) -> None:
+        if incarnation is not None and await accounts.incarnation(tx, peer_id) > incarnation:
+            return
         for row in await Listing.filter(peer_id=peer_id, online=not online).using_db(tx).select_for_update():
             row.online, row.updated_ms = online, now_ms
             await row.save(using_db=tx, update_fields=["online", "updated_ms"])

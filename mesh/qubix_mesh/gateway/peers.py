@@ -70,6 +70,7 @@ class Peers:
         self._peers: dict[str, Peer] = {}
         self._link_up = trio.Event()
         self._link_down = trio.Event()
+        self._alone_since_s = trio.current_time()
         self.counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -88,8 +89,9 @@ class Peers:
         self._link_up.set()
 
     def link_is_down(self) -> None:
-        """Streams stay open; what nodes say meanwhile is dropped, and said again after their next challenge."""
+        """Streams stay open for a while; what nodes say is dropped, and said again after their next challenge."""
         self._outbox.clear()
+        self._alone_since_s = trio.current_time()
         self._link_up = trio.Event()
         self._link_down.set()
 
@@ -115,6 +117,10 @@ class Peers:
 
     async def serve(self, stream: Stream) -> None:
         """The handler of control streams. A node that comes again replaces its old stream."""
+        if self._patience_s() == 0:
+            self.counts["refused_no_coordinator"] += 1
+            await stream.abort()
+            return
         earlier = self._peers.get(stream.peer_id)
         if earlier is None and len(self._peers) >= self._settings.peers_max:
             self.counts["refused_full"] += 1
@@ -133,7 +139,7 @@ class Peers:
         try:
             with peer.scope:
                 async with trio.open_nursery() as nursery:
-                    for task in (self._read, self._write, self._wait_first_word):
+                    for task in (self._read, self._write, self._watch):
                         nursery.start_soon(task, peer)
         finally:
             self._remove(peer)
@@ -187,10 +193,21 @@ class Peers:
         elif not self._outbox.put_frame(peer.peer_id, frame, envelope_type):
             self._drop(peer, "incoming_overflow")
 
-    async def _wait_first_word(self, peer: Peer) -> None:
-        """Counts only while the coordinator can be heard: a node speaks when it is challenged, after each new link."""
+    def _patience_s(self) -> float:
+        """How long a node may still wait here for the coordinator."""
+        if self._link_up.is_set():
+            return self._settings.link_patience_s
+        return max(0.0, self._alone_since_s + self._settings.link_patience_s - trio.current_time())
+
+    async def _watch(self, peer: Peer) -> None:
+        """The first word must come while the coordinator can be heard: a node speaks when it is challenged, after each
+        new link. A gateway that has lost the coordinator is in nobody's way to another one."""
         while True:
-            await self._link_up.wait()
+            with trio.move_on_after(self._patience_s()):
+                await self._link_up.wait()
+            if not self._link_up.is_set():
+                self._drop(peer, "no_coordinator")
+                return
             link_down = self._link_down
             with trio.move_on_after(self._settings.first_word_s):
                 await link_down.wait()

@@ -52,6 +52,13 @@ class Settings:
     first_word_s: float = setting(
         "QUBIX_GATEWAY_FIRST_WORD_S", "Seconds a node has to answer its challenge.", 30.0, minimum=0.05, maximum=3600
     )
+    link_patience_s: float = setting(
+        "QUBIX_GATEWAY_LINK_PATIENCE_S",
+        "Seconds without the coordinator after which nodes are sent away, to find it through another gateway.",
+        3.0,
+        minimum=0.05,
+        maximum=3600,
+    )
     peer_frames_per_s: float = setting(
         "QUBIX_GATEWAY_PEER_FRAMES_PER_S",
         "Frames a second one node may send in the long run; beyond it, it is read more slowly.",
