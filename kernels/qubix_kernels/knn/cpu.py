@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from qubix_kernels.kernel import BadInput
+from qubix_kernels.knn.inputs import check_finite
 from qubix_protocol.arrays import Array
 
 _BLOCK_BYTES: Final = 32 * 1024 * 1024
@@ -17,9 +17,8 @@ def search(queries: Array, data: Array, k: int) -> tuple[Array, Array]:
     Indices are int64, squared distances float32, both of shape (q, k), nearest first.
     Ties go to the lower index. Raises `BadInput` for NaN or infinity.
     """
-    for name, array in (("queries", queries), ("data", data)):
-        if not np.isfinite(array).all():
-            raise BadInput(f"{name} contains NaN or infinity")
+    check_finite("queries", queries)
+    check_finite("data", data)
     with np.errstate(all="ignore"):
         centre = data.mean(axis=0, dtype=np.float64).astype(np.float32)  # moves all alike, and cancellation shrinks
         moved = data - centre

@@ -42,7 +42,7 @@ SPEC: Final = KernelSpec(
         ArraySpec(name="indices", dims=("q", "k"), dtypes=("int64",), doc="rows of data, nearest first"),
         ArraySpec(name="distances", dims=("q", "k"), dtypes=("float32",), doc="their squared distances"),
     ),
-    backends=("cpu",),
+    backends=("cpu", "cuda"),
 )
 
 
@@ -50,11 +50,13 @@ class Knn(Kernel):
     spec = SPEC
 
     def run(self, backend: str, inputs: Arrays, params: Params) -> dict[str, Array]:
-        if backend != "cpu":
+        if backend == "cpu":
+            from qubix_kernels.knn.cpu import search
+        elif backend == "cuda":
+            from qubix_kernels.knn.cuda import search
+        else:
             raise no_backend(SPEC, backend)
-        from qubix_kernels.knn import cpu
-
-        indices, distances = cpu.search(inputs["queries"], inputs["data"], int(params["k"]))
+        indices, distances = search(inputs["queries"], inputs["data"], int(params["k"]))
         return {"indices": indices, "distances": distances}
 
     def verify(self, inputs: Arrays, params: Params, outputs: Arrays, rng: np.random.Generator) -> Verdict:
