@@ -134,7 +134,8 @@ class _Nursery:
         if pid == 0:
             self._become_worker(request, fd, zygote)
         os.close(fd)
-        self._alive[pid] = watch.Watched(pid, request.out, request.limits)
+        tmp = "" if self._tools.boxed else layer.tmp_of(self._tools, request.scratch)
+        self._alive[pid] = watch.Watched(pid, [path for path in (request.out, tmp) if path], request.limits)
         send(self._control, Reply(number=pid), about=pid)
 
     def _fork_into_own_pids(self) -> int:

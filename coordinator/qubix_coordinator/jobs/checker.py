@@ -24,6 +24,7 @@ MEMORY_BASE_BYTES = 2 * 1024**3
 MEMORY_FACTOR = 6
 """Address space for a check beside its data: copies in float64 and what the libraries map."""
 CPU_EXTRA_S = 5
+DISK_BYTES = 1024**3
 WALL_EXTRA_S = 5.0
 """The check's own deadline comes first; the watchdog is for a parent that cannot see to it."""
 
@@ -84,6 +85,7 @@ class Checker:
                 memory_bytes=MEMORY_BASE_BYTES + MEMORY_FACTOR * data_bytes,
                 cpu_s=int(self._deadline_s) + CPU_EXTRA_S,
                 wall_s=self._deadline_s + WALL_EXTRA_S,
+                disk_bytes=DISK_BYTES,
             ),
         )
         try:

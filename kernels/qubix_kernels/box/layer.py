@@ -8,6 +8,7 @@ import contextlib
 import os
 import resource
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -45,6 +46,10 @@ def enter(tools: Tools, *, scratch: str, out: str, limits: Limits, kept: Sequenc
         _be_first_to_go()
     if tools.boxed:
         _own_mounts(tools.view, scratch, out)
+    else:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(tmp_of(tools, scratch), 0o700)
+    tempfile.tempdir = tmp_of(tools, scratch)
     os.chdir(scratch)
     _silence(kept)
     _limit(limits)
@@ -61,6 +66,11 @@ def _give_up(tools: Tools, scratch: str, out: str) -> None:
         landlock.restrict(_allowed(tools, scratch, out), tools.landlock)
     if tools.program:
         linux.filter_system_calls(tools.program)
+
+
+def tmp_of(tools: Tools, scratch: str) -> str:
+    """A limited child has no /tmp of its own, and so a folder in its scratch."""
+    return "/tmp" if tools.boxed else f"{scratch}/tmp"  # noqa: S108
 
 
 def _be_first_to_go() -> None:
@@ -119,12 +129,12 @@ def _show(path: str, fd: int, *, writable: bool) -> None:
 
 
 def _allowed(tools: Tools, scratch: str, out: str) -> list[tuple[str, int]]:
-    """For Landlock. A limited child has no /tmp of its own, and so may write nowhere but in `out`."""
+    """For Landlock."""
     own = f"/proc/{os.getpid()}"
     allowed = [(path, landlock.READ) for path in (*tools.view.seen, scratch, own)]
     allowed += [(f"/proc/{name}", landlock.READ) for name in _PROC]
     allowed += [(path, landlock.DEVICE) for path in tools.view.devices]
-    writable = (out, "/tmp", "/dev/shm") if tools.boxed else (out,)  # noqa: S108
+    writable = (out, tmp_of(tools, scratch), *(("/dev/shm",) if tools.boxed else ()))  # noqa: S108
     return allowed + [(path, landlock.WRITE) for path in writable if path]
 
 

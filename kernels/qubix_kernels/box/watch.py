@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from qubix_kernels.box.rules import ENTRIES_MAX, THREADS_MAX, Limits
@@ -18,10 +19,10 @@ _THREADS_FIELD, _RESIDENT_FIELD = 17, 21
 
 
 class Watched:
-    """One worker since its fork; `cause` says what it was ended for."""
+    """One worker since its fork, and the folders that it may fill; `cause` says what it was ended for."""
 
-    def __init__(self, pid: int, out: str, limits: Limits) -> None:
-        self.pid, self._out, self.limits = pid, out, limits
+    def __init__(self, pid: int, folders: Sequence[str], limits: Limits) -> None:
+        self.pid, self._folders, self.limits = pid, folders, limits
         self._since_s = time.monotonic()
         self.cause: Cause = ""
 
@@ -35,7 +36,7 @@ class Watched:
             return "threads"
         if limits.memory_bytes and resident_bytes > limits.memory_bytes:
             return "memory"
-        if self._out and limits.disk_bytes and is_over(self._out, limits.disk_bytes):
+        if limits.disk_bytes and is_over(self._folders, limits.disk_bytes):
             return "disk"
         return ""
 
@@ -57,9 +58,9 @@ def _threads_and_memory(pid: int) -> tuple[int, int]:
     return int(fields[_THREADS_FIELD]), int(fields[_RESIDENT_FIELD]) * _PAGE
 
 
-def is_over(folder: str, limit_bytes: int) -> bool:
-    """Whether the folder takes more of the disk than that, or has more entries than any job makes. Follows no link."""
-    total, entries, waiting = 0, 0, [folder]
+def is_over(folders: Sequence[str], limit_bytes: int) -> bool:
+    """Whether they take more of the disk than that, or have more entries than any job makes. Follows no link."""
+    total, entries, waiting = 0, 0, list(folders)
     while waiting:
         try:
             with os.scandir(waiting.pop()) as found:

@@ -6,9 +6,12 @@ The graph is run as it was exported, on the CPU, without optimisation: so what i
 
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from qubix_kernels.kernel import BadInput
@@ -30,8 +33,8 @@ class Trial:
 
 def trial(data: bytes, feed: Mapping[str, Array]) -> Trial:
     """Raises `BadInput` when the model does not run. Writes one file to a temporary folder, and removes it."""
-    with tempfile.TemporaryDirectory(prefix="qubix-trial-") as folder:
-        session = Session(data, CPU, {}, plain=True, profile=os.path.join(folder, "profile"))
+    with _profile_prefix() as prefix:
+        session = Session(data, CPU, {}, plain=True, profile=prefix)
         outputs = session.run(feed)
         path = session.profile()
         if os.path.getsize(path) > _PROFILE_BYTES_MAX:
@@ -39,6 +42,17 @@ def trial(data: bytes, feed: Mapping[str, Array]) -> Trial:
         with open(path, "rb") as file:
             ran = work.total(_ops(json.load(file)))
     return Trial(outputs, ran)
+
+
+@contextmanager
+def _profile_prefix() -> Iterator[str]:
+    """Of a name that nobody can guess, for onnxruntime to write to; a worker may make files, and no folders."""
+    folder, name = Path(tempfile.gettempdir()), f"qubix-trial-{secrets.token_hex(16)}"
+    try:
+        yield str(folder / name)
+    finally:
+        for left in folder.glob(f"{name}*"):
+            left.unlink()
 
 
 def _ops(events: list[dict[str, Any]]) -> Iterator[work.Op]:
