@@ -257,6 +257,8 @@ class AttemptView(View, frozen=True, kw_only=True):
     started_ms: int | None = None
     ended_ms: int | None = None
     receipt: bool = False
+    listing_id: Id | None = None
+    """The device it runs on: what that says of itself is in the market."""
 
 
 class JobView(View, frozen=True, kw_only=True):

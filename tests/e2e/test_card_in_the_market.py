@@ -49,6 +49,8 @@ def test_a_card_is_found_rented_and_paid_and_leaves_with_a_critical_error(market
         (attempt,) = view.attempts
         assert (attempt.backend, attempt.model, attempt.state) == ("cuda", "Test Card 0", AttemptState.ACCEPTED)
         assert view.paid_qu >= 1
+        assert attempt.listing_id == found.listing_id
+        assert {one.temperature_c for one in api.readings(found.listing_id)} >= {83.0}, "for a chart"
 
         nvml.write(gauges, {"count": 1, "xid": 79})
         until(lambda: not api.offers())

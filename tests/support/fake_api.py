@@ -389,7 +389,7 @@ class FakeApi:
 
 def listing(provider: str, rate_qu_per_h: int) -> ListingView:
     return ListingView(
-        listing_id=str(uuid.uuid4()),
+        listing_id=str(uuid.uuid5(uuid.NAMESPACE_OID, provider)),
         provider=provider,
         device_id=f"cpu-{provider}",
         kind=DeviceKind.CPU,

@@ -26,7 +26,7 @@ from qubix.cli.tables import print_offers, print_readings
 from qubix.processes import modules
 from qubix_protocol.api import JobView, ListingView
 from qubix_protocol.messages import Sample
-from qubix_protocol.states import DeviceKind, JobState, Reason
+from qubix_protocol.states import AttemptState, DeviceKind, JobState, Reason
 from tests.support.fake_api import TOKEN, FakeApi, listing
 
 A = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -94,6 +94,25 @@ def test_a_job_from_submission_to_receipt(qubix: Qubix, api: FakeApi, files: lis
     receipt = qubix("job", "receipt", job_id)
     assert "provider and coordinator" in receipt.output
     assert "checked on this machine" in receipt.output
+
+
+def test_a_running_job_is_shown_with_the_readings_of_its_device(qubix: Qubix, api: FakeApi) -> None:
+    """R5.5."""
+    job = api.add_job()
+    running = msgspec.structs.replace(
+        api.settle(job.job_id, [(0, 4, {"c": A @ B})]).attempts[0],
+        state=AttemptState.RUNNING,
+        listing_id=listing("b", 1).listing_id,
+    )
+    api.change(job.job_id, state=JobState.RUNNING, attempts=(running,))
+    found = qubix("job", "show", job.job_id).output
+    assert "GiB used" in found
+    assert "device b" in found
+    assert "device a" not in found
+    api.change(
+        job.job_id, state=JobState.SETTLED, attempts=(msgspec.structs.replace(running, state=AttemptState.ACCEPTED),)
+    )
+    assert "GiB used" not in qubix("job", "show", job.job_id).output
 
 
 def test_a_failed_job_fails_the_command(qubix: Qubix, api: FakeApi) -> None:
@@ -349,7 +368,7 @@ def test_one_device_is_shown_in_full_by_any_of_its_names(qubix: Qubix) -> None:
     (one,) = json.loads(qubix("offers", "show", "cpu-b", "--json").output)
     assert one["model"] == "device b"
     assert set(one) == {field.name for field in msgspec.structs.fields(ListingView)}
-    for name in ("cpu-b", "b"):
+    for name in ("cpu-b", "b", one["listing_id"][:13]):
         assert "device b" in qubix("offers", "show", name).output
     assert "device a" in qubix("offers", "show", "cpu-").output, "all that begin so"
     found = qubix("offers", "show", "nobody")

@@ -85,4 +85,5 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         started_ms=attempt.started_ms,
         ended_ms=attempt.ended_ms,
         receipt=attempt.settlement_raw is not None,
+        listing_id=str(attempt.listing_id),
     )

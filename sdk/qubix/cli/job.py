@@ -11,12 +11,13 @@ from qubix.cli.exits import FAILED
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
 from qubix.cli.pairs import param_value, split
 from qubix.cli.progress import watch as watch_job
-from qubix.cli.tables import print_attempts, print_jobs
+from qubix.cli.tables import print_attempts, print_jobs, print_readings
 from qubix.client import Job
 from qubix.errors import BadUsage
 from qubix.results import error_of
 from qubix_kernels.onnx.signature import wire_names
 from qubix_protocol.api import JobView
+from qubix_protocol.states import AttemptState
 from qubix_protocol.units import QU_MAX
 
 timeout_option = click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds to wait at most.")
@@ -107,9 +108,13 @@ def list_jobs(limit: int, after: str | None, as_json: bool) -> None:
 @click.argument("job_id", type=click.UUID, metavar="JOB")
 @json_option
 def show(job_id: object, as_json: bool) -> None:
-    """One job with its attempts and its money."""
+    """One job with its attempts, its money, and while it runs the readings of the devices that it runs on."""
     with market() as client:
-        _show(client.job(str(job_id)).view, as_json)
+        view = client.job(str(job_id)).view
+        _show(view, as_json)
+        live = {attempt.listing_id for attempt in view.attempts if attempt.state is AttemptState.RUNNING}
+        if live and not as_json:
+            print_readings([one for one in client.offers() if one.listing_id in live])
 
 
 @job.command()
