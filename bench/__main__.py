@@ -19,6 +19,7 @@ BENCHES = {
     "protocol": "encode and decode, beside msgspec alone",
     "control": "a signed control round trip, beside a bare libp2p stream and raw TCP",
     "check": "what a check costs, beside the run",
+    "takeover": "from the end of a node in the middle of a job to the next attempt's first chunk, beside the lease",
     "settle": "the settle path, beside the bare SQL function",
     "market": "submit to first chunk, tiny jobs a second beside Procrastinate, resident memory",
 }

@@ -106,6 +106,13 @@ class Settings:
     lease_s: float = setting(
         "QUBIX_LEASE_S", "Seconds of silence that end an attempt.", 10.0, minimum=0.5, maximum=3600
     )
+    return_s: float = setting(
+        "QUBIX_RETURN_S",
+        "Seconds in which a node whose connection broke must be back, or its attempts end before their leases do.",
+        4.0,
+        minimum=0.1,
+        maximum=3600,
+    )
     heartbeat_s: float = setting(
         "QUBIX_HEARTBEAT_S", "Seconds between a working node's heartbeats.", 2.0, minimum=0.1, maximum=600
     )

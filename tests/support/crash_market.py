@@ -192,13 +192,13 @@ def offered(api: qubix.Client, count: int) -> Callable[[], bool]:
 class Consumer:
     """Somebody outside with a patient client, who writes down every answer."""
 
-    def __init__(self, market: CrashMarket, url: str = "") -> None:
+    def __init__(self, market: CrashMarket, url: str = "", *, queries: int = QUERIES) -> None:
         """`url` names another coordinator than the first one."""
         self._market, self._url = market, url or market.url
         self._pool = ThreadPoolExecutor(1)
         rng = np.random.default_rng(7)
         self.data = rng.standard_normal((POINTS, WIDTH), dtype=np.float32)
-        self.queries = rng.standard_normal((QUERIES, WIDTH), dtype=np.float32)
+        self.queries = rng.standard_normal((queries, WIDTH), dtype=np.float32)
         self._right = _nearest(self.queries[:5], self.data)
         self.api = self._client()
         self.api.credit(CREDIT_QU)
@@ -231,7 +231,7 @@ class Consumer:
 
     def check(self, result: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(result["indices"][:5], self._right)
-        assert result["indices"].shape == (QUERIES, NEAREST)
+        assert result["indices"].shape == (len(self.queries), NEAREST)
         assert result["indices"].min() >= 0, "every row was filled"
 
 

@@ -18,6 +18,7 @@ from qubix_coordinator.errors import QubixError, Unavailable
 from qubix_coordinator.http.metrics import Metrics
 from qubix_coordinator.http.peer import Peer
 from qubix_coordinator.http.session import Session
+from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import Event
@@ -81,6 +82,7 @@ class Link:
                     self._peer_up(item.peer_id)
                 case PeerDown():
                     if peer := self.peers.get(item.peer_id):
+                        peer.gone = True
                         self.forget(peer)
                 case LinkOpen():
                     raise LinkBroken("a link is opened once")
@@ -234,3 +236,5 @@ class Mesh:
             await market.node_online(db, peer.peer_id, now_ms=now_ms)
         else:
             await market.node_offline(db, peer.peer_id, incarnation=peer.session.incarnation, now_ms=now_ms)
+            if peer.gone:
+                await jobs.on_gone(self.desk, peer.peer_id, peer.session.incarnation)

@@ -60,6 +60,8 @@ class Peer:
         self.peer_id: Final = session.peer_id
         self._inbox: asyncio.Queue[Waiting] = asyncio.Queue(_WAITING_MAX)
         self._task: asyncio.Task[None] | None = None
+        self.gone = False
+        """Its gateway said that the connection broke."""
         self._stopped = False
         self._refusals = 0
 

@@ -9,6 +9,7 @@ from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import Conflict
 from qubix_coordinator.jobs import flow, read, views
 from qubix_coordinator.jobs.access import may_access
+from qubix_coordinator.jobs.connection import on_gone
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.nodes import on_accept, on_decline, on_heartbeat, on_hello, on_progress, on_report
 from qubix_coordinator.jobs.read import get, list_jobs, receipts, result
@@ -25,6 +26,7 @@ __all__ = [
     "may_access",
     "on_accept",
     "on_decline",
+    "on_gone",
     "on_heartbeat",
     "on_hello",
     "on_progress",
