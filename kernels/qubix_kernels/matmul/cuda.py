@@ -32,7 +32,7 @@ from qubix_protocol.arrays import Array
 _DEPTH: Final = 8
 """Columns of `a` that a step multiplies: one 32-byte sector of each row, in float32."""
 _ACROSS, _DOWN = 32, 4
-_STRIPES: Final = 64
+STRIPES: Final = 64
 
 
 def _tiled(number: Any, tile: int, each: int) -> Callable[..., None]:
@@ -210,6 +210,16 @@ def launch(left: Any, right: Any, c: Any) -> None:
     PRODUCTS[dtype, tile].launch((blocks_for(n, tile), blocks_for(m, tile)), left, right, c)
 
 
+def start_row_squares(sent: Any, squares: Any) -> None:
+    ROW_SQUARES[sent.dtype.name].launch((blocks_for(sent.shape[0], _DOWN),), sent, squares)
+
+
+def start_column_squares(sent: Any, squares: Any) -> None:
+    """`squares` has a row for each stripe of rows of the matrix."""
+    grid = blocks_for(sent.shape[1], _ACROSS), squares.shape[0]
+    COLUMN_SQUARES[sent.dtype.name].launch(grid, sent, squares)
+
+
 def _load_right(b: Array) -> tuple[Any, Vector]:
     right = send(b)
     return right, _column_norms(b, right)
@@ -220,14 +230,14 @@ _right: Final = Resident(_load_right)
 
 def _row_norms(matrix: Array, sent: Any) -> Vector:
     squares = empty(matrix.shape[:1], np.float64)
-    ROW_SQUARES[matrix.dtype.name].launch((blocks_for(matrix.shape[0], _DOWN),), sent, squares)
+    start_row_squares(sent, squares)
     return _roots(fetch(squares), matrix, row_norms)
 
 
 def _column_norms(matrix: Array, sent: Any) -> Vector:
-    stripes = min(_STRIPES, blocks_for(matrix.shape[0], _DOWN))
+    stripes = min(STRIPES, blocks_for(matrix.shape[0], _DOWN))
     squares = empty((stripes, matrix.shape[1]), np.float64)
-    COLUMN_SQUARES[matrix.dtype.name].launch((blocks_for(matrix.shape[1], _ACROSS), stripes), sent, squares)
+    start_column_squares(sent, squares)
     return _roots(fetch(squares).sum(axis=0), matrix, column_norms)
 
 
