@@ -60,7 +60,7 @@ class Plan:
 
 
 PLANS: Final[Mapping[str, Plan]] = {
-    "cpu": Plan(256, 2048, growth=2, repeats=3, worker_runs=1, warm_up=0, enough_s=1.5, device_s=20.0),
+    "cpu": Plan(256, 2048, growth=4, repeats=3, worker_runs=1, warm_up=0, enough_s=3.0, device_s=20.0),
     # A worker's first run on a card makes the context and compiles the kernel: seconds that nobody pays for (trust B4).
     "cuda": Plan(2048, 4096, growth=2, repeats=1, worker_runs=4, warm_up=1, enough_s=8.0, device_s=60.0),
 }

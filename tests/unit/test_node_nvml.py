@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NVIDIA detection and sampling against a stand-in libnvidia-ml that fails on demand, call by call and card by card."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +382,13 @@ def test_a_card_that_can_is_rented(library: Path, tmp_path: Path) -> None:
     plans = [plan({}, start={"count": 1, **start}, toolkit=toolkit) for start, toolkit in FIT]
     for (scene,) in many(library, tmp_path, *plans):
         assert (scene["devices"][0]["backends"], scene["unfit"]) == (["cuda"], {})
+
+
+def test_exclusive_compute_mode_is_said_and_rented() -> None:
+    card = rules.Card(capability=(9, 0), driver="580.95.05", mig=False, compute_mode=3)
+    assert rules.unfit(card, 13) == ""
+    assert "exclusive" in rules.remark(card)
+    assert rules.remark(replace(card, compute_mode=0)) == rules.remark(replace(card, compute_mode=None)) == ""
 
 
 def test_one_card_of_two_may_be_unfit(library: Path, tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ class NvmlProbe:
     def _open(self, index: int) -> _Card | None:
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            obstacle = rules.unfit(reading.fitness(handle), self._toolkit) if self._backends else _NO_BACKEND
+            found = reading.fitness(handle)
+            obstacle = rules.unfit(found, self._toolkit) if self._backends else _NO_BACKEND
             device = reading.describe(handle, () if obstacle else self._backends)
             card = _Card(handle, device, reading.minor(handle), reading.XidWatch(handle))
         except (pynvml.NVMLError, CardGone) as error:
@@ -77,6 +78,8 @@ class NvmlProbe:
             return None
         if obstacle:
             self.unfit[device.device_id] = obstacle
+        elif remark := rules.remark(found):
+            log.warning("gpu.remark", extra={"model": device.model, "device": device.device_id, "what": remark})
         return card
 
     def devices(self) -> list[Device]:

@@ -9,6 +9,7 @@ CAPABILITY_MIN: Final = (7, 5)
 """Turing: the oldest that CUDA 13 compiles for, and the oldest that our kernels are compiled for in tests."""
 DRIVER_MIN: Final = {12: 525, 13: 580}
 """The oldest driver branch for each major version of the CUDA parts (NVIDIA's table of minor version compatibility)."""
+MODES_EXCLUSIVE: Final = frozenset({1, 3})
 MODE_PROHIBITED: Final = 2
 
 APPLICATION_XIDS: Final = frozenset({13, 31, 43, 45, 68, 109})
@@ -42,6 +43,15 @@ def unfit(card: Card, toolkit: int | None) -> str:
     if card.compute_mode == MODE_PROHIBITED:
         return "its compute mode is prohibited: allow compute with nvidia-smi -c 0"
     return _driver_obstacle(card.driver, toolkit)
+
+
+def remark(card: Card) -> str:
+    """What a provider should know of a card that can be rented; "" when there is nothing."""
+    if card.compute_mode in MODES_EXCLUSIVE:
+        return (
+            "its compute mode is exclusive: while a job runs, no other program computes on it, and the other way round"
+        )
+    return ""
 
 
 def _driver_obstacle(driver: str, toolkit: int | None) -> str:
