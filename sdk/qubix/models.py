@@ -19,7 +19,7 @@ from qubix_protocol.arrays import Array, ArrayMeta
 KERNEL: Final = "onnx"
 WHOLE: Final = "whole"
 _INSTALL: Final = 'Install it: pip install "qubix[worker]"; or submit from a machine that has it'
-_REMEDY: Final = "See what the model takes; docs: sdk/README.md, “Models”"
+_REMEDY: Final = "Change the model or what it is given; sdk/README.md has more under Models"
 
 
 def prepared(given: Mapping[str, Any], forms: Mapping[str, ArrayMeta]) -> tuple[dict[str, Any], dict[str, ArrayMeta]]:
