@@ -16,7 +16,7 @@ from qubix_kernels import get, names, sass
 from qubix_protocol.arrays import Array
 
 _REPEATS: Final = 5
-_SCALES: Final = {"matmul": 2048, "mandelbrot": 512, "montecarlo_option": 512}
+_SCALES: Final = {"matmul": 2048, "mandelbrot": 512, "montecarlo_option": 512, "onnx": 512}
 _ARCHITECTURE: Final = "9.0"
 
 Inputs = Mapping[str, Array]
@@ -83,10 +83,19 @@ def _paths(inputs: Inputs, params: Params) -> Array:
     return sums
 
 
+def _model(inputs: Inputs, params: Params) -> object:
+    """onnxruntime alone, which loads the model and runs the whole batch at once."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(inputs["model"].tobytes(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": inputs["x"]})
+
+
 _PLAIN: Final[dict[str, tuple[Plain, str]]] = {
     "matmul": (_product, "bare a @ b"),
     "mandelbrot": (_escapes, "the plain loop in NumPy"),
     "montecarlo_option": (_paths, "NumPy's generator"),
+    "onnx": (_model, "bare onnxruntime"),
 }
 
 

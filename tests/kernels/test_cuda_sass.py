@@ -33,7 +33,7 @@ def test_every_function_fits_the_machine_as_its_author_says(architecture: str) -
     for one in found:
         assert (one.local_bytes, one.spilled_bytes) == (0, 0), one
         assert one.registers <= one.registers_max, one
-        assert one.registers * one.threads * one.blocks_per_sm <= REGISTERS, one
+        assert -(-one.registers // 8) * 8 * one.threads * one.blocks_per_sm <= REGISTERS, one  # given out in eights
         assert one.threads * one.blocks_per_sm <= THREADS[architecture], one
         assert (one.shared_bytes + RESERVED_BYTES) * one.blocks_per_sm <= SHARED_BYTES[architecture], one
         assert one.shared_bytes <= 48 * 1024, one  # what a launch may have without asking
