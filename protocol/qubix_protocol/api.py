@@ -121,7 +121,11 @@ class KernelsView(View, frozen=True, kw_only=True):
 
 
 class ListingView(View, frozen=True, kw_only=True):
-    """The coordinator's folded view of one device (`GET /offers`)."""
+    """The coordinator's folded view of one device (`GET /offers`).
+
+    `metrics_age_ms` and `stale` are as they were when this was sent: who shows it for longer adds the time since, and
+    marks readings that may be older than a minute (P9).
+    """
 
     listing_id: Id
     provider: Peer

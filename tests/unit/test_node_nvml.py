@@ -339,9 +339,9 @@ def test_a_driver_without_events_is_read_all_the_same(library: Path, tmp_path: P
 def test_a_card_whose_driver_hangs_goes_off_the_market_and_the_others_are_read(
     library: Path, tmp_path: Path, call: str
 ) -> None:
-    scene = nvml.play("watched", library, tmp_path, {f"hang.{call}.0": 1}, 3.0)
+    scene = nvml.play("watched", library, tmp_path, {f"hang.{call}.0": 1}, 5.0)
     assert (scene["left"], scene["gone"]) == (SECOND, [FIRST])
-    assert scene["reasons"] == [[FIRST, "the driver did not answer within 3 s"]]
+    assert scene["reasons"] == [[FIRST, "the driver did not answer within 5 s"]]
 
 
 def test_a_card_that_is_lost_while_it_is_watched_is_told_once(library: Path, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keys, digests, links of a gateway, receipts."""
 
+from typing import Any
+
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +14,19 @@ from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.envelope import seal
 from qubix_protocol.errors import BadSignature, Malformed, NotGenuine, TooLarge
 from qubix_protocol.keys import SigningKey, peer_id, public_key_of, verify
-from qubix_protocol.messages import Heartbeat, InputRef, Link, Range, Report, Settlement
-from qubix_protocol.states import Outcome
-from qubix_protocol.units import LINK_MESSAGE_BYTES_MAX
+from qubix_protocol.messages import (
+    DeviceSample,
+    Heartbeat,
+    InputRef,
+    Link,
+    Range,
+    Report,
+    Sample,
+    Settlement,
+    Telemetry,
+)
+from qubix_protocol.states import Outcome, Throttle
+from qubix_protocol.units import FRAME_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, THROTTLE_MAX
 
 NODE, COORDINATOR, OTHER = (SigningKey(bytes([n]) * 32) for n in (1, 2, 3))
 JOB, ATTEMPT = "00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"
@@ -74,6 +87,42 @@ def test_unknown_fields_and_wrong_tags_are_refused() -> None:
         codec.decode(msgpack.packb({"t": "heartbeat", "attempts": [], "surprise": 1}), Heartbeat)
     with pytest.raises(Malformed):
         codec.decode(msgpack.packb({"t": "report", "attempts": []}), Heartbeat)
+
+
+def test_readings_may_be_more_than_this_side_knows() -> None:
+    """A node that is newer than the coordinator is not refused for what its card tells; nothing is decided by it."""
+    reading = {"at_ms": 1, "temperature_c": 50.0, "throttle": ["a_newer_word"], "fan_2_pct": 9.0}
+    known = codec.decode(
+        msgpack.packb({"t": "telemetry", "samples": [{"device_id": "GPU-1", "sample": reading}]}), Telemetry
+    )
+    assert known.samples[0].sample == Sample(at_ms=1, temperature_c=50.0, throttle=("a_newer_word",))
+    with pytest.raises(Malformed):
+        codec.decode(msgpack.packb({"t": "telemetry", "samples": [], "more": 1}), Telemetry)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"throttle": ["x"] * (THROTTLE_MAX + 1)},
+        {"throttle": ["no word"]},
+        {"throttle": ["x" * 65]},
+        {"memory_busy_pct": 101.0},
+        {"foreign_memory_bytes": -1},
+        {"xid": 2**53 + 1},
+        {"temperature_c": 511.0},
+    ],
+)
+def test_readings_are_bounded(changed: dict[str, object]) -> None:
+    with pytest.raises(Malformed):
+        codec.decode(msgpack.packb({"at_ms": 1, **changed}), Sample)
+
+
+def test_the_largest_telemetry_of_a_node_fits_a_frame() -> None:
+    full: dict[str, Any] = {field.name: 2**53 for field in msgspec.structs.fields(Sample)}
+    full |= dict.fromkeys(("utilisation_pct", "memory_busy_pct", "fan_pct", "temperature_c"), 99.5)
+    sample = Sample(**(full | {"throttle": tuple(word.value for word in Throttle)}))
+    one = DeviceSample(device_id="GPU-00000000-0000-0000-0000-000000000000", sample=sample)
+    assert len(codec.encode(Telemetry(samples=(one,) * 256))) < 0.75 * FRAME_BYTES_MAX
 
 
 def test_a_link_batch_round_trips_and_is_bounded() -> None:
