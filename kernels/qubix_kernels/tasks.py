@@ -65,6 +65,17 @@ class VerifyTask(Frame, frozen=True, kw_only=True, tag="verify"):
     seed: Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
+class WipeTask(Frame, frozen=True, kw_only=True, tag="wipe"):
+    """Overwrite the memory of the card that this worker sees. Ours alone: no job's word leads here."""
+
+
+class WipeDone(Frame, frozen=True, kw_only=True, tag="wipe_done"):
+    """Bytes that were free, and that are zeros now."""
+
+    free_bytes: int
+    cleared_bytes: int
+
+
 class ChunkDone(Frame, frozen=True, kw_only=True, tag="chunk"):
     """`digest` is the SHA-256 of the file; `run_ms` is the kernel's own time, without writing the file."""
 
@@ -98,8 +109,8 @@ class TaskFailed(Frame, frozen=True, kw_only=True, tag="failed"):
     detail: str
 
 
-Task = RunTask | VerifyTask
-Event = ChunkDone | RunDone | VerifyDone | TaskFailed
+Task = RunTask | VerifyTask | WipeTask
+Event = ChunkDone | RunDone | VerifyDone | WipeDone | TaskFailed
 _event_decoder: Final = msgspec.msgpack.Decoder(Event)
 _task_decoder: Final = msgspec.msgpack.Decoder(Task)
 
@@ -138,7 +149,7 @@ def serve(sock: socket.socket) -> None:
     """The worker's whole life: one task in, events out. Errors of the task become `TaskFailed`."""
     try:
         task = _task_of(_receive(sock))
-        for event in run(task) if isinstance(task, RunTask) else (verify(task),):
+        for event in _carry_out(task):
             sock.sendall(encode_frame(event))
     except MemoryError:
         sock.sendall(
@@ -149,6 +160,26 @@ def serve(sock: socket.socket) -> None:
     except Exception as error:  # noqa: BLE001  the worker's last word: whatever it was, the parent must hear of it
         detail = f"{type(error).__name__}: {error}"[:1000]
         sock.sendall(encode_frame(TaskFailed(code="kernel_error", detail=detail)))
+
+
+def _carry_out(task: Task) -> Iterator[Event]:
+    if isinstance(task, RunTask):
+        yield from run(task)
+    elif isinstance(task, VerifyTask):
+        yield verify(task)
+    else:
+        yield wipe()
+
+
+def wipe() -> WipeDone:
+    """Raises what the device says, or RuntimeError when too much of it stayed out of reach."""
+    from qubix_kernels.box.cuda import memory_of_this_device
+    from qubix_kernels.box.wipe import overwrite
+
+    done = overwrite(memory_of_this_device())
+    if not done.whole:
+        raise RuntimeError(f"only {done.cleared_bytes} of {done.free_bytes} free bytes could be overwritten")
+    return WipeDone(free_bytes=done.free_bytes, cleared_bytes=done.cleared_bytes)
 
 
 def run(task: RunTask) -> Iterator[ChunkDone | RunDone]:

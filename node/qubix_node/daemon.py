@@ -19,6 +19,7 @@ from qubix_node.barriers import hold
 from qubix_node.enrol import Enroller
 from qubix_node.errors import NoBox
 from qubix_node.gpu import cpu
+from qubix_node.gpu.boxes import cards_of
 from qubix_node.gpu.cpu import CpuProbe
 from qubix_node.gpu.detect import detected
 from qubix_node.gpu.device import DeviceProbe
@@ -93,6 +94,7 @@ async def _prepare(
     Raises `Fatal`, or `WorkerLost` when no worker can be started at all.
     """
     found = await detected(settings.devices, key.peer_id, catalogue.cuda_backends())
+    workers.cards = await trio.to_thread.run_sync(cards_of, found)
     rates: dict[str, tuple[KernelRate, ...]] = {}
 
     async def measure() -> None:

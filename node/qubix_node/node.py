@@ -38,6 +38,7 @@ from qubix_node.session import Pins
 from qubix_node.settings import Settings
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import ArtifactRequest, Assign, Device, Hello, Host, KernelRate
+from qubix_protocol.states import DeviceKind
 from qubix_protocol.units import offers_topic
 
 log = logging.getLogger("qubix_node")
@@ -86,6 +87,7 @@ class Node:
         self.publisher = Publisher(mesh, offers_topic(settings.network, self._region), self._offer_states)
         self.desk = Desk(self._journal, self.outbox, self._runner(workers, store), self._facts, self._changed)
         self.link = self._make_link()
+        self._workers, workers.faulty = workers, self.sampler.condemn
 
     def _runner(self, workers: Workers, store: Callable[[Authorise], ArtifactStore]) -> Runner:
         settings, real = self._settings, store(self._authorise)
@@ -118,6 +120,7 @@ class Node:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.desk.run)
                 nursery.start_soon(self.sampler.run)
+                nursery.start_soon(self._workers.tidy)
                 nursery.start_soon(self.link.run)
                 nursery.start_soon(self._tell_ready)
                 await stop.wait()
@@ -160,8 +163,12 @@ class Node:
     def _changed(self) -> None:
         self.publisher.changed()
 
-    def _busy(self, device_id: str) -> int:
-        return self.desk.busy(device_id)
+    def _busy(self, device_id: str) -> bool:
+        return bool(self.desk.busy(device_id)) or self._workers.using(device_id)
+
+    def _parallel(self, device: Device | None) -> int:
+        """A card has one consumer at a time (trust B2), whatever the setting."""
+        return self._settings.jobs_parallel if device is None or device.kind is DeviceKind.CPU else 1
 
     async def _device_lost(self, device: Device, reason: str) -> None:
         """Off the market, and what runs there is given up at once: it goes on elsewhere."""
@@ -203,7 +210,7 @@ class Node:
             rate_qu_per_h=self._settings.rate_qu_per_h,
             region=self._region,
             rates=self._machine.rates.get(device.device_id, ()),
-            jobs_parallel=self._settings.jobs_parallel,
+            jobs_parallel=self._parallel(device),
             busy=self.desk.busy(device.device_id),
             draining=self.desk.draining,
             gone=gone,
@@ -213,11 +220,12 @@ class Node:
     def _facts(self, assign: Assign, desk: Desk) -> Facts:
         free = shutil.disk_usage(self._settings.node_dir).free * _DISK_SHARE
         room = self._settings.disk_bytes - sum(map(catalogue.disk_bytes, desk.active()))
+        devices = {device.device_id: device for device in self.sampler.devices()}
         return Facts(
             devices=self.sampler.devices(),
             kernels=catalogue.kernels(),
             rate_qu_per_h=self._settings.rate_qu_per_h,
-            jobs_parallel=self._settings.jobs_parallel,
+            jobs_parallel=self._parallel(devices.get(assign.device_id)),
             busy=desk.busy(assign.device_id),
             fence_max=desk.fence_max(assign.job_id),
             draining=desk.draining,

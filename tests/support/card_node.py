@@ -11,6 +11,7 @@ import os
 
 import trio
 
+from qubix_kernels.box.rules import Gpu
 from qubix_kernels.zygote import Zygote
 from qubix_node import logs
 from qubix_node.daemon import serve
@@ -27,11 +28,12 @@ PLANS = {
 
 
 class SimulatedWorkers(Workers):
-    def _start(self) -> Zygote:
+    def _start(self, gpu: Gpu | None) -> Zygote:
         return Zygote.start(
             folders=[self.folder],
             threads=self.threads,
             isolation=self.isolation,
+            gpu=gpu,
             environment={"NUMBA_ENABLE_CUDASIM": "1"},
         )
 

@@ -3,10 +3,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
-from msgspec import Meta
 
 MIB: Final = 1024**2
 TMP_BYTES: Final = 256 * MIB
@@ -28,17 +27,15 @@ DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/ur
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """One card and what its driver's library needs. `minor` numbers /dev/nvidiaN; `uuid` is what NVML calls it."""
+    """One card and its device nodes; `uuid` is what NVML and CUDA call it."""
 
     uuid: str
-    minor: Annotated[int, Meta(ge=0, le=1023)]
-    folders: tuple[str, ...] = ()
-    """Of /sys and /proc, beside those that every box has."""
+    nodes: tuple[str, ...]
 
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """Not the other cards, not modeset, not uvm-tools, not /dev/dri (trust.md B2)."""
-        return (f"/dev/nvidia{self.minor}", "/dev/nvidiactl", "/dev/nvidia-uvm")
+
+def nvidia(uuid: str, minor: int) -> Gpu:
+    """Of the card behind /dev/nvidiaN: not the other cards', not modeset, not uvm-tools, not /dev/dri (trust.md B2)."""
+    return Gpu(uuid=uuid, nodes=(f"/dev/nvidia{minor}", "/dev/nvidiactl", "/dev/nvidia-uvm"))
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,12 +58,12 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def devices(self) -> tuple[str, ...]:
-        return DEVICES + (self.gpu.devices if self.gpu else ())
+        return DEVICES + (self.gpu.nodes if self.gpu else ())
 
     @property
     def seen(self) -> tuple[str, ...]:
         """Everything that can be read, beside the job's own."""
-        return (*_ALWAYS, *_LINKS, *_ETC, *_SYS, *self.readable, *(self.gpu.folders if self.gpu else ()))
+        return (*_ALWAYS, *_LINKS, *_ETC, *_SYS, *self.readable)
 
 
 def without_nested(paths: Sequence[str]) -> tuple[str, ...]:
@@ -101,7 +98,7 @@ def bwrap_words(bwrap: str, view: View, variables: Mapping[str, str], links: Seq
     for path in without_nested([path for path in view.seen if path not in linked]):
         words += ["--ro-bind-try", path, path]
     for device in view.devices:
-        words += ["--dev-bind", device, device]
+        words += ["--dev-bind-try", device, device]
     for folder in view.folders:
         words += ["--bind", folder, folder]
     return [*words, "--remount-ro", "/dev", "--remount-ro", "/tmp", "--remount-ro", "/", "--chdir", "/", "--"]  # noqa: S108

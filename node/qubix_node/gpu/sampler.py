@@ -95,9 +95,11 @@ class Sampler:
     async def _watch(self, device_id: str) -> None:
         """Until the device has gone."""
         heard_s, failed = trio.current_time(), ""
-        while True:
+        while device_id in self._present:
             busy = self._busy(device_id)
             reading = await self._read(device_id)
+            if device_id not in self._present:
+                return
             if reading.sample is not None:
                 self._keep(device_id, reading.sample, idle=not (busy or self._busy(device_id)))
                 heard_s = trio.current_time()
@@ -143,6 +145,11 @@ class Sampler:
         if idle:
             self._idle[device_id] = sample
         self._queue.append(DeviceSample(device_id=device_id, sample=sample))
+
+    async def condemn(self, device_id: str, reason: str) -> None:
+        """Whoever used it says that it cannot be used any more."""
+        if device_id in self._present:
+            await self._drop(device_id, reason)
 
     async def _drop(self, device_id: str, reason: str) -> None:
         device = self._gone[device_id] = self._present.pop(device_id)

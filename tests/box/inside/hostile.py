@@ -20,6 +20,7 @@ import msgspec
 import pyseccomp
 
 from qubix_kernels import tasks
+from qubix_kernels.box.wipe import overwrite
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,12 +39,16 @@ class Outcome(tasks.Frame, frozen=True, kw_only=True, tag="outcome"):
 
 def serve(sock: socket.socket) -> None:
     body = tasks._receive(sock)
-    wanted = msgspec.msgpack.decode(body, type=Probe | tasks.RunTask | tasks.VerifyTask)
+    wanted = msgspec.msgpack.decode(body, type=Probe | tasks.RunTask | tasks.VerifyTask | tasks.WipeTask)
     if isinstance(wanted, Probe):
         sock.sendall(tasks.encode_frame(attempt(wanted, sock)))
-        return
-    for event in tasks.run(wanted) if isinstance(wanted, tasks.RunTask) else (tasks.verify(wanted),):
-        sock.sendall(tasks.encode_frame(event))
+    elif isinstance(wanted, tasks.WipeTask):
+        sock.sendall(tasks.encode_frame(wipe()))
+    elif isinstance(wanted, tasks.RunTask) and wanted.kernel in ("leave", "look", "stay"):
+        sock.sendall(tasks.encode_frame(tasks.TaskFailed(code="said", detail=on_card(wanted))))
+    else:
+        for event in tasks.run(wanted) if isinstance(wanted, tasks.RunTask) else (tasks.verify(wanted),):
+            sock.sendall(tasks.encode_frame(event))
 
 
 def attempt(probe: Probe, sock: socket.socket) -> Outcome:
@@ -78,6 +83,54 @@ def checked(result: int) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
+
+
+# A card whose memory is a file, which the driver hands out as the last process left it -----------------------------
+
+
+class FileMemory:
+    """A `wipe.Memory`: pages of a file, the first few of which some other process holds."""
+
+    PAGE, HELD = 4096, 3
+
+    def __init__(self, path: str) -> None:
+        self.pages = memoryview(mmap.mmap(os.open(path, os.O_RDWR), 0))
+        self.next = self.HELD * self.PAGE
+
+    def free_bytes(self) -> int:
+        return len(self.pages) - self.next
+
+    def take(self, size: int) -> int:
+        if size > self.free_bytes():
+            raise MemoryError
+        at, self.next = self.next, self.next + size
+        return at
+
+    def clear(self, block: int, size: int) -> None:
+        self.pages[block : block + size] = bytes(size)
+
+    def clear_on_chip(self) -> None:
+        self.pages[: self.PAGE] = bytes(self.PAGE)
+
+
+def wipe() -> tasks.Frame:
+    path = os.environ["CARD"]
+    if read(path).startswith("stuck"):
+        return tasks.TaskFailed(code="kernel_error", detail="CUDA_ERROR_ILLEGAL_ADDRESS")
+    done = overwrite(FileMemory(path))
+    assert done.whole
+    return tasks.WipeDone(free_bytes=done.free_bytes, cleared_bytes=done.cleared_bytes)
+
+
+def on_card(task: tasks.RunTask) -> str:
+    """Leaves a canary all over the card, or looks for one, or stays until it is ended."""
+    memory = FileMemory(os.environ["CARD"])
+    if task.kernel == "leave":
+        for at in range(0, len(memory.pages) - 6, 1000):
+            memory.pages[at : at + 6] = b"canary"
+    if task.kernel == "stay":
+        sleep_for_ever()
+    return str(bytes(memory.pages).count(b"canary"))
 
 
 # Files --------------------------------------------------------------------------------------------------------------
