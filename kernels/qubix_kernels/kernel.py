@@ -97,7 +97,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kernel(ABC):
-    """A kernel is a singleton without state; `spec` says what it takes and gives."""
+    """A kernel is a singleton without state; `spec` says what it takes and gives.
+
+    It may take no arrays at all: then its parameters say where in the whole a chunk lies.
+    """
 
     spec: KernelSpec
 
@@ -129,7 +132,8 @@ class Kernel(ABC):
 
     @abstractmethod
     def subproblem(self, inputs: Arrays, params: Params, start: int, stop: int) -> tuple[dict[str, Array], Params]:
-        """The smaller job whose outputs are units [start, stop) of this one's. Views, no copies."""
+        """The smaller job whose outputs are units [start, stop) of this one's; a chunk of a chunk is a chunk. Views of
+        the inputs, no copies."""
 
     @abstractmethod
     def example(self, rng: np.random.Generator, scale: int) -> tuple[dict[str, Array], dict[str, ParamValue]]:
@@ -233,7 +237,7 @@ def _check_param(spec: ParamSpec, value: object) -> list[Problem]:
 def array_problems(kernel: str, specs: Sequence[ArraySpec], metas: Metas) -> list[Problem]:
     """What is wrong with arrays of which exactly these are wanted."""
     known = {array.name for array in specs}
-    remedy = f"{kernel} takes {', '.join(array.name for array in specs)}"
+    remedy = f"{kernel} takes {', '.join(array.name for array in specs) or 'no arrays'}"
     found = [Problem(f"inputs.{name}", "is unknown", remedy) for name in sorted(set(metas) - known)]
     sizes: dict[str, tuple[int, str]] = {}
     for array in specs:

@@ -128,7 +128,7 @@ def sort_out(
         raise BadUsage(
             unknown[0],
             f"{kernel} takes nothing named {unknown[0]!r}",
-            f"Its arrays are {', '.join(sorted(arrays))}; its parameters {', '.join(sorted(params)) or 'none'}",
+            f"Its arrays: {', '.join(sorted(arrays)) or 'none'}; its parameters: {', '.join(sorted(params)) or 'none'}",
         )
     missing = sorted(arrays - set(given) - known)
     if missing:

@@ -44,7 +44,7 @@ def example(kernel: Kernel, scale: int = 37, seed: int = 1) -> tuple[dict[str, A
 
 
 def test_catalogue_lists_its_folders_and_refuses_other_names() -> None:
-    assert names() == ("knn", "matmul", "onnx")
+    assert names() == ("knn", "mandelbrot", "matmul", "montecarlo_option", "onnx")
     assert [get(name).spec.name for name in names()] == list(names())
     with pytest.raises(UnknownKernel, match="matmul"):
         get("matmul.cpu")
@@ -107,7 +107,7 @@ def test_garbage_outputs_are_rejected_by_shape_and_never_raise(name: str) -> Non
     inputs, params = example(kernel)
     good = kernel.run("cpu", inputs, params)
     first = next(iter(good))
-    changed: list[object] = [None, "text", b"x", 3.5, [[1.0]], good[first][:-1], good[first].ravel(), good[first].T[:1]]
+    changed: list[object] = [None, "text", b"x", 3.5, [[1.0]], good[first][:-1], good[first][None], good[first].T[:1]]
     changed += [good[first].astype(object), good[first].astype(np.float16), good[first].astype("S4"), np.array(None)]
     for value in changed:
         verdict = kernel.verify(inputs, params, {**good, first: value}, np.random.default_rng(5))  # type: ignore[arg-type]
@@ -142,6 +142,14 @@ def vectors(**changes: ArrayMeta) -> dict[str, ArrayMeta]:
     return {"queries": ArrayMeta(F32, (3, 4)), "data": ArrayMeta(F32, (9, 4)), **changes}
 
 
+def picture(**changes: object) -> dict[str, object]:
+    return {"width": 30, "height": 20, **changes}
+
+
+def option(**changes: object) -> dict[str, object]:
+    return {"spot": 100, "strike": 90.0, "volatility": 0.2, "maturity": 1, "lanes": 5, **changes}
+
+
 BAD: list[tuple[str, Mapping[str, ArrayMeta], Mapping[str, object], str]] = [
     ("matmul", {"a": ArrayMeta(F32, (3, 4))}, {}, "inputs.b"),
     ("matmul", matrices(x=ArrayMeta(F32, (1,))), {}, "inputs.x"),
@@ -167,6 +175,21 @@ BAD: list[tuple[str, Mapping[str, ArrayMeta], Mapping[str, object], str]] = [
     ("knn", vectors(), {"k": 3, "metric": "l1"}, "params.metric"),
     ("knn", vectors(data=ArrayMeta(F32, (9, 5))), {"k": 3}, "inputs.data.shape"),
     ("knn", vectors(data=ArrayMeta("float64", (9, 4))), {"k": 3}, "inputs.data.dtype"),
+    ("mandelbrot", {"a": ArrayMeta(F32, (3, 4))}, picture(), "inputs.a"),
+    ("mandelbrot", {}, {"width": 30}, "params.height"),
+    ("mandelbrot", {}, picture(height=0), "params.height"),
+    ("mandelbrot", {}, picture(max_iterations=10**6), "params.max_iterations"),
+    ("mandelbrot", {}, picture(left=float("nan")), "params.left"),
+    ("mandelbrot", {}, picture(pixel=1e-8), "params.pixel"),
+    ("mandelbrot", {}, picture(pixel=1.0), "params.pixel"),
+    ("mandelbrot", {}, picture(first_row=-1), "params.first_row"),
+    ("mandelbrot", {}, picture(width=2**16, height=2**16, pixel=1e-4), "inputs"),
+    ("montecarlo_option", {}, option(kind="straddle"), "params.kind"),
+    ("montecarlo_option", {}, option(spot=0), "params.spot"),
+    ("montecarlo_option", {}, option(lanes=2**25), "params.lanes"),
+    ("montecarlo_option", {}, option(volatility=4, maturity=1.0), "params.volatility"),
+    ("montecarlo_option", {}, option(first_lane=2**32 - 4), "params.first_lane"),
+    ("montecarlo_option", {}, option(seed=2**60), "params.seed"),
 ]
 
 
@@ -185,6 +208,8 @@ def test_bad_jobs_name_the_field_and_the_remedy(
 def test_good_jobs_have_no_problems() -> None:
     assert get("matmul").check(matrices(), {}) == ()
     assert get("knn").check(vectors(), {"k": 9}) == ()
+    assert get("mandelbrot").check({}, picture()) == ()
+    assert get("montecarlo_option").check({}, option(first_lane=2**32 - 5)) == ()
 
 
 def test_unknown_back_end_is_named() -> None:
