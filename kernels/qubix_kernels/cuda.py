@@ -10,7 +10,7 @@ With `NUMBA_ENABLE_CUDASIM=1` set before the import, Numba's simulator runs the 
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -45,6 +45,7 @@ __all__ = [
     "send",
     "uint32",
     "uint64",
+    "warm_up",
 ]
 
 SIMULATED: Final = bool(config.ENABLE_CUDASIM)
@@ -88,6 +89,10 @@ class DeviceKernel:
         options = {} if SIMULATED else {"launch_bounds": self.launch_bounds}
         return cuda.jit(self.signature, fastmath=self.fastmath, **options)(self.function)
 
+    def compile(self) -> None:
+        """For the device that is here, now rather than at the first launch; makes the context, too."""
+        assert self._compiled is not None
+
     def launch(self, grid: tuple[int, ...], *arguments: Any) -> None:
         """Starts it on so many blocks, compiling it when it is the first time; does not wait for the end."""
         self._compiled[grid, self.block](*arguments)
@@ -107,6 +112,13 @@ def device() -> Iterator[None]:
         raise DeviceFailed(f"the device failed: {_line(error)}") from error
     except (LinkerError, NumbaError) as error:
         raise DeviceFailed(f"this kernel cannot be compiled for the device: {_line(error)}") from error
+
+
+def warm_up(kernels: Iterable[DeviceKernel]) -> None:
+    """Compiles them, before time is counted. Raises what `device` raises."""
+    with device():
+        for kernel in kernels:
+            kernel.compile()
 
 
 def send(array: Array) -> Any:

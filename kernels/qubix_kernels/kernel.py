@@ -110,6 +110,10 @@ class Kernel(ABC):
     def run(self, backend: str, inputs: Arrays, params: Params) -> dict[str, Array]:
         """Compute the outputs. Raises `BadInput`, or `LookupError` for a back end that this kernel lacks."""
 
+    def warm_up(self, backend: str, metas: Metas, params: Params) -> None:  # noqa: B027  most have nothing to do
+        """What a worker does once before it runs chunks of a job, such as compiling for its card: start-up is not
+        paid (B4). Nothing, by default. Raises `LookupError` where there is no device."""
+
     @abstractmethod
     def verify(self, inputs: Arrays, params: Params, outputs: Arrays, rng: np.random.Generator) -> Verdict:
         """Judge outputs that somebody else made; never raises, whatever the outputs are.

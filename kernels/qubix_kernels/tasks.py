@@ -186,6 +186,7 @@ def run(task: RunTask) -> Iterator[ChunkDone | RunDone]:
     """Each chunk is written and announced before the next one starts."""
     kernel = get(task.kernel)
     inputs = _open_inputs(task.inputs)
+    kernel.warm_up(task.backend, metas_of(inputs), task.params)
     total_ms = 0.0
     for index, start, stop, done in _chunks(task):
         part_inputs, part_params = kernel.subproblem(inputs, task.params, start, stop)

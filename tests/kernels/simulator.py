@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from qubix_kernels.kernel import BadInput
+from qubix_kernels.kernel import BadInput, metas_of
 from qubix_protocol.arrays import Array, pack_arrays, unpack_arrays
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +86,9 @@ def answer(request: Request) -> Reply:
     from qubix_kernels import get
 
     try:
-        outputs = get(request.kernel).run("cuda", unpack_arrays(request.inputs), request.params)
+        kernel, inputs = get(request.kernel), unpack_arrays(request.inputs)
+        kernel.warm_up("cuda", metas_of(inputs), request.params)
+        outputs = kernel.run("cuda", inputs, request.params)
     except Exception as error:
         kind = next((name for name, known in _ERRORS.items() if isinstance(error, known)), "")
         return Reply(error=kind or "RuntimeError", detail=f"{type(error).__name__}: {error}")

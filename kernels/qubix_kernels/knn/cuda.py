@@ -24,6 +24,7 @@ from qubix_kernels.cuda import (
     int32,
     send,
     uint32,
+    warm_up,
 )
 from qubix_kernels.knn.inputs import check_finite
 from qubix_protocol.arrays import Array
@@ -185,6 +186,15 @@ SELECT: Final = {_SMALL: _select(_SMALL, 32), _LARGE: _select(_LARGE, 256)}
 DEVICE_KERNELS: Final = (COLLECT, *SELECT.values())
 
 
+def warm_up_for(k: int) -> None:
+    warm_up([COLLECT, SELECT[_capacity(k)]])
+
+
+def _capacity(k: int) -> int:
+    """Of a query's list with its k best."""
+    return _SMALL if k <= _SMALL // 4 else _LARGE
+
+
 def search(queries: Array, data: Array, k: int) -> tuple[Array, Array]:
     """The k nearest rows of `data` (n, d) for each of `queries` (q, d).
 
@@ -192,7 +202,7 @@ def search(queries: Array, data: Array, k: int) -> tuple[Array, Array]:
     index. Raises `BadInput` for NaN or infinity.
     """
     check_finite("queries", queries)
-    capacity = _SMALL if k <= _SMALL // 4 else _LARGE
+    capacity = _capacity(k)
     step = _LISTS_BYTES // (8 * capacity)
     with device():
         rows = _data.get(data)

@@ -59,6 +59,12 @@ class Knn(Kernel):
         indices, distances = search(inputs["queries"], inputs["data"], int(params["k"]))
         return {"indices": indices, "distances": distances}
 
+    def warm_up(self, backend: str, metas: Metas, params: Params) -> None:
+        if backend == "cuda":
+            from qubix_kernels.knn.cuda import warm_up_for
+
+            warm_up_for(int(params["k"]))
+
     def verify(self, inputs: Arrays, params: Params, outputs: Arrays, rng: np.random.Generator) -> Verdict:
         problems = self.check_outputs(metas_of(inputs), params, outputs)
         if problems:

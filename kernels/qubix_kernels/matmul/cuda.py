@@ -24,6 +24,7 @@ from qubix_kernels.cuda import (
     multiprocessors,
     send,
     uint32,
+    warm_up,
 )
 from qubix_kernels.kernel import BadInput
 from qubix_kernels.matmul.norms import Vector, column_norms, refusal, row_norms, safe, summed_in
@@ -186,6 +187,12 @@ PRODUCTS: Final = {
 ROW_SQUARES: Final = {dtype: _squares(_row_squares, dtype, "[::1]") for dtype in _LARGE}
 COLUMN_SQUARES: Final = {dtype: _squares(_column_squares, dtype, "[:, ::1]") for dtype in _LARGE}
 DEVICE_KERNELS: Final = (*PRODUCTS.values(), *ROW_SQUARES.values(), *COLUMN_SQUARES.values())
+
+
+def warm_up_for(dtype: str) -> None:
+    """Both tiles: chunks may differ in which one suits them."""
+    tiles = [kernel for (of, _), kernel in PRODUCTS.items() if of == dtype]
+    warm_up([*tiles, ROW_SQUARES[dtype], COLUMN_SQUARES[dtype]])
 
 
 def product(a: Array, b: Array) -> Array:

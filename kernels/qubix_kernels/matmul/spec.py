@@ -55,6 +55,12 @@ class Matmul(Kernel):
             raise no_backend(SPEC, backend)
         return {"c": product(inputs["a"], inputs["b"])}
 
+    def warm_up(self, backend: str, metas: Metas, params: Params) -> None:
+        if backend == "cuda":
+            from qubix_kernels.matmul.cuda import warm_up_for
+
+            warm_up_for(metas["a"].dtype)
+
     def verify(self, inputs: Arrays, params: Params, outputs: Arrays, rng: np.random.Generator) -> Verdict:
         problems = self.check_outputs(metas_of(inputs), params, outputs)
         if problems:
