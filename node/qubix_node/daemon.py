@@ -16,6 +16,7 @@ from qubix_kernels.box.machine import Isolation
 from qubix_mesh.host import open_mesh
 from qubix_node import catalogue, files
 from qubix_node.barriers import hold
+from qubix_node.courier import post
 from qubix_node.enrol import Enroller
 from qubix_node.errors import NoBox
 from qubix_node.gpu import cpu
@@ -76,6 +77,7 @@ async def _until_stopped(
                     workers,
                     store=lambda authorise: HttpStore(client, authorise),
                     refresh=enroller.refreshed,
+                    post=partial(post, client, settings.coordinator_url),
                 )
                 await node.run(stop)
         nursery.cancel_scope.cancel()

@@ -12,6 +12,7 @@ NodeError
 │   ├── NoBox             a box is required and this machine makes none
 │   └── NothingToOffer    no device of this machine may be offered
 ├── Unreachable           the coordinator's HTTP does not answer now; worth another try
+├── StatementRefused      the coordinator's HTTP does not take this link or report
 ├── NotLinked             no session with the coordinator stands within the time given
 ├── LinkLost              the control stream's other side broke the rules or fell silent
 ├── StoreError
@@ -69,6 +70,10 @@ class NoBox(Fatal):
 
 class Unreachable(NodeError):
     code = "unreachable"
+
+
+class StatementRefused(NodeError):
+    code = "statement_refused"
 
 
 class NotLinked(NodeError):

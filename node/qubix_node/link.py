@@ -75,9 +75,15 @@ class Link:
         self._addresses, self._hello, self._commands, self._tasks = addresses, hello, commands, tasks
         self._met = met
         self._live: Live | None = None
+        self.coordinator_ms: Callable[[], int] = wall_ms
+        """The coordinator's clock as the last handshake told it; this machine's before the first."""
         self._changed = trio.Event()
         self._chance = random.Random()  # noqa: S311  spreads retries, guards nothing
         self.refused: Counter[str] = Counter()
+
+    @property
+    def linked(self) -> bool:
+        return self._live is not None
 
     async def live(self, timeout_s: float) -> Live:
         """The session of now, or the next one. Raises `NotLinked`."""
@@ -134,6 +140,7 @@ class Link:
         await stream.send(answer(challenge, self._hello(challenge.nonce), self._pins, wall_ms), timeout_s=HANDSHAKE_S)
         raw = await self._frame(stream, "welcome")
         session = Session.begin(raw, challenge, self._pins, wall_ms)
+        self.coordinator_ms = session.coordinator_ms
         if not await trio.to_thread.run_sync(self._incarnations.advance, session.welcome.incarnation):
             raise LinkLost(
                 f"session {session.welcome.incarnation} is not newer than {self._incarnations.last}: a recording?"

@@ -18,6 +18,7 @@ from qubix_mesh.peerbook import PeerBook
 from qubix_mesh.port import Mesh
 from qubix_node import catalogue
 from qubix_node.clock import wall_ms
+from qubix_node.courier import Courier, Post
 from qubix_node.errors import NotLinked, Unreachable
 from qubix_node.gpu.device import DeviceProbe
 from qubix_node.gpu.sampler import Sampler
@@ -65,7 +66,8 @@ class Machine:
 
 
 class Node:
-    """`store` makes the artifact store from what signs its requests; `refresh` asks for the gateways of now."""
+    """`store` makes the artifact store from what signs its requests; `refresh` asks for the gateways of now; `post`
+    brings a statement by HTTPS."""
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class Node:
         *,
         store: Callable[[Authorise], ArtifactStore],
         refresh: Refresh,
+        post: Post,
     ) -> None:
         self._settings, self._machine, self._mesh, self._refresh = settings, machine, mesh, refresh
         self._enrolment = machine.enrolment
@@ -86,7 +89,18 @@ class Node:
         self.sampler = Sampler(machine.probes, self._device_lost, busy=self._busy)
         self.publisher = Publisher(mesh, offers_topic(settings.network, self._region), self._offer_states)
         self.desk = Desk(self._journal, self.outbox, self._runner(workers, store), self._facts, self._changed)
-        self.link = self._make_link()
+        pins = Pins(machine.key, settings.network, self._enrolment.key)
+        incarnations = Incarnations(settings.node_dir / "incarnation")
+        self.link = self._make_link(pins, incarnations)
+        self.courier = Courier(
+            post,
+            pins,
+            incarnations,
+            self.outbox,
+            linked=lambda: self.link.linked,
+            clock_ms=lambda: self.link.coordinator_ms(),
+            heard=self.desk.command,
+        )
         self._workers, workers.faulty = workers, self.sampler.condemn
 
     def _runner(self, workers: Workers, store: Callable[[Authorise], ArtifactStore]) -> Runner:
@@ -101,12 +115,11 @@ class Node:
             limits=Limits(memory_bytes=memory, threads=workers.threads),
         )
 
-    def _make_link(self) -> Link:
-        machine, settings = self._machine, self._settings
+    def _make_link(self, pins: Pins, incarnations: Incarnations) -> Link:
         return Link(
             self._mesh,
-            Pins(machine.key, settings.network, self._enrolment.key),
-            Incarnations(settings.node_dir / "incarnation"),
+            pins,
+            incarnations,
             addresses=self._addresses,
             hello=self._hello,
             commands=self.desk.command,
@@ -122,6 +135,7 @@ class Node:
                 nursery.start_soon(self.sampler.run)
                 nursery.start_soon(self._workers.tidy)
                 nursery.start_soon(self.link.run)
+                nursery.start_soon(self.courier.run)
                 nursery.start_soon(self._tell_ready)
                 await stop.wait()
                 with trio.move_on_after(_FAREWELL_S):

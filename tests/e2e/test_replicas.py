@@ -64,6 +64,22 @@ def test_a_node_moves_to_another_gateway_and_says_there_what_was_not_acknowledge
         assert market.wire.reports[attempt] >= 2
 
 
+def test_with_no_gateway_left_the_report_goes_by_https(market: CrashMarket) -> None:
+    market.start_node("node", CHUNKED)
+    with Consumer(market) as consumer:
+        until(offered(consumer.api, 1))
+        with market.barriers.armed(Barrier.REPORT_JOURNALLED) as step:
+            job = consumer.submit_aside()
+            step.wait()
+            market.kill("gateway")
+        view = job.finish()
+        check_everything(market, view, job.key)
+        attempt = one_attempt(market, view)
+        assert market.wire.reports[attempt] == 0, "no gateway ever passed it"
+        assert (attempt, None) not in market.wire.acknowledged_of({attempt})
+        until(lambda: f"courier.acknowledged attempt={attempt[:8]} link=None" in market.parts["node"].log.read_text())
+
+
 def test_either_of_two_coordinators_may_die_in_the_middle_of_a_job(market: CrashMarket) -> None:
     replica = market.start_replica()
     market.start_node("node", CHUNKED)

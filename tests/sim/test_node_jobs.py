@@ -355,12 +355,12 @@ async def test_a_lost_connection_in_the_middle_costs_nothing(tmp_path: Path) -> 
         before = [p for p in world.coordinator.all(Progress) if p.link is not None]
         await cut(world)
         world.store.asked.clear()
-        world.store.puts_allowed = None
         world.coordinator.heard.clear()
         world.coordinator.acknowledges = True
         await world.coordinator.until(lambda: len(world.coordinator.hellos) == 2)
         live = world.coordinator.hellos[-1].attempts
         assert [(a.attempt_id, a.running) for a in live] == [(assign.attempt_id, True)]
+        world.store.puts_allowed = None
         await world.coordinator.until(lambda: len(world.coordinator.links()) >= 2)
         assert world.coordinator.links()[:2] == before, "the same bodies, under the new session"
         await world.coordinator.send(Cancel(attempt_id=assign.attempt_id, fence=1, reason=Reason.SUPERSEDED))

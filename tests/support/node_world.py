@@ -12,6 +12,7 @@ import numpy as np
 import trio
 
 from qubix_mesh.fake import FakeNetwork, open_fake_mesh
+from qubix_node.errors import Unreachable
 from qubix_node.gpu import cpu
 from qubix_node.gpu.fake import FakeProbe
 from qubix_node.identity import Enrolment
@@ -64,7 +65,7 @@ class World:
             probes=(self.probe,),
         )
         async with open_fake_mesh(self.network, NODE_KEY.seed) as mesh, trio.open_nursery() as nursery:
-            node = Node(real, machine, mesh, self.workers, store=lambda _: self.store, refresh=_same)
+            node = Node(real, machine, mesh, self.workers, store=lambda _: self.store, refresh=_same, post=_nobody)
             self.stop = trio.Event()
             nursery.start_soon(node.run, self.stop)
             if wait:
@@ -100,6 +101,10 @@ class World:
             "offer_digest": bytes(32),
         }
         return Assign(**{**known, **changed})  # type: ignore[arg-type]
+
+
+async def _nobody(raw: bytes) -> bytes:
+    raise Unreachable("this world has no HTTP")
 
 
 async def _same(enrolment: Enrolment) -> Enrolment:

@@ -40,6 +40,14 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def waiting(self) -> list[tuple[Key, Message]]:
+        """Everything that is not acknowledged, in order."""
+        return list(self._kept.items())
+
+    def overdue(self) -> list[tuple[Key, Message]]:
+        """What live sessions were told more than once without an answer."""
+        return [(key, message) for key, message in self._kept.items() if self._sends[key] > 1]
+
     def keep(self, key: Key, message: Message) -> None:
         """Sent until `acknowledge`. The caller has it in the journal already, which bounds how many there are."""
         self._kept.setdefault(key, message)
