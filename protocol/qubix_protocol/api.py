@@ -12,7 +12,7 @@ from msgspec import Meta
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import Id, Name, ParamValue, Peer, Rate, Sample, Short, Text
 from qubix_protocol.states import AttemptState, Availability, DeviceKind, JobState, Reason
-from qubix_protocol.units import INPUTS_MAX, PARAMS_MAX, QU_MAX, Network
+from qubix_protocol.units import INPUTS_MAX, PARAMS_MAX, QU_MAX, SPREAD_MAX, Network
 
 HexDigest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 HexKey = HexDigest
@@ -208,6 +208,9 @@ class JobBody(Body, frozen=True, kw_only=True):
     """None: any rate whose forecast fits the cap."""
     provider: Peer | None = None
     """Only this provider; None for any."""
+    spread: Annotated[int, Meta(ge=1, le=SPREAD_MAX)] | None = None
+    """At most so many devices at once, whatever they ask within the limits above. None: up to four that ask about the
+    same, where that saves seconds; one when a provider is named."""
     deadline_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] = 3_600
     order: Annotated[str, Meta(max_length=8192)] = ""
 
@@ -288,6 +291,8 @@ class JobView(View, frozen=True, kw_only=True):
     units_accepted: int
     fraction: float
     expected_finish_ms: int | None
+    spread: int = 1
+    """At most so many attempts at once."""
     attempts: tuple[AttemptView, ...]
     revision: int
 

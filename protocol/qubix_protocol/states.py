@@ -67,6 +67,10 @@ class Reason(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
+    RELIEVED = "relieved"
+    """Slower than agreed while somebody else was free: what it had not done goes there (not a failure)."""
+    JOB_ENDED = "job_ended"
+    """The job could not be completed, for a reason that is not this attempt's."""
     BAD_INPUT = "bad_input"
 
 
@@ -89,6 +93,8 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.ATTEMPTS_EXHAUSTED: "too many attempts failed; the unspent hold was returned",
     Reason.EXPIRED: "the job was not finished before its deadline; the unspent hold was returned",
     Reason.SUPERSEDED: "a newer attempt has taken its place",
+    Reason.RELIEVED: "slower than its forecast while another provider was free; the rest goes on there",
+    Reason.JOB_ENDED: "the job could not be completed; checked chunks were paid",
     Reason.BAD_INPUT: "the kernel refused the input data",
 }
 

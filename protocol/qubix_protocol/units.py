@@ -34,6 +34,8 @@ PARAMS_MAX: Final = 32
 UNITS_MAX: Final = 2**40
 CHUNKS_MAX: Final = 4096
 """Links in one attempt."""
+SPREAD_MAX: Final = 64
+"""Providers that one job may be with at once."""
 
 THROTTLE_MAX: Final = 16
 """Reasons that one reading may name for a lowered clock."""

@@ -145,6 +145,7 @@ class AsyncClient:
         provider: str | None = None,
         rate_qu_per_h_max: int | None = None,
         deadline_s: int = 3_600,
+        spread: int | None = None,
         inputs: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
@@ -155,9 +156,10 @@ class AsyncClient:
 
         Arrays and parameters are keyword arguments by the kernel's names (`a=a, b=b`, `k=5`), or `inputs=` and
         `params=` where a name is taken. An array is anything NumPy understands, or the path of a `.npy` file. At most
-        `cap_qu` is ever paid. `where` takes `provider=…` and `price<=…`.
+        `cap_qu` is ever paid. `where` takes `provider=…` and `price<=…`. A job that is long enough is spread over up to
+        four devices of about the same price; `spread` sets how many at most, whatever they ask within your limits.
         """
-        terms = Terms.of(cap_qu, where, provider, rate_qu_per_h_max, deadline_s)
+        terms = Terms.of(cap_qu, where, provider, rate_qu_per_h_max, deadline_s, spread)
         aside, asked = self._session.port.aside, {**(inputs or {}), **(params or {}), **given}
         work = await aside(lambda: catalogue.work_of(kernel, asked))
         found = {name: await aside(lambda source=source: digest_of(source)) for name, source in work.sources.items()}  # type: ignore[misc]

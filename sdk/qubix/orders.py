@@ -25,10 +25,17 @@ class Terms:
     provider: Peer | None = None
     rate_qu_per_h_max: int | None = None
     deadline_s: int = 3_600
+    spread: int | None = None
 
     @classmethod
     def of(
-        cls, cap_qu: int, where: str | None, provider: str | None, rate_qu_per_h_max: int | None, deadline_s: int
+        cls,
+        cap_qu: int,
+        where: str | None,
+        provider: str | None,
+        rate_qu_per_h_max: int | None,
+        deadline_s: int,
+        spread: int | None,
     ) -> "Terms":
         """`where` and the plain arguments together. Raises `BadUsage` where they contradict each other."""
         asked = where_query.parse(where or "")
@@ -37,7 +44,11 @@ class Terms:
             raise BadUsage("provider", "where= and provider= name different providers", "Name one")
         rates = [rate for rate in (asked.rate_qu_per_h_max, rate_qu_per_h_max) if rate is not None]
         return cls(
-            cap_qu=cap_qu, provider=chosen, rate_qu_per_h_max=min(rates) if rates else None, deadline_s=deadline_s
+            cap_qu=cap_qu,
+            provider=chosen,
+            rate_qu_per_h_max=min(rates) if rates else None,
+            deadline_s=deadline_s,
+            spread=spread,
         )
 
 
@@ -69,7 +80,7 @@ def body_of(work: Work, terms: Terms, order: bytes = b"") -> JobBody:
         "inputs": msgspec.to_builtins(inputs),
         "params": dict(work.params),
         "order": order.hex(),
-        **{name: getattr(terms, name) for name in ("cap_qu", "provider", "rate_qu_per_h_max", "deadline_s")},
+        **{name: getattr(terms, name) for name in ("cap_qu", "provider", "rate_qu_per_h_max", "deadline_s", "spread")},
     }
     try:
         return msgspec.convert(plain, JobBody)

@@ -6,9 +6,24 @@ import asyncio
 import pytest
 
 from qubix_coordinator.db.database import Database, plain_connection
-from qubix_coordinator.db.migrations import PACKAGE, STEPS, digest_of, migrate
+from qubix_coordinator.db.migrations import CREATE_TABLE, PACKAGE, STEPS, digest_of, migrate
 from qubix_coordinator.errors import WrongDatabase
 from tests.support_pg import PgServer, drop_database, fresh_database, settings_for
+
+SPREAD = "jobs/schema_2_spread.sql"
+OLD_JOB = (
+    "INSERT INTO job (id, no, account_id, idempotency_key, body_digest, state, reason, detail, kernel, kernel_version,"
+    " params, params_digest, inputs_digest, outputs, units, units_accepted, cap_qu, paid_qu, created_ms, queued_ms,"
+    " match_ms, deadline_ms, ended_ms) SELECT gen_random_uuid(), no, gen_random_uuid(), 'key', digest, state, 'none',"
+    " '', 'matmul', 1, '{}', digest, digest, '{}', 100, (no - 1) * 50, 10, (no / 3) * 10, 0, 0, 0, 1,"
+    " CASE state WHEN 'settled' THEN 1 END FROM (SELECT sha256(''), $1::bigint, $2::text) AS one (digest, no, state)"
+)
+OLD_ATTEMPT = (
+    "INSERT INTO attempt (id, job_id, job_no, fence, listing_id, peer_id, device_id, model, backend, state, reason,"
+    " detail, rate_qu_per_h, offer_digest, ranges, units, chunk_units, forecast_ms, time_limit_ms, head, created_ms,"
+    " sent_ms, due_ms) SELECT gen_random_uuid(), id, no, 1, gen_random_uuid(), 'peer', 'cpu', 'CPU', 'cpu', 'running',"
+    " 'none', '', 1, params_digest, '[[0, 10], [60, 70]]', 20, 1, 1, 1, params_digest, 0, 0, 1 FROM job WHERE no = 2"
+)
 
 
 @pytest.mark.asyncio
@@ -64,3 +79,28 @@ async def test_an_edited_or_unknown_migration_is_refused(database_url: str) -> N
             await migrate(database_url, "devnet")
     finally:
         await connection.close()
+
+
+@pytest.mark.asyncio
+async def test_jobs_from_before_they_could_be_spread_stay_in_one_hand(pg_server: PgServer) -> None:
+    """A database in the field with a queued job, one that is running, and one that has ended."""
+    dsn = await fresh_database(pg_server, migrated=False)
+    try:
+        connection = await plain_connection(dsn)
+        await connection.execute(CREATE_TABLE)
+        for step in STEPS[: STEPS.index(SPREAD)]:
+            await connection.execute((PACKAGE / step).read_text())
+            await connection.execute("INSERT INTO migration (step, digest) VALUES ($1, $2)", step, digest_of(step))
+        await connection.execute("SET session_replication_role = replica")
+        for number, state in enumerate(("queued", "running", "settled"), 1):
+            await connection.execute(OLD_JOB, number, state)
+        await connection.execute(OLD_ATTEMPT)
+        await connection.close()
+
+        assert SPREAD in await migrate(dsn, "devnet")
+        connection = await plain_connection(dsn)
+        jobs = await connection.fetch("SELECT units_waiting, hands_max, spread FROM job ORDER BY no")
+        assert [tuple(row) for row in jobs] == [(100, 1, None), (30, 1, None), (0, 1, None)]
+        await connection.close()
+    finally:
+        await drop_database(pg_server, dsn)

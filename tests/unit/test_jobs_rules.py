@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every state × event of jobs and attempts is decided, every open state has a deadline with a default outcome."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from qubix_coordinator.jobs.rules import (
     JOB_TABLE,
     REFUSALS_MAX,
     AttemptEvent,
+    Hands,
     JobEvent,
     JobFacts,
     Verb,
@@ -30,6 +33,42 @@ OPEN_JOB_STATES = [state for state in JobState if state not in FINAL_JOB_STATES]
 OPEN_ATTEMPT_STATES = [state for state in AttemptState if state not in FINAL_ATTEMPT_STATES]
 
 
+IN_HAND = {
+    JobState.QUEUED: [Hands()],
+    JobState.ASSIGNED: [Hands(offered=1), Hands(offered=2, verifying=1)],
+    JobState.RUNNING: [Hands(running=1), Hands(1, 2, 1), Hands(running=1, verifying=2)],
+    JobState.VERIFYING: [Hands(verifying=1), Hands(verifying=3)],
+}
+"""Every open state with hands that show it."""
+OPEN_FACTS = [(state, hands) for state, found in IN_HAND.items() for hands in found]
+AFTER = {
+    JobEvent.ASSIGN: lambda hands: replace(hands, offered=hands.offered + 1),
+    JobEvent.START: lambda hands: replace(hands, offered=hands.offered - 1, running=hands.running + 1),
+    JobEvent.HANDED_IN: lambda hands: replace(hands, running=hands.running - 1, verifying=hands.verifying + 1),
+    JobEvent.EMPTIED: lambda hands: (
+        replace(hands, offered=hands.offered - 1) if hands.offered else replace(hands, running=hands.running - 1)
+    ),
+    JobEvent.CHECKED: lambda hands: replace(hands, verifying=hands.verifying - 1),
+    JobEvent.CANCEL: lambda hands: hands,
+    JobEvent.EXPIRE: lambda hands: hands,
+}
+"""What each event leaves of the hands."""
+ENDINGS = [
+    {},
+    {"complete": True},
+    {"hold_left_qu": 0},
+    {"refusals": REFUSALS_MAX},
+    {"bad_attempts": 99},
+    {"reported_all": True},
+]
+
+
+def after(hands: Hands, event: JobEvent) -> Hands | None:
+    """None: these hands cannot have such an event."""
+    left = AFTER[event](hands)
+    return left if min(left.offered, left.running, left.verifying) >= 0 else None
+
+
 @pytest.mark.parametrize("state", JobState)
 @pytest.mark.parametrize("event", JobEvent)
 def test_every_job_state_decides_every_event(state: JobState, event: JobEvent) -> None:
@@ -37,6 +76,39 @@ def test_every_job_state_decides_every_event(state: JobState, event: JobEvent) -
     assert decision.verb in Verb
     if decision.verb is not Verb.APPLY:
         assert decision.state is state
+
+
+@pytest.mark.parametrize(("state", "hands"), OPEN_FACTS)
+@pytest.mark.parametrize("event", JobEvent)
+@pytest.mark.parametrize("closing", [None, Reason.EXPIRED])
+def test_a_job_shows_what_its_hands_do(state: JobState, hands: Hands, event: JobEvent, closing: Reason | None) -> None:
+    """Whatever happens to a job in several hands, it moves to the state that the hands that are left show, ends only
+    when none is left, and stops none but those that are live."""
+    assert hands.state is state
+    left = after(hands, event)
+    for changes in ENDINGS:
+        if left is None or (closing is not None and state is JobState.QUEUED):
+            continue
+        facts = JobFacts(state, left, 3, closing=closing, **changes)  # type: ignore[arg-type]
+        decision = decide_job(facts, event)
+        shown = state if decision.verb is not Verb.APPLY else decision.state
+        if shown in FINAL_JOB_STATES:
+            assert left.open == 0 or facts.complete
+            assert decision.closing is None
+        elif decision.verb is Verb.APPLY:
+            assert shown is left.state
+            assert decision.closing is closing or closing is None
+        if decision.stop_hands:
+            assert left.live > 0
+            assert decision.closing is not None
+        if event is JobEvent.ASSIGN and closing is not None:
+            assert decision.verb is Verb.REFUSE
+        elif event is JobEvent.ASSIGN:
+            assert decision.verb is Verb.APPLY
+        elif event is JobEvent.START and state is not JobState.VERIFYING:
+            assert shown is JobState.RUNNING
+        if event is JobEvent.HANDED_IN and decision.verb is Verb.REFUSE:
+            raise AssertionError("a result that was handed in is never refused")
 
 
 @pytest.mark.parametrize("state", AttemptState)
@@ -63,19 +135,52 @@ def test_a_final_job_never_moves(state: JobState, event: JobEvent) -> None:
     assert decide_job(JobFacts(state), event).verb is not Verb.APPLY
 
 
-@pytest.mark.parametrize("state", OPEN_JOB_STATES)
-def test_every_open_job_ends_when_it_expires(state: JobState) -> None:
-    """Its deadline ends it at once, or as soon as the attempt in hand was stopped or checked."""
-    decision = decide_job(JobFacts(state), JobEvent.EXPIRE)
+@pytest.mark.parametrize(("state", "hands"), OPEN_FACTS)
+@pytest.mark.parametrize("event", [JobEvent.EXPIRE, JobEvent.CANCEL])
+def test_every_open_job_ends_when_it_expires(state: JobState, hands: Hands, event: JobEvent) -> None:
+    """Its deadline, or its owner, ends it at once, or as soon as every attempt in hand was stopped and checked."""
+    wanted = Reason.EXPIRED if event is JobEvent.EXPIRE else Reason.CANCELLED_BY_CONSUMER
+    decision = decide_job(JobFacts(state, hands, 3), event)
     assert decision.verb is Verb.APPLY
-    if decision.state is JobState.FAILED:
-        assert decision.reason is Reason.EXPIRED
+    assert decision.reason is wanted
+    if decision.state in FINAL_JOB_STATES:
+        assert hands.open == 0
         return
-    assert decision.closing is Reason.EXPIRED
-    next_event = JobEvent.CHECKED if state is JobState.VERIFYING else JobEvent.EMPTIED
-    assert decision.stop_attempt == (state is not JobState.VERIFYING)
-    ended = decide_job(JobFacts(state, closing=decision.closing), next_event)
-    assert (ended.state, ended.reason) == (JobState.FAILED, Reason.EXPIRED)
+    assert decision.closing is wanted
+    assert decision.stop_hands == (hands.live > 0)
+    while hands.open:
+        following = JobEvent.EMPTIED if hands.live else JobEvent.CHECKED
+        hands = AFTER[following](hands)
+        decision = decide_job(JobFacts(decision.state, hands, 3, closing=decision.closing), following)
+        assert decision.state is hands.state or hands.open == 0
+    assert decision.state is (JobState.FAILED if event is JobEvent.EXPIRE else JobState.CANCELLED)
+    assert decision.reason is wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hold_left_qu": 0}, Reason.CAP_REACHED),
+        ({"refusals": REFUSALS_MAX}, Reason.BAD_INPUT),
+        ({"bad_attempts": ATTEMPTS_BAD_MAX + 2}, Reason.ATTEMPTS_EXHAUSTED),
+    ],
+)
+def test_a_job_that_cannot_be_completed_stops_its_other_hands_once(changes: dict[str, int], reason: Reason) -> None:
+    facts = JobFacts(JobState.RUNNING, Hands(1, 1, 1), 3, **changes)  # type: ignore[arg-type]
+    decision = decide_job(facts, JobEvent.EMPTIED)
+    assert (decision.state, decision.closing, decision.stop_hands) == (JobState.RUNNING, reason, True)
+    again = decide_job(replace(facts, closing=reason), JobEvent.EMPTIED)
+    assert (again.closing, again.stop_hands) == (reason, False)
+    ended = decide_job(replace(facts, hands=Hands(), closing=reason), JobEvent.CHECKED)
+    assert (ended.state, ended.reason) == (JobState.FAILED, reason)
+
+
+def test_a_job_in_several_hands_may_lose_each_once_more() -> None:
+    for hands_max in (1, 4):
+        facts = JobFacts(JobState.RUNNING, Hands(), hands_max, bad_attempts=ATTEMPTS_BAD_MAX + hands_max - 2)
+        assert decide_job(facts, JobEvent.EMPTIED).state is JobState.QUEUED
+        over = replace(facts, bad_attempts=facts.bad_attempts + 1)
+        assert decide_job(over, JobEvent.EMPTIED).reason is Reason.ATTEMPTS_EXHAUSTED
 
 
 @pytest.mark.parametrize("state", OPEN_ATTEMPT_STATES)
@@ -103,13 +208,18 @@ def test_a_reported_result_beats_a_later_cancel() -> None:
     assert decide_job(complete, JobEvent.CHECKED).state is JobState.SETTLED
 
 
-def test_cancelling_stops_the_attempt_first() -> None:
-    for state in (JobState.ASSIGNED, JobState.RUNNING):
-        decision = decide_job(JobFacts(state), JobEvent.CANCEL)
-        assert decision.stop_attempt
-        assert decision.state is state
-    assert decide_job(JobFacts(JobState.QUEUED), JobEvent.CANCEL).state is JobState.CANCELLED
+def test_cancelling_stops_the_attempts_first() -> None:
+    for state, hands in OPEN_FACTS:
+        decision = decide_job(JobFacts(state, hands), JobEvent.CANCEL)
+        assert decision.stop_hands == (hands.live > 0)
+        assert decision.state is (JobState.CANCELLED if state is JobState.QUEUED else state)
     assert decide_job(JobFacts(JobState.CANCELLED), JobEvent.CANCEL).verb is Verb.IGNORE
+
+
+def test_a_cancel_beats_what_only_a_part_has_reported() -> None:
+    """One of two hands has committed its report: the other's work is what the cancel is about."""
+    decision = decide_job(JobFacts(JobState.RUNNING, Hands(running=1, verifying=1), 2), JobEvent.CANCEL)
+    assert (decision.verb, decision.closing) == (Verb.APPLY, Reason.CANCELLED_BY_CONSUMER)
 
 
 def test_the_first_reason_to_close_stands() -> None:
@@ -160,6 +270,6 @@ def test_progress_never_decreases(steps: list[tuple[int, float]]) -> None:
     """P7, whatever attempts come and go."""
     shown = 0.0
     for accepted, fraction in steps:
-        following = rules.fraction(shown, 100, accepted, 100 - accepted, fraction)
+        following = rules.fraction(shown, 100, accepted, (100 - accepted) * fraction)
         assert shown <= following <= 1.0
         shown = following

@@ -27,6 +27,7 @@ STEPS = (
     "telemetry/schema.sql",
     "jobs/schema.sql",
     "telemetry/schema_2_gpu.sql",
+    "jobs/schema_2_spread.sql",
 )
 
 CREATE_TABLE = """

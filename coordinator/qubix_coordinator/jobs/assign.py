@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a queued job to an attempt that its node has been told of."""
+"""From units that wait to attempts that their nodes have been told of."""
 
 import dataclasses
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 import msgspec
 
 from qubix_coordinator.db.database import Tx, rows
-from qubix_coordinator.jobs import billing, flow, needs, rules
+from qubix_coordinator.jobs import billing, flow, needs, rules, shares
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import JobEvent
+from qubix_coordinator.jobs.shares import Share
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job, JobInput
 from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
@@ -37,10 +39,26 @@ async def running_on(tx: Tx, listing_id: UUID) -> int:
     return await Attempt.filter(listing_id=listing_id, state__in=["offered", "running"]).using_db(tx).count()
 
 
-async def waiting_jobs(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
-    """In the order in which they came."""
-    found = Job.filter(state=JobState.QUEUED.value, match_ms__lte=now_ms).using_db(tx)
-    return [job.id for job in await found.order_by("no").limit(limit).only("id")]
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job with units in nobody's hands that may take another hand. `hands` it has already."""
+
+    job_id: UUID
+    hands: int
+
+
+async def waiting_jobs(tx: Tx, now_ms: int, limit: int) -> list[Waiting]:
+    """Those in nobody's hands first, in the order in which they came: each gets one before anyone gets another."""
+    found = await rows(
+        tx,
+        "SELECT j.id, h.hands FROM job j, LATERAL (SELECT count(*) AS hands FROM attempt a WHERE a.job_id = j.id"
+        " AND a.state IN ('offered', 'running', 'verifying')) h"
+        " WHERE j.units_waiting > 0 AND j.closing IS NULL AND j.match_ms <= $1 AND h.hands < j.hands_max"
+        " ORDER BY h.hands > 0, j.no LIMIT $2",
+        now_ms,
+        limit,
+    )
+    return [Waiting(UUID(str(row["id"])), row["hands"]) for row in found]
 
 
 async def unexplained_jobs(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
@@ -50,54 +68,110 @@ async def unexplained_jobs(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
     return [job.id for job in await found.order_by("match_ms").limit(limit).only("id")]
 
 
-async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate]) -> UUID | None:
-    """The listing that got the job; None when nobody can take it now, or somebody else is deciding about it."""
+async def try_assign(
+    desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate], hands: int
+) -> list[UUID]:
+    """The listings that got what was waiting of the job, at most `hands`; none when nobody can take it now, or somebody
+    else is deciding about it."""
     job = await Job.filter(id=job_id).using_db(tx).select_for_update(skip_locked=True).first()
-    if job is None or job.state != JobState.QUEUED.value:
-        return None
+    if job is None or job.units_waiting == 0 or job.closing is not None:
+        return []
+    open_now = await flow.hands(tx, job.id)
+    hands = min(hands, job.hands_max - len(open_now))
+    if hands < 1:
+        return []
     now_ms = desk.now_ms()
-    left = await ranges_left(tx, job)
-    need = await needs.of_job(tx, job, left, now_ms)
-    found = _choose(offers, need, frozenset(await flow.refusers(tx, job)), await running_counts(tx), now_ms)
-    if isinstance(found, market_rules.Choice):
-        found = await _confirmed(tx, found, need, now_ms)
+    left = await ranges_left(tx, job, open_now)
+    asked = await needs.of_job(tx, job, hold_free_qu(job, open_now), now_ms)
+    busy = {attempt.listing_id for attempt in open_now}
+    others = [one for one in offers if one.listing_id not in busy]
+    deal = _Deal(asked, billing.total(left), hands, job.spread is not None, now_ms)
+    found = await _confirmed(
+        tx, deal, _choose(deal, others, frozenset(await flow.refusers(tx, job)), await running_counts(tx))
+    )
     if isinstance(found, market_rules.Shortfall):
         await _say_why(tx, job, found, now_ms)
-        return None
-    await _write_attempt(desk, tx, job, found, left)
-    return found.candidate.listing_id
+        return []
+    await _write_attempts(desk, tx, job, found, left)
+    return [share.choice.candidate.listing_id for share in found]
+
+
+def hold_free_qu(job: Job, open_now: Iterable[Attempt]) -> int:
+    """What no open attempt may still cost. All of them together never cost more than the hold (trust.md M2)."""
+    return job.hold_left_qu - sum(_may_cost_qu(attempt) for attempt in open_now)
+
+
+def _may_cost_qu(attempt: Attempt) -> int:
+    """By all its units while it may still link them, by what it linked afterwards."""
+    units = attempt.units_done if attempt.state == AttemptState.VERIFYING.value else attempt.units
+    return billing.bill_max_qu(
+        attempt.rate_qu_per_h, forecast_ms=attempt.forecast_ms, attempt_units=attempt.units, units=units
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Deal:
+    """What is to be dealt out, and among how many."""
+
+    asked: needs.Asked
+    units: int
+    hands: int
+    any_price: bool
+    now_ms: int
+
+    def among(
+        self, offers: Sequence[market_rules.Candidate], running: Mapping[UUID, int], avoided: frozenset[str]
+    ) -> "list[Share] | market_rules.Shortfall":
+        def need_of(units: int) -> market_rules.Need:
+            need = self.asked.of(units)
+            return dataclasses.replace(need, excluded=need.excluded | avoided)
+
+        several = shares.divide(
+            offers,
+            need_of,
+            self.units,
+            hands=self.hands,
+            worth_ms=shares.worth_ms(self.asked.input_bytes),
+            any_price=self.any_price,
+            running=running,
+            now_ms=self.now_ms,
+        )
+        if several:
+            return several
+        one = market_rules.choose(offers, need_of(self.units), running, self.now_ms)
+        return [Share(one, self.units)] if isinstance(one, market_rules.Choice) else one
 
 
 def _choose(
-    offers: Sequence[market_rules.Candidate],
-    need: market_rules.Need,
-    refusers: frozenset[str],
-    running: Mapping[UUID, int],
-    now_ms: int,
-) -> market_rules.Choice | market_rules.Shortfall:
+    deal: _Deal, offers: Sequence[market_rules.Candidate], avoided: frozenset[str], running: Mapping[UUID, int]
+) -> list[Share] | market_rules.Shortfall:
     """Whoever refused the input is asked again only where nobody else can be."""
-    if refusers:
-        others = dataclasses.replace(need, excluded=need.excluded | refusers)
-        found = market_rules.choose(offers, others, running, now_ms)
-        if isinstance(found, market_rules.Choice):
+    if avoided:
+        found = deal.among(offers, running, avoided)
+        if isinstance(found, list):
             return found
-    return market_rules.choose(offers, need, running, now_ms)
+    return deal.among(offers, running, frozenset())
 
 
 async def _confirmed(
-    tx: Tx, choice: market_rules.Choice, need: market_rules.Need, now_ms: int
-) -> market_rules.Choice | market_rules.Shortfall:
-    """The choice again, now that the listing is locked and its occupancy cannot change."""
-    locked = await market.lock(tx, choice.candidate.listing_id)
-    if locked is None:
+    tx: Tx, deal: _Deal, chosen: list[Share] | market_rules.Shortfall
+) -> list[Share] | market_rules.Shortfall:
+    """The choice again among the chosen, now that their listings are locked and their occupancy cannot change."""
+    if isinstance(chosen, market_rules.Shortfall):
+        return chosen
+    found = [await market.lock(tx, share.choice.candidate.listing_id) for share in chosen]
+    locked = [one for one in found if one is not None]
+    if not locked:
         return market_rules.shortfall({market_rules.Obstacle.BUSY: 1})
-    running = {locked.listing_id: await running_on(tx, locked.listing_id)}
-    return market_rules.choose([locked], need, running, now_ms)
+    running = {one.listing_id: await running_on(tx, one.listing_id) for one in locked}
+    return deal.among(locked, running, frozenset())
 
 
 async def _say_why(tx: Tx, job: Job, why: market_rules.Shortfall, now_ms: int) -> None:
-    job.match_ms = now_ms + rules.match_again_ms(now_ms - job.queued_ms, waiting=why.waiting)
-    if now_ms - job.queued_ms < rules.SAY_WHY_MS:
+    """A job in somebody's hands is under way: it only looks again later."""
+    waited_ms = now_ms - job.queued_ms if job.state == JobState.QUEUED.value else 0
+    job.match_ms = now_ms + rules.match_again_ms(waited_ms, waiting=why.waiting)
+    if waited_ms < rules.SAY_WHY_MS:
         await job.save(using_db=tx, update_fields=["match_ms"])
         return
     reason = Reason.WAITING_FOR_PROVIDER if why.waiting else why.reason
@@ -109,20 +183,32 @@ async def _say_why(tx: Tx, job: Job, why: market_rules.Shortfall, now_ms: int) -
     await flow.save_job(tx, job, now_ms)
 
 
-async def ranges_left(tx: Tx, job: Job) -> list[Range]:
-    """Units that no paid link covers."""
-    if job.units_accepted == 0:
-        return [Range(0, job.units)]
-    paid = await ChainLink.filter(job_no=job.no, paid=True).using_db(tx).only("start", "stop")
-    return billing.uncovered(job.units, [Range(link.start, link.stop) for link in paid])
+async def ranges_left(tx: Tx, job: Job, open_now: Iterable[Attempt]) -> list[Range]:
+    """Units that neither a paid link covers nor an open attempt has."""
+    taken = [Range(*pair) for attempt in open_now for pair in attempt.ranges]
+    if job.units_accepted:
+        paid = await ChainLink.filter(job_no=job.no, paid=True).using_db(tx).only("start", "stop")
+        taken += [Range(link.start, link.stop) for link in paid]
+    return billing.uncovered(job.units, taken)
 
 
-async def _write_attempt(desk: Desk, tx: Tx, job: Job, choice: market_rules.Choice, left: Sequence[Range]) -> None:
-    now_ms, units = desk.now_ms(), billing.total(left)
-    candidate, forecast = choice.candidate, choice.forecast
+async def _write_attempts(desk: Desk, tx: Tx, job: Job, found: Sequence[Share], left: Sequence[Range]) -> None:
     inputs = await JobInput.filter(job_id=job.id).using_db(tx)
-    job.fence += 1
-    attempt = Attempt(
+    made = []
+    for share, ranges in zip(found, billing.cut(left, [share.units for share in found]), strict=True):
+        job.fence += 1
+        attempt = _attempt_of(job, share, ranges, inputs, desk.now_ms())
+        await attempt.save(using_db=tx, force_create=True)
+        made.append(attempt)
+    await flow.step_job(desk, tx, job, JobEvent.ASSIGN)
+    for attempt in made:
+        await flow.tell(tx, attempt.peer_id, assign_of(job, attempt, inputs))
+        log.info("job.assigned", extra={"job": str(job.id), "attempt": str(attempt.id), "peer": attempt.peer_id})
+
+
+def _attempt_of(job: Job, share: Share, ranges: Sequence[Range], inputs: Sequence[JobInput], now_ms: int) -> Attempt:
+    candidate, forecast = share.choice.candidate, share.choice.forecast
+    return Attempt(
         id=uuid.uuid4(),
         job_id=job.id,
         job_no=job.no,
@@ -131,15 +217,15 @@ async def _write_attempt(desk: Desk, tx: Tx, job: Job, choice: market_rules.Choi
         peer_id=candidate.peer_id,
         device_id=candidate.device_id,
         model=candidate.model,
-        backend=choice.backend,
+        backend=share.choice.backend,
         state=AttemptState.OFFERED.value,
         reason=Reason.NONE.value,
         detail="",
         rate_qu_per_h=candidate.rate_qu_per_h,
         offer_digest=candidate.offer_digest,
-        ranges=[[one.start, one.stop] for one in left],
-        units=units,
-        chunk_units=billing.chunk_units(units, forecast.run_ms),
+        ranges=[[one.start, one.stop] for one in ranges],
+        units=share.units,
+        chunk_units=billing.chunk_units(share.units, forecast.run_ms),
         forecast_ms=forecast.run_ms,
         time_limit_ms=rules.time_limit_ms(forecast.run_ms, sum(one.size_bytes for one in inputs)),
         head=digests.ZERO,
@@ -147,10 +233,6 @@ async def _write_attempt(desk: Desk, tx: Tx, job: Job, choice: market_rules.Choi
         sent_ms=now_ms,
         due_ms=now_ms + rules.ACCEPT_MS,
     )
-    await attempt.save(using_db=tx, force_create=True)
-    await flow.step_job(desk, tx, job, JobEvent.ASSIGN)
-    await flow.tell(tx, attempt.peer_id, assign_of(job, attempt, inputs))
-    log.info("job.assigned", extra={"job": str(job.id), "attempt": str(attempt.id), "peer": attempt.peer_id})
 
 
 async def assign_message(tx: Tx, job: Job, attempt: Attempt) -> Assign:

@@ -45,6 +45,14 @@ def billed_ms(chunks: Sequence[Chunk], *, forecast_ms: int, attempt_units: int) 
     return min(claimed, observed, bound)
 
 
+def bill_max_qu(rate_qu_per_h: int, *, forecast_ms: int, attempt_units: int, units: int) -> int:
+    """The most that `units` of an attempt can ever cost: so much of the hold is reserved for it while it is open."""
+    if units == 0:
+        return 0
+    bound = forecast_ms * FORECAST_NUMERATOR * units // (FORECAST_DENOMINATOR * attempt_units)
+    return max(1, owed_qu(rate_qu_per_h, bound))
+
+
 def charge_qu(rate_qu_per_h: int, billed: int, *, units: int, hold_left_qu: int) -> int:
     """What the accepted chunks cost together, fee included: at least 1 QU, never more than the hold has."""
     if units == 0:
@@ -73,6 +81,23 @@ def uncovered(units: int, done: Iterable[Range]) -> list[Range]:
     if at < units:
         left.append(Range(at, units))
     return left
+
+
+def cut(ranges: Iterable[Range], sizes: Iterable[int]) -> list[list[Range]]:
+    """The ranges dealt out in order, so many units to each: every piece is as contiguous as the ranges are."""
+    rest = list(ranges)
+    pieces = []
+    for size in sizes:
+        piece = []
+        while size and rest:
+            one = rest.pop(0)
+            middle = min(one.stop, one.start + size)
+            piece.append(Range(one.start, middle))
+            size -= middle - one.start
+            if middle < one.stop:
+                rest.insert(0, Range(middle, one.stop))
+        pieces.append(piece)
+    return pieces
 
 
 def total(ranges: Iterable[Range]) -> int:

@@ -5,6 +5,8 @@ Locks are always taken in the order job, attempt, listing (trust.md M4: decision
 """
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
@@ -58,16 +60,21 @@ def stale(attempt: Attempt) -> StaleAttempt:
     )
 
 
-async def open_attempt(tx: Tx, job_id: UUID) -> Attempt | None:
-    """The one in hand; call under the job's lock."""
-    return await Attempt.filter(job_id=job_id, state__in=OPEN_STATES).using_db(tx).select_for_update().first()
+async def hands(tx: Tx, job_id: UUID) -> list[Attempt]:
+    """Its open attempts; call under the job's lock."""
+    found = Attempt.filter(job_id=job_id, state__in=OPEN_STATES).using_db(tx).select_for_update()
+    return await found.order_by("fence")
 
 
-def facts(job: Job, attempt: Attempt | None = None, refusals: int = 0) -> rules.JobFacts:
+def facts(job: Job, open_now: Sequence[Attempt], refusals: int = 0) -> rules.JobFacts:
+    states = Counter(attempt.state for attempt in open_now)
+    reported = sum(attempt.units for attempt in open_now if attempt.reason == Reason.COMPLETED.value)
     return rules.JobFacts(
         state=JobState(job.state),
+        hands=rules.Hands(*(states[state] for state in OPEN_STATES)),
+        hands_max=job.hands_max,
         complete=job.units_accepted == job.units,
-        reported_all=attempt is not None and attempt.reason == Reason.COMPLETED.value,
+        reported_all=job.units_accepted + reported == job.units,
         hold_left_qu=job.hold_left_qu,
         bad_attempts=job.bad_attempts,
         refusals=refusals,
@@ -75,35 +82,41 @@ def facts(job: Job, attempt: Attempt | None = None, refusals: int = 0) -> rules.
     )
 
 
-async def step_job(
-    desk: Desk,
-    tx: Tx,
-    job: Job,
-    event: JobEvent,
-    *,
-    attempt: Attempt | None = None,
-    refusals: int = 0,
-    detail: str = "",
-) -> rules.JobDecision:
-    """Decides and applies, saves the job, and returns the rest of the hold when the job ends."""
-    decision = rules.decide_job(facts(job, attempt, refusals), event)
+async def step_job(desk: Desk, tx: Tx, job: Job, event: JobEvent, *, detail: str = "") -> rules.JobDecision:
+    """Decides by the attempts as they are stored, and applies: saves the job, stops the hands that must stop, and
+    returns the rest of the hold when the job ends."""
+    open_now = await hands(tx, job.id)
+    decision = rules.decide_job(facts(job, open_now, len(await refusers(tx, job))), event)
     if decision.verb is not Verb.APPLY:
         return decision
-    now_ms = desk.now_ms()
+    now_ms, waited = desk.now_ms(), job.units_waiting
     if decision.state is JobState.QUEUED and job.state != JobState.QUEUED.value:
-        job.queued_ms = job.match_ms = now_ms
+        job.queued_ms = now_ms
     job.state, job.reason, job.detail = decision.state.value, decision.reason.value, detail[:DETAIL_MAX]
     job.closing = decision.closing.value if decision.closing else None
+    job.units_waiting = job.units - job.units_accepted - sum(attempt.units for attempt in open_now)
+    if job.units_waiting > waited:
+        job.match_ms = now_ms
     if decision.state in FINAL_JOB_STATES:
         await _finish(tx, job, now_ms)
-    if not decision.stop_attempt:
-        await save_job(tx, job, now_ms)
+    await save_job(tx, job, now_ms)
+    if decision.stop_hands:
+        await _stop_hands(desk, tx, job, open_now, decision.reason)
     desk.wake.set()
     return decision
 
 
+async def _stop_hands(desk: Desk, tx: Tx, job: Job, open_now: Sequence[Attempt], reason: Reason) -> None:
+    """What they made is still checked and paid. Each that ends is a step of the job of its own."""
+    if reason not in (Reason.CANCELLED_BY_CONSUMER, Reason.EXPIRED):
+        reason = Reason.JOB_ENDED
+    for attempt in open_now:
+        if await end_attempt(desk, tx, job, attempt, AttemptEvent.STOP, reason) is Verb.APPLY:
+            await tell(tx, attempt.peer_id, cancel_of(attempt, reason))
+
+
 async def _finish(tx: Tx, job: Job, now_ms: int) -> None:
-    job.ended_ms, job.closing = now_ms, None
+    job.ended_ms, job.closing, job.units_waiting = now_ms, None, 0
     job.fraction = 1.0 if job.state == JobState.SETTLED.value else job.fraction
     await money.return_rest(tx, job)
     log.info("job.ended", extra={"job": str(job.id), "state": job.state, "reason": job.reason, "paid_qu": job.paid_qu})
@@ -114,17 +127,6 @@ async def save_job(tx: Tx, job: Job, now_ms: int) -> None:
     job.revision += 1
     await job.save(using_db=tx)
     await events.emit(tx, f"job:{job.id}", msgspec.to_builtins(await views.of_job(tx, job, now_ms)))
-
-
-async def close_job(desk: Desk, tx: Tx, job: Job, event: JobEvent) -> rules.JobDecision:
-    """Cancel or expire: the attempt in hand is stopped first; what it made is still checked and paid."""
-    attempt = await open_attempt(tx, job.id)
-    decision = await step_job(desk, tx, job, event, attempt=attempt)
-    if decision.verb is Verb.APPLY and decision.stop_attempt:
-        assert attempt is not None, "an assigned or running job has an attempt in hand"
-        await end_attempt(desk, tx, job, attempt, AttemptEvent.STOP, decision.reason)
-        await tell(tx, attempt.peer_id, cancel_of(attempt, decision.reason))
-    return decision
 
 
 async def end_attempt(
@@ -145,11 +147,7 @@ async def end_attempt(
     if reason not in rules.BLAMELESS:
         await market.count_failure(tx, attempt.listing_id, now_ms=now_ms)
     log.info("attempt.ended", extra={"attempt": str(attempt.id), "job": str(job.id), "reason": reason.value})
-    if job.state == JobState.ASSIGNED.value and checking:
-        await step_job(desk, tx, job, JobEvent.START)
-    refusals = len(await refusers(tx, job)) if reason is Reason.BAD_INPUT else 0
-    over = JobEvent.HANDED_IN if checking else JobEvent.EMPTIED
-    await step_job(desk, tx, job, over, refusals=refusals, detail=detail)
+    await step_job(desk, tx, job, JobEvent.HANDED_IN if checking else JobEvent.EMPTIED, detail=detail)
     return Verb.APPLY
 
 

@@ -2,20 +2,19 @@
 """What a job asks of a provider, by its kernel's own specification. No database below `of_job`; no data at all."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import InvalidInput
-from qubix_coordinator.jobs import billing
 from qubix_coordinator.jobs.tables import Attempt, Job, JobInput
 from qubix_coordinator.market.rules import Need
 from qubix_kernels import Kernel, UnknownKernel, get
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.errors import Malformed
-from qubix_protocol.messages import ParamValue, Range
+from qubix_protocol.messages import ParamValue
 from qubix_protocol.states import AttemptState
 
 MEMORY_BASE_BYTES = 256 * 1024**2
@@ -76,16 +75,30 @@ def _check_form(name: str, meta: ArrayMeta) -> None:
         raise InvalidInput(f"inputs.{name}.meta", str(problem), "Send a dtype and shape within the limits") from problem
 
 
-async def of_job(tx: Tx, job: Job, left: Sequence[Range], now_ms: int) -> Need:
-    """What is left of the job to run, for whom, at what price, and until when."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a job still asks, for whom, at what price, and until when; `of` any number of its units."""
+
+    plan: Plan
+    limits: Need
+    input_bytes: int
+
+    def of(self, units: int) -> Need:
+        work = self.plan.need(units)
+        return dataclasses.replace(self.limits, flops=work.flops, bytes_moved=work.bytes_moved)
+
+
+async def of_job(tx: Tx, job: Job, hold_free_qu: int, now_ms: int) -> Asked:
+    """`hold_free_qu`: what is left of the hold beside what open attempts may still cost."""
     inputs = await JobInput.filter(job_id=job.id).using_db(tx)
     plan = plan_of(job.kernel, job.params, {one.name: msgspec.convert(one.meta, ArrayMeta) for one in inputs})
     wrong = Attempt.filter(job_id=job.id, state=AttemptState.REJECTED.value).using_db(tx)
-    return dataclasses.replace(
-        plan.need(billing.total(left)),
-        hold_left_qu=job.hold_left_qu,
+    limits = dataclasses.replace(
+        plan.need(),
+        hold_left_qu=hold_free_qu,
         rate_qu_per_h_max=job.rate_max,
         provider=job.provider,
         time_left_ms=max(0, job.deadline_ms - now_ms),
         excluded=frozenset([row.peer_id for row in await wrong.only("peer_id")]),
     )
+    return Asked(plan, limits, sum(one.size_bytes for one in inputs))

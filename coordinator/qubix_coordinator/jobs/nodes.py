@@ -9,7 +9,7 @@ import logging
 from uuid import UUID
 
 from qubix_coordinator.artifacts import service as artifacts
-from qubix_coordinator.db.database import Tx, execute
+from qubix_coordinator.db.database import Tx, execute, value
 from qubix_coordinator.errors import Conflict, Refused
 from qubix_coordinator.jobs import billing, flow, rules
 from qubix_coordinator.jobs.assign import assign_message
@@ -73,7 +73,7 @@ async def _on_beat(desk: Desk, peer_id: str, attempt_id: str, fence: int, fracti
             await flow.tell(tx, peer_id, Cancel(attempt_id=attempt_id, fence=fence, reason=Reason.SUPERSEDED))
             return
         moved = fraction > attempt.fraction
-        _advance(job, attempt, fraction)
+        await _advance(tx, job, attempt, fraction)
         await attempt.save(using_db=tx)
         if moved:
             await flow.save_job(tx, job, desk.now_ms())
@@ -97,14 +97,31 @@ async def _hear(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: AttemptEv
     attempt.heard_ms = max(attempt.heard_ms, now_ms)
     assert attempt.limit_ms is not None, "set when it started"
     attempt.due_ms = rules.running_due_ms(attempt.heard_ms, round(desk.settings.lease_s * 1000), attempt.limit_ms)
-    attempt.state = decision.state.value
-    await flow.step_job(desk, tx, job, JobEvent.START)
+    if attempt.state != decision.state.value:
+        attempt.state = decision.state.value
+        await attempt.save(using_db=tx)
+        await flow.step_job(desk, tx, job, JobEvent.START)
     return True
 
 
-def _advance(job: Job, attempt: Attempt, fraction: float) -> None:
+async def _advance(tx: Tx, job: Job, attempt: Attempt, fraction: float) -> None:
     attempt.fraction = max(attempt.fraction, min(1.0, fraction))
-    job.fraction = rules.fraction(job.fraction, job.units, job.units_accepted, attempt.units, attempt.fraction)
+    under_way = attempt.units * attempt.fraction + await _under_way_elsewhere(tx, job, attempt)
+    job.fraction = rules.fraction(job.fraction, job.units, job.units_accepted, under_way)
+
+
+async def _under_way_elsewhere(tx: Tx, job: Job, attempt: Attempt) -> float:
+    """Units that the job's other hands have done, by their own word."""
+    if job.hands_max == 1:
+        return 0.0
+    found = await value(
+        tx,
+        "SELECT coalesce(sum(units * fraction), 0) FROM attempt WHERE job_id = $1 AND id <> $2"
+        " AND state IN ('offered', 'running', 'verifying')",
+        job.id,
+        attempt.id,
+    )
+    return float(found)
 
 
 async def on_progress(desk: Desk, peer_id: str, message: Progress, raw: bytes) -> Acknowledged | None:
@@ -122,7 +139,7 @@ async def on_progress(desk: Desk, peer_id: str, message: Progress, raw: bytes) -
             return refusal
         if message.link is not None:
             await _add_link(tx, job, attempt, message.link, raw)
-        _advance(job, attempt, max(message.fraction, attempt.units_done / attempt.units))
+        await _advance(tx, job, attempt, max(message.fraction, attempt.units_done / attempt.units))
         await attempt.save(using_db=tx)
         await flow.save_job(tx, job, desk.now_ms())
         return None
@@ -307,7 +324,7 @@ async def on_hello(desk: Desk, peer_id: str, attempts: tuple[LiveAttempt, ...]) 
 async def _open_of(desk: Desk, peer_id: str) -> list[UUID]:
     async def step(tx: Tx) -> list[UUID]:
         found = Attempt.filter(peer_id=peer_id, state__in=[AttemptState.OFFERED.value, AttemptState.RUNNING.value])
-        return [row.id for row in await found.using_db(tx).only("id")]
+        return [row.id for row in await found.using_db(tx).order_by("created_ms", "fence").only("id")]
 
     return await desk.db.run(step)
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two state machines: a job, and one node's attempt at it. Pure; every state × event is decided in a table.
 
-A job is in one attempt's hands at a time. An attempt ends on the node's side (reported, silent, overdue, stopped) and
-then waits for its check; the check's verdict decides what is paid, and where the job goes on.
+A job is in the hands of one attempt or of several, each with units of its own. An attempt ends on the node's side
+(reported, silent, overdue, stopped) and then waits for its check; its units stay its own until the verdict decides what
+is paid, and which of them wait for somebody else.
 """
 
 from dataclasses import dataclass
@@ -47,21 +48,51 @@ class JobEvent(StrEnum):
     ASSIGN = "assign"
     START = "start"
     EMPTIED = "emptied"
-    """The attempt in hand ended with nothing to check."""
+    """An attempt ended with nothing to check."""
     HANDED_IN = "handed_in"
-    """The attempt in hand ended; its links are to be checked."""
+    """An attempt ended; its links are to be checked."""
     CHECKED = "checked"
     CANCEL = "cancel"
     EXPIRE = "expire"
 
 
 @dataclass(frozen=True, slots=True)
+class Hands:
+    """A job's open attempts, counted by state."""
+
+    offered: int = 0
+    running: int = 0
+    verifying: int = 0
+
+    @property
+    def live(self) -> int:
+        return self.offered + self.running
+
+    @property
+    def open(self) -> int:
+        return self.live + self.verifying
+
+    @property
+    def state(self) -> JobState:
+        """What the job shows: that somebody works on it, else that somebody is about to, else that it is checked."""
+        if self.running:
+            return JobState.RUNNING
+        if self.offered:
+            return JobState.ASSIGNED
+        return JobState.VERIFYING if self.verifying else JobState.QUEUED
+
+
+@dataclass(frozen=True, slots=True)
 class JobFacts:
+    """`hands` are counted with the attempt that the event is about, as the event has left it."""
+
     state: JobState
+    hands: Hands = Hands()
+    hands_max: int = 1
     complete: bool = False
     """Every unit is accepted (and paid)."""
     reported_all: bool = False
-    """The attempt in hand has committed a report that covers all that was left."""
+    """The attempts in hand have committed reports that cover all that was left."""
     hold_left_qu: int = 1
     bad_attempts: int = 0
     refusals: int = 0
@@ -71,113 +102,130 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True)
 class JobDecision:
-    """`stop_attempt`: the attempt in hand must end first; what it made is checked and paid."""
+    """`stop_hands`: the live attempts must end first; what they made is checked and paid."""
 
     verb: Verb
     state: JobState
     reason: Reason = Reason.NONE
     closing: Reason | None = None
-    stop_attempt: bool = False
+    stop_hands: bool = False
 
 
 class _Then(Enum):
     """What a table entry says where the state alone does not decide."""
 
+    FOLLOW = auto()
+    """The state that the hands show."""
     GO_ON = auto()
-    """Settled, or queued again for the rest, or ended, by the facts."""
+    """Settled, or on with the hands that are left, or queued again for the rest, or ended, by the facts."""
     CLOSE = auto()
-    """Stop the attempt in hand; the job ends when that is checked."""
-    CLOSE_LATER = auto()
-    """A check is under way: the job ends after it."""
+    """Stop the live attempts; the job ends when the last one is checked."""
     CLOSE_UNLESS_REPORTED = auto()
     """As above, but a result that is here already beats a later cancel (trust.md M4)."""
     END = auto()
-    IGNORE = auto()
-    REFUSE = auto()
 
 
 _J, _E = JobState, JobEvent
-_FINAL_ROW: Final[dict[JobEvent, JobState | _Then]] = {
-    _E.ASSIGN: _Then.REFUSE,
-    _E.START: _Then.REFUSE,
-    _E.EMPTIED: _Then.REFUSE,
-    _E.HANDED_IN: _Then.REFUSE,
-    _E.CHECKED: _Then.REFUSE,
-    _E.CANCEL: _Then.REFUSE,
-    _E.EXPIRE: _Then.IGNORE,
+_FINAL_ROW: Final[dict[JobEvent, Verb | _Then]] = {
+    _E.ASSIGN: Verb.REFUSE,
+    _E.START: Verb.REFUSE,
+    _E.EMPTIED: Verb.REFUSE,
+    _E.HANDED_IN: Verb.REFUSE,
+    _E.CHECKED: Verb.REFUSE,
+    _E.CANCEL: Verb.REFUSE,
+    _E.EXPIRE: Verb.IGNORE,
 }
-JOB_TABLE: Final[dict[JobState, dict[JobEvent, JobState | _Then]]] = {
+JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
     _J.QUEUED: {
-        _E.ASSIGN: _J.ASSIGNED,
-        _E.START: _Then.REFUSE,
-        _E.EMPTIED: _Then.REFUSE,
-        _E.HANDED_IN: _Then.REFUSE,
-        _E.CHECKED: _Then.REFUSE,
+        _E.ASSIGN: _Then.FOLLOW,
+        _E.START: Verb.REFUSE,
+        _E.EMPTIED: Verb.REFUSE,
+        _E.HANDED_IN: Verb.REFUSE,
+        _E.CHECKED: Verb.REFUSE,
         _E.CANCEL: _Then.END,
         _E.EXPIRE: _Then.END,
     },
+    # Nobody works yet; what earlier hands made may be in check.
     _J.ASSIGNED: {
-        _E.ASSIGN: _Then.REFUSE,
-        _E.START: _J.RUNNING,
+        _E.ASSIGN: _Then.FOLLOW,
+        _E.START: _Then.FOLLOW,
         _E.EMPTIED: _Then.GO_ON,
-        _E.HANDED_IN: _Then.REFUSE,
-        _E.CHECKED: _Then.REFUSE,
+        _E.HANDED_IN: Verb.REFUSE,
+        _E.CHECKED: _Then.GO_ON,
         _E.CANCEL: _Then.CLOSE,
         _E.EXPIRE: _Then.CLOSE,
     },
     _J.RUNNING: {
-        _E.ASSIGN: _Then.REFUSE,
-        _E.START: _Then.IGNORE,
+        _E.ASSIGN: _Then.FOLLOW,
+        _E.START: Verb.IGNORE,
         _E.EMPTIED: _Then.GO_ON,
-        _E.HANDED_IN: _J.VERIFYING,
-        _E.CHECKED: _Then.REFUSE,
+        _E.HANDED_IN: _Then.FOLLOW,
+        _E.CHECKED: _Then.GO_ON,
         _E.CANCEL: _Then.CLOSE,
         _E.EXPIRE: _Then.CLOSE,
     },
+    # Nobody works any more; units that wait may still be given to somebody.
     _J.VERIFYING: {
-        _E.ASSIGN: _Then.REFUSE,
-        _E.START: _Then.IGNORE,
-        _E.EMPTIED: _Then.REFUSE,
-        _E.HANDED_IN: _Then.IGNORE,
+        _E.ASSIGN: _Then.FOLLOW,
+        _E.START: Verb.IGNORE,
+        _E.EMPTIED: Verb.REFUSE,
+        _E.HANDED_IN: Verb.IGNORE,
         _E.CHECKED: _Then.GO_ON,
         _E.CANCEL: _Then.CLOSE_UNLESS_REPORTED,
-        _E.EXPIRE: _Then.CLOSE_LATER,
+        _E.EXPIRE: _Then.CLOSE,
     },
     _J.SETTLED: _FINAL_ROW,
     _J.FAILED: _FINAL_ROW,
-    _J.CANCELLED: {**_FINAL_ROW, _E.CANCEL: _Then.IGNORE},
+    _J.CANCELLED: {**_FINAL_ROW, _E.CANCEL: Verb.IGNORE},
 }
 _CLOSING: Final = {JobEvent.CANCEL: Reason.CANCELLED_BY_CONSUMER, JobEvent.EXPIRE: Reason.EXPIRED}
 
 
 def decide_job(facts: JobFacts, event: JobEvent) -> JobDecision:
     then = JOB_TABLE[facts.state][event]
-    if isinstance(then, JobState):
-        return JobDecision(Verb.APPLY, then, Reason.NONE, facts.closing)
-    if then is _Then.GO_ON:
-        return _go_on(facts)
+    if isinstance(then, Verb):
+        return JobDecision(then, facts.state, closing=facts.closing)
     if then is _Then.END:
         return _ended(_CLOSING[event])
-    if then in (_Then.IGNORE, _Then.REFUSE) or (then is _Then.CLOSE_UNLESS_REPORTED and facts.reported_all):
-        verb = Verb.IGNORE if then is _Then.IGNORE else Verb.REFUSE
-        return JobDecision(verb, facts.state, closing=facts.closing)
+    if then is _Then.GO_ON:
+        return _go_on(facts)
+    beaten = then is _Then.CLOSE_UNLESS_REPORTED and facts.reported_all
+    if beaten or (event is JobEvent.ASSIGN and facts.closing is not None):
+        return JobDecision(Verb.REFUSE, facts.state, closing=facts.closing)
+    if then is _Then.FOLLOW:
+        return JobDecision(Verb.APPLY, facts.hands.state, facts.closing or Reason.NONE, facts.closing)
     # The first reason to close stands: a consumer who cancelled is not told later that the job expired.
     closing = facts.closing or _CLOSING[event]
-    return JobDecision(Verb.APPLY, facts.state, closing, closing, stop_attempt=then is _Then.CLOSE)
+    return JobDecision(Verb.APPLY, facts.state, closing, closing, stop_hands=facts.hands.live > 0)
 
 
 def _go_on(facts: JobFacts) -> JobDecision:
     if facts.complete:
         return JobDecision(Verb.APPLY, JobState.SETTLED, Reason.COMPLETED)
-    if facts.closing is not None:
-        return _ended(facts.closing)
-    if facts.hold_left_qu == 0:
-        return _ended(Reason.CAP_REACHED)
-    if facts.refusals >= REFUSALS_MAX:
-        return _ended(Reason.BAD_INPUT)
-    if facts.bad_attempts >= ATTEMPTS_BAD_MAX:
-        return _ended(Reason.ATTEMPTS_EXHAUSTED)
+    reason = facts.closing or _cannot_go_on(facts)
+    if facts.hands.open:
+        newly = reason is not None and facts.closing is None
+        stop = newly and facts.hands.live > 0
+        return JobDecision(Verb.APPLY, facts.hands.state, reason or Reason.NONE, reason, stop_hands=stop)
+    if reason is not None:
+        return _ended(reason)
     return JobDecision(Verb.APPLY, JobState.QUEUED, Reason.WAITING_FOR_PROVIDER)
+
+
+def _cannot_go_on(facts: JobFacts) -> Reason | None:
+    """Why no further attempt is made. What other hands are still making is stopped then: it could not be completed."""
+    if facts.hold_left_qu == 0:
+        return Reason.CAP_REACHED
+    if facts.refusals >= REFUSALS_MAX:
+        return Reason.BAD_INPUT
+    if facts.bad_attempts >= bad_attempts_max(facts.hands_max):
+        return Reason.ATTEMPTS_EXHAUSTED
+    return None
+
+
+def bad_attempts_max(hands_max: int) -> int:
+    """Of a job in several hands each may fail once more: their failures can come all at once."""
+    return ATTEMPTS_BAD_MAX + hands_max - 1
 
 
 def _ended(reason: Reason) -> JobDecision:
@@ -299,12 +347,16 @@ BLAMELESS: Final = frozenset(
         Reason.EXPIRED,
         Reason.CHECK_FAILED,
         Reason.SUPERSEDED,
+        Reason.RELIEVED,
+        Reason.JOB_ENDED,
         Reason.BAD_INPUT,
     }
 )
 """Endings that do not count against the provider. One consumer's bad input must not take a provider from others."""
-UNCOUNTED: Final = frozenset({Reason.DECLINED, Reason.NOT_ACCEPTED_IN_TIME, Reason.COMPLETED})
-"""Endings that do not count towards a job's ATTEMPTS_BAD_MAX: it never ran there, or it ran well."""
+UNCOUNTED: Final = frozenset(
+    {Reason.DECLINED, Reason.NOT_ACCEPTED_IN_TIME, Reason.COMPLETED, Reason.RELIEVED, Reason.JOB_ENDED}
+)
+"""Endings that do not count towards a job's bad attempts: it never ran there, or nothing was wrong with it."""
 
 
 def match_again_ms(waited_ms: int, *, waiting: bool) -> int:
@@ -340,7 +392,7 @@ def paused(ticked_ms: int, now_ms: int) -> int:
     return gap_ms if ticked_ms > 0 and gap_ms > OUTAGE_MS else 0
 
 
-def fraction(previous: float, units: int, accepted: int, attempt_units: int, attempt_fraction: float) -> float:
-    """Of the whole job; never falls, even when a rejected attempt's work is lost (P7)."""
-    done = (accepted + attempt_units * attempt_fraction) / units
-    return max(previous, min(1.0, done))
+def fraction(previous: float, units: int, accepted: int, under_way: float) -> float:
+    """Of the whole job; never falls, even when a rejected attempt's work is lost (P7). `under_way` are the units that
+    open attempts have done."""
+    return max(previous, min(1.0, (accepted + under_way) / units))

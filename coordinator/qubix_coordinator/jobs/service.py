@@ -45,7 +45,7 @@ async def cancel(desk: Desk, principal: Principal, job_id: str) -> JobView:
 
     async def step(tx: Tx) -> JobView:
         job = await flow.lock_job(tx, (await read.own_job(tx, principal, job_id)).id)
-        decision = await flow.close_job(desk, tx, job, JobEvent.CANCEL)
+        decision = await flow.step_job(desk, tx, job, JobEvent.CANCEL)
         if decision.verb is Verb.REFUSE:
             raise _too_late(job.state)
         return await views.of_job(tx, job, desk.now_ms())

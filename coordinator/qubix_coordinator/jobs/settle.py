@@ -124,7 +124,7 @@ async def _pay(desk: Desk, tx: Tx, job: Job, attempt: Attempt, good: Sequence[Ch
     job.paid_qu += attempt.paid_qu
     job.fee_qu += attempt.fee_qu
     job.units_accepted += attempt.units_accepted
-    job.fraction = rules.fraction(job.fraction, job.units, job.units_accepted, attempt.units, 0.0)
+    job.fraction = rules.fraction(job.fraction, job.units, job.units_accepted, 0.0)
     await artifacts.release(tx, job.account_id, [bytes(link.output_digest) for link in good])
 
 

@@ -15,7 +15,7 @@ from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.artifacts.service import Artifact
 from qubix_coordinator.db.database import Tx, execute, value
 from qubix_coordinator.errors import CauseReused, Forbidden, InvalidInput
-from qubix_coordinator.jobs import flow, money, needs, views
+from qubix_coordinator.jobs import flow, money, needs, shares, views
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Job, JobInput
 from qubix_coordinator.market import rules as market_rules
@@ -66,8 +66,11 @@ async def _take_turns(tx: Tx, account_id: UUID, key: str) -> None:
 
 
 def body_digest(body: JobBody) -> bytes:
-    """Without the order's envelope: a retry may sign the same order anew."""
+    """Without the order's envelope: a retry may sign the same order anew. A wish that is not made has no part in it:
+    the digest is what it was before there was such a wish."""
     plain = msgspec.to_builtins(msgspec.structs.replace(body, order=""))
+    if body.spread is None:
+        del plain["spread"]
     return digests.of_bytes(msgspec.json.encode(plain, order="deterministic"))
 
 
@@ -94,6 +97,9 @@ async def _store(desk: Desk, tx: Tx, account_id: UUID, body: JobBody, idempotenc
         inputs_digest=inputs_digest,
         outputs=msgspec.to_builtins(plan.outputs),
         units=plan.units,
+        units_waiting=plan.units,
+        spread=body.spread,
+        hands_max=shares.hands_max(body.spread, body.provider),
         cap_qu=body.cap_qu,
         rate_max=body.rate_qu_per_h_max,
         provider=body.provider,

@@ -12,6 +12,7 @@ from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.states import REASON_TEXT, AttemptState, JobState, Reason
 
 ATTEMPTS_SHOWN_MAX = 50
+LIVE_STATES = (AttemptState.OFFERED.value, AttemptState.RUNNING.value)
 FRACTION_TOLD_MIN = 1e-6
 """A node's word of less is no pace to go by: the finish it implies may not even be a number."""
 
@@ -44,21 +45,27 @@ def job_view(job: Job, inputs: Iterable[JobInput], attempts: Sequence[Attempt], 
         units=job.units,
         units_accepted=job.units_accepted,
         fraction=job.fraction,
-        expected_finish_ms=expected_finish_ms(job, attempts[-1] if attempts else None, now_ms),
+        expected_finish_ms=expected_finish_ms(job, attempts, now_ms),
+        spread=job.hands_max,
         attempts=tuple(attempt_view(one) for one in attempts),
         revision=job.revision,
     )
 
 
-def expected_finish_ms(job: Job, latest: Attempt | None, now_ms: int) -> int | None:
-    """By the attempt's own pace once it has one, by its forecast before; None while nobody works on it."""
-    if job.state not in (JobState.ASSIGNED.value, JobState.RUNNING.value) or latest is None:
+def expected_finish_ms(job: Job, attempts: Iterable[Attempt], now_ms: int) -> int | None:
+    """When the last of those that work on it will be done; None while nobody does."""
+    if job.state not in (JobState.ASSIGNED.value, JobState.RUNNING.value):
         return None
-    started_ms: int = latest.started_ms or now_ms
+    return max((_expected_ms(attempt, now_ms) for attempt in attempts if attempt.state in LIVE_STATES), default=None)
+
+
+def _expected_ms(attempt: Attempt, now_ms: int) -> int:
+    """By the attempt's own pace once it has one, by its forecast before."""
+    started_ms: int = attempt.started_ms or now_ms
     elapsed_ms = now_ms - started_ms
-    if latest.fraction >= FRACTION_TOLD_MIN and elapsed_ms > 0:
-        return max(now_ms, started_ms + round(elapsed_ms / latest.fraction))
-    by_forecast_ms: int = started_ms + latest.forecast_ms
+    if attempt.fraction >= FRACTION_TOLD_MIN and elapsed_ms > 0:
+        return max(now_ms, started_ms + round(elapsed_ms / attempt.fraction))
+    by_forecast_ms: int = started_ms + attempt.forecast_ms
     return max(now_ms, by_forecast_ms)
 
 

@@ -4,7 +4,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -182,8 +182,10 @@ def occupied(candidate: Candidate, running: int, now_ms: int) -> Obstacle | None
     return None
 
 
-def anybody_free(candidates: Iterable[Candidate], running: Mapping[UUID, int], now_ms: int) -> bool:
-    return any(occupied(one, running.get(one.listing_id, 0), now_ms) is None for one in candidates)
+def places_free(candidates: Iterable[Candidate], running: Mapping[UUID, int], now_ms: int) -> int:
+    """How many more attempts the market could take now, whatever they ask for."""
+    counted = ((one, running.get(one.listing_id, 0)) for one in candidates)
+    return sum(one.jobs_parallel - busy for one, busy in counted if occupied(one, busy, now_ms) is None)
 
 
 def score(choice: Choice) -> tuple[int, int, int, int, str]:
@@ -221,6 +223,13 @@ def shortfall(obstacles: Mapping[Obstacle, int]) -> Shortfall:
     if not passing and any(obstacles.get(o) for o in PRICE_OBSTACLES):
         return Shortfall(Reason.TOO_DEAR, text, waiting=False)
     return Shortfall(Reason.NOBODY_FITS, text, waiting=passing)
+
+
+def able(candidates: Iterable[Candidate], need: Need, running: Mapping[UUID, int], now_ms: int) -> list[Choice]:
+    """Every free candidate that fits but for hold and deadline, best first: a part of the work may fit those, too."""
+    unbound = replace(need, hold_left_qu=None, time_left_ms=None)
+    free = (one for one in candidates if occupied(one, running.get(one.listing_id, 0), now_ms) is None)
+    return estimates(free, unbound)
 
 
 def estimates(candidates: Iterable[Candidate], need: Need) -> list[Choice]:

@@ -18,7 +18,7 @@ from qubix.results import error_of
 from qubix_kernels.onnx.signature import wire_names
 from qubix_protocol.api import JobView
 from qubix_protocol.states import AttemptState
-from qubix_protocol.units import QU_MAX
+from qubix_protocol.units import QU_MAX, SPREAD_MAX
 
 timeout_option = click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds to wait at most.")
 
@@ -43,6 +43,12 @@ def job() -> None:
 @click.option(
     "--deadline", "deadline_s", type=click.IntRange(1, 604_800), default=3_600, show_default=True, metavar="S"
 )
+@click.option(
+    "--spread",
+    type=click.IntRange(1, SPREAD_MAX),
+    metavar="N",
+    help="At most N devices at once, whatever they ask within your limits (default: up to four of about one price).",
+)
 @click.option("--key", metavar="TEXT", help="Idempotency key: the same one again is the same job, not a second one.")
 @click.option("--watch", is_flag=True, help="Follow it to its end.")
 @json_option
@@ -57,6 +63,7 @@ def submit(
     provider: str | None,
     rate_max: int | None,
     deadline_s: int,
+    spread: int | None,
     key: str | None,
     watch: bool,
     as_json: bool,
@@ -74,6 +81,7 @@ def submit(
             provider=provider,
             rate_qu_per_h_max=rate_max,
             deadline_s=deadline_s,
+            spread=spread,
             idempotency_key=key,
             inputs={**{name: Path(path) for name, path in split("-i", inputs).items()}, **own},
             params={name: param_value(text) for name, text in split("-p", params).items()},
