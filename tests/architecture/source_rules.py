@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.architecture.tree import modules
 
 # Pure modules take time, randomness and the environment as arguments, and do no IO.
-PURE = ("*.rules", "*.billing", "*.shares", "qubix_kernels.*.spec", "qubix_protocol", "qubix_protocol.*")
+PURE = ("*.rules", "*.billing", "*.shares", "*.pace", "qubix_kernels.*.spec", "qubix_protocol", "qubix_protocol.*")
 IMPURE_IMPORTS = frozenset(
     [
         "aiofiles",

@@ -13,7 +13,7 @@ from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.ledger.audit import audit
 from qubix_protocol.api import JobView
 from qubix_protocol.messages import Failure
-from qubix_protocol.states import AttemptState, JobState, Outcome, Reason
+from qubix_protocol.states import AttemptState, Availability, JobState, Outcome, Reason
 from tests.db.jobs_world import CAP, RATE, UNITS, CannotNow, Node, World
 
 HALF = UNITS // 2
@@ -96,25 +96,26 @@ async def test_a_job_goes_over_two_nodes_and_each_is_paid_for_its_own(db: Databa
     assert (running.state, len(running.attempts), running.spread) == (JobState.RUNNING, 2, 4)
     assert running.attempts[0].fence != running.attempts[1].fence
 
-    await team.work(second, HALF, UNITS)
-    assert (await team.view()).fraction == 0.5
+    await team.work(first, 0, 25, 2)
+    await team.work(second, HALF, UNITS, 3)
+    assert (await team.view()).fraction == 0.75
     await second.report()
     assert (await team.view()).state is JobState.RUNNING, "the other one still works"
     await world.check()
     half = await team.view()
-    assert (half.state, half.units_accepted, half.fraction) == (JobState.RUNNING, HALF, 0.5)
-    assert half.expected_finish_ms is not None
-    await first.work(0, HALF, 5_000, took_s=0.0)
+    assert (half.state, half.units_accepted, half.fraction) == (JobState.RUNNING, HALF, 0.75)
+    assert half.expected_finish_ms == world.desk.now_ms() + 5_000, "the other half of its share, at its pace"
+    await first.work(25, HALF, 3_000, took_s=0.0)
     await first.report()
     assert (await team.view()).state is JobState.VERIFYING
     await world.check()
 
     done = await team.view()
     assert (done.state, done.units_accepted, done.fraction) == (JobState.SETTLED, UNITS, 1.0)
-    assert done.paid_qu + done.fee_qu == 10_000, "as much as one alone would have cost"
-    assert await first.earned_qu() == await second.earned_qu() == done.paid_qu // 2
+    assert done.paid_qu + done.fee_qu == 8_000, "as much as one alone would have cost"
+    assert (await first.earned_qu(), await second.earned_qu()) == (4_875, 2_925)
     found = await jobs.result(world.desk, world.consumer, team.job_id)
-    assert [(part.start, part.stop) for part in found.parts] == [(0, HALF), (HALF, UNITS)]
+    assert [(part.start, part.stop) for part in found.parts] == [(0, 25), (25, HALF), (HALF, UNITS)]
     assert len((await jobs.receipts(world.desk, world.consumer, team.job_id)).receipts) == 2
     await all_paid_once(world, done)
 
@@ -148,6 +149,7 @@ async def test_only_the_share_of_a_node_that_dies_goes_on_elsewhere(db: Database
     view = await team.view()
     assert view.state is JobState.RUNNING
     assert {one.reason for one in view.attempts} == {Reason.SILENT, Reason.NONE}
+    await other.work(HALF, 80, 3_000, took_s=0.0)
     heir = await world.node()
     await team.pass_time(1, dying)
     assert len((await team.view()).attempts) == 2, "what it did is checked before the rest goes on"
@@ -332,3 +334,76 @@ async def test_the_database_keeps_each_unit_in_one_pair_of_hands(db: Database) -
         await db.run(lambda tx: execute(tx, twin))
     await team.world.cancel(team.job_id)
     await db.run(lambda tx: execute(tx, twin))
+
+
+# Stragglers ---------------------------------------------------------------------------------------------------------
+
+
+async def dawdling(db: Database, **changes: Any) -> tuple[Team, Node, Node]:
+    """One of two hands has made a tenth of its share in its first second and nothing since; the other one is done."""
+    team = await spread(db, **changes)
+    slow, quick = team.nodes
+    ((start, stop),) = await in_hand(quick)
+    await team.work(slow, 0, 5, 1)
+    await team.work(quick, start, stop, 4)
+    await quick.report()
+    await team.world.check()
+    return team, slow, quick
+
+
+async def test_the_rest_of_a_straggler_goes_to_somebody_free_and_blames_nobody(db: Database) -> None:
+    team, slow, quick = await dawdling(db, spread=2)
+    await team.pass_time(6)
+    assert "cancel" in [one["t"] for one in await team.world.commands(slow)]
+    relieved = await slow.attempt()
+    assert (relieved.state, relieved.reason) == (AttemptState.VERIFYING.value, Reason.RELIEVED.value)
+    await team.world.check()
+    await team.world.engine.tick()
+    assert await in_hand(quick) == [[5, HALF]]
+    await team.joined(quick)
+    await team.finish(quick)
+    done = await team.view()
+    assert done.state is JobState.SETTLED
+    assert await slow.earned_qu() > 0, "what it made is paid"
+    assert (await team.world.row((await slow.attempt()).job_id)).bad_attempts == 0
+    assert {row["failures"] for row in await db.fetch("SELECT failures FROM listing")} == {0}
+    await all_paid_once(team.world, done)
+
+
+async def test_a_straggler_goes_on_while_nobody_better_is_free(db: Database) -> None:
+    team, slow, quick = await dawdling(db, spread=2)
+    other = await team.world.assigned(spread=1)
+    await quick.accept()
+    await team.pass_time(6)
+    assert (await slow.attempt()).state == AttemptState.RUNNING.value
+    assert (await team.world.job(other.job_id)).state is JobState.RUNNING
+
+
+async def test_a_dearer_helper_is_taken_only_by_a_job_that_said_so(db: Database) -> None:
+    team, slow, quick = await dawdling(db, spread=None)
+    await quick.offer(rate_qu_per_h=RATE * 2)
+    await team.pass_time(6)
+    assert (await slow.attempt()).state == AttemptState.RUNNING.value
+    await quick.offer()
+    await team.pass_time(1)
+    assert (await slow.attempt()).reason == Reason.RELIEVED.value
+
+
+async def test_whoever_was_relieved_once_keeps_what_it_gets_back(db: Database) -> None:
+    """The helper is gone when the rest can be dealt out: the straggler has it again, and is left in peace."""
+    team, slow, quick = await dawdling(db, spread=2)
+    await team.pass_time(6)
+    await quick.offer(availability=Availability.DRAINING)
+    await team.world.check()
+    await team.world.engine.tick()
+    assert await in_hand(slow) == [[5, HALF]]
+    await slow.accept()
+    await quick.offer()
+    await team.pass_time(10)
+    assert (await slow.attempt()).state == AttemptState.RUNNING.value
+
+
+async def test_a_silent_node_is_no_straggler(db: Database) -> None:
+    team, slow, _ = await dawdling(db, spread=2)
+    await team.pass_time(11, slow)
+    assert (await slow.attempt()).reason == Reason.SILENT.value

@@ -86,14 +86,20 @@ async def try_assign(
     busy = {attempt.listing_id for attempt in open_now}
     others = [one for one in offers if one.listing_id not in busy]
     deal = _Deal(asked, billing.total(left), hands, job.spread is not None, now_ms)
-    found = await _confirmed(
-        tx, deal, _choose(deal, others, frozenset(await flow.refusers(tx, job)), await running_counts(tx))
-    )
+    found = await _confirmed(tx, deal, _choose(deal, others, await _avoided(tx, job), await running_counts(tx)))
     if isinstance(found, market_rules.Shortfall):
         await _say_why(tx, job, found, now_ms)
         return []
     await _write_attempts(desk, tx, job, found, left)
     return [share.choice.candidate.listing_id for share in found]
+
+
+async def _avoided(tx: Tx, job: Job) -> frozenset[str]:
+    """Providers that refused the input or were relieved of a part: asked again only where nobody else can be."""
+    if job.fence == 0:
+        return frozenset()
+    last = Attempt.filter(job_id=job.id, reason__in=[Reason.BAD_INPUT.value, Reason.RELIEVED.value]).using_db(tx)
+    return frozenset([row.peer_id for row in await last.only("peer_id")])
 
 
 def hold_free_qu(job: Job, open_now: Iterable[Attempt]) -> int:
@@ -145,7 +151,6 @@ class _Deal:
 def _choose(
     deal: _Deal, offers: Sequence[market_rules.Candidate], avoided: frozenset[str], running: Mapping[UUID, int]
 ) -> list[Share] | market_rules.Shortfall:
-    """Whoever refused the input is asked again only where nobody else can be."""
     if avoided:
         found = deal.among(offers, running, avoided)
         if isinstance(found, list):

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from qubix_coordinator.db.database import Tx, execute, value
 from qubix_coordinator.errors import Unavailable
-from qubix_coordinator.jobs import assign, flow, rules, settle, shares
+from qubix_coordinator.jobs import assign, flow, relieve, rules, settle, shares
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent
 from qubix_coordinator.jobs.tables import Attempt, Job
@@ -69,6 +69,7 @@ class Engine:
         await self._expire_jobs()
         await self._resend()
         await self._assign()
+        await self._relieve()
 
     async def _settle_checked(self) -> bool:
         """Applies new verdicts; whether more are to be expected soon."""
@@ -159,6 +160,26 @@ class Engine:
             await self._each("assign", job.job_id, partial(one, hands=hands))
         for job_id in await desk.db.run(lambda tx: assign.unexplained_jobs(tx, now_ms, EXPLAIN_BATCH)):
             await self._each("explain", job_id, one)
+
+    async def _relieve(self) -> None:
+        """Stragglers, as long as somebody is free whom no waiting job needs."""
+        desk, now_ms = self._desk, self._desk.now_ms()
+        slow = await desk.db.run(lambda tx: relieve.suspects(tx, BATCH))
+        waiting = await desk.db.run(lambda tx: assign.waiting_jobs(tx, now_ms, 1)) if slow else []
+        if not slow or waiting:
+            return
+        offers = await desk.db.run(lambda tx: market.candidates(tx, now_ms=now_ms))
+        running = await desk.db.run(assign.running_counts)
+
+        async def one(tx: Tx, attempt_id: UUID) -> None:
+            taken = await relieve.try_relieve(desk, tx, attempt_id, offers, running)
+            if taken is not None:
+                running[taken] = running.get(taken, 0) + 1
+
+        for attempt_id in slow:
+            if not market_rules.places_free(offers, running, now_ms):
+                break
+            await self._each("relieve", attempt_id, one)
 
     async def _pause_leases(self) -> None:
         """Leases do not run while no coordinator does: after an outage each live attempt gets a whole lease again."""

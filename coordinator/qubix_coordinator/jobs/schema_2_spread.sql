@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
--- A job may be in several hands at once (docs/adr/0010-a-job-in-several-hands.md). Jobs from before stay in one.
+-- A job may be in several hands at once. Jobs from before stay in one.
 
 ALTER TABLE job
     -- the consumer's wish; null: as many as pay, at about the same price

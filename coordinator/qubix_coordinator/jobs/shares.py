@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Into how many hands a job's work is divided, and how much each gets. Pure (docs/adr/0010-a-job-in-several-hands.md).
+"""Into how many hands a job's work is divided, and how much each gets. Pure (docs/adr/0011-a-job-in-several-hands.md).
 
 Every hand gets as much as it is forecast to do in the same time as the others, so that all of them end together.
 """
@@ -79,7 +79,12 @@ def divide(
 def alike(choices: Sequence[Choice]) -> list[Choice]:
     """Those that ask about what the cheapest does."""
     least = min((one.forecast.cost_qu for one in choices), default=0)
-    return [one for one in choices if one.forecast.cost_qu * DEARER_DENOMINATOR <= least * DEARER_NUMERATOR]
+    return [one for one in choices if about(one.forecast.cost_qu, least)]
+
+
+def about(cost_qu: int, least_qu: int) -> bool:
+    """Whether it costs about the same."""
+    return cost_qu * DEARER_DENOMINATOR <= least_qu * DEARER_NUMERATOR
 
 
 def quick(choices: Sequence[Choice]) -> list[Choice]:
