@@ -18,7 +18,6 @@ from tests.support.crash_market import VICTIMS, Consumer, CrashMarket, check_eve
 QUICK = {
     (Barrier.SUBMITTED, "coordinator"),
     (Barrier.COMPUTED, "worker"),
-    (Barrier.LINK_COMMITTED, "gateway"),
     (Barrier.REPORT_COMMITTED, "postgres"),
 }
 CELLS = [

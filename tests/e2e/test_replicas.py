@@ -35,6 +35,7 @@ def sessions(market: CrashMarket, node: str = "node") -> int:
     return market.parts[node].log.read_text().count("link.up ")
 
 
+@pytest.mark.slow
 def test_a_node_moves_to_another_gateway_and_says_there_what_was_not_acknowledged(market: CrashMarket) -> None:
     market.start_gateway("other")
     market.start_node("node", CHUNKED)
@@ -64,6 +65,7 @@ def test_a_node_moves_to_another_gateway_and_says_there_what_was_not_acknowledge
         assert market.wire.reports[attempt] >= 2
 
 
+@pytest.mark.slow
 def test_with_no_gateway_left_the_report_goes_by_https(market: CrashMarket) -> None:
     market.start_node("node", CHUNKED)
     with Consumer(market) as consumer:
