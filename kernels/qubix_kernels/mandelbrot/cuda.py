@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from qubix_kernels.cuda import DeviceKernel, blocks_for, cuda, device, empty, fetch, send
+from qubix_kernels.cuda import DeviceKernel, blocks_for, cuda, device, empty, fetch, send, warm_up
 from qubix_kernels.mandelbrot.window import Window, imaginary, real
 from qubix_protocol.arrays import Array
 
@@ -39,6 +39,10 @@ ESCAPE: Final = DeviceKernel(
     registers_max=40,
 )
 DEVICE_KERNELS: Final = (ESCAPE,)
+
+
+def warm_up_all() -> None:
+    warm_up(DEVICE_KERNELS)
 
 
 def image(window: Window) -> Array:

@@ -67,6 +67,12 @@ class Mandelbrot(Kernel):
 
         return {"iterations": image(Window.of(params))}
 
+    def warm_up(self, backend: str, metas: Metas, params: Params) -> None:
+        if backend == "cuda":
+            from qubix_kernels.mandelbrot.cuda import warm_up_all
+
+            warm_up_all()
+
     def verify(self, inputs: Arrays, params: Params, outputs: Arrays, rng: np.random.Generator) -> Verdict:
         problems = self.check_outputs(metas_of(inputs), params, outputs)
         if problems:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from qubix_kernels.cuda import DeviceKernel, blocks_for, cuda, device, empty, fetch, float32, uint32, uint64
+from qubix_kernels.cuda import DeviceKernel, blocks_for, cuda, device, empty, fetch, float32, uint32, uint64, warm_up
 from qubix_kernels.montecarlo_option.draws import PATHS_PER_COUNTER
 from qubix_kernels.montecarlo_option.model import UNIFORM_STEP, Option
 from qubix_kernels.montecarlo_option.philox import KEY_STEPS, MULTIPLIERS, ROUNDS
@@ -92,6 +92,10 @@ SIMULATE: Final = DeviceKernel(
 )
 DEVICE_KERNELS: Final = (SIMULATE,)
 assert PATHS_PER_COUNTER == 4
+
+
+def warm_up_all() -> None:
+    warm_up(DEVICE_KERNELS)
 
 
 def simulate(option: Option, first: int, lanes: int, paths: int, seed: int) -> tuple[Array, Array]:

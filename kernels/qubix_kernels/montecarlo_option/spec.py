@@ -74,6 +74,12 @@ class MonteCarloOption(Kernel):
         sums, squares = simulate(Option.of(params), first, lanes, paths, seed)
         return {"sums": sums, "squares": squares}
 
+    def warm_up(self, backend: str, metas: Metas, params: Params) -> None:
+        if backend == "cuda":
+            from qubix_kernels.montecarlo_option.cuda import warm_up_all
+
+            warm_up_all()
+
     def verify(self, inputs: Arrays, params: Params, outputs: Arrays, rng: np.random.Generator) -> Verdict:
         problems = self.check_outputs(metas_of(inputs), params, outputs)
         if problems:
