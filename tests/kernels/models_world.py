@@ -14,6 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from qubix_kernels import Verdict, get
 from qubix_kernels.kernel import metas_of
 from qubix_kernels.onnx.describe import describe
+from qubix_kernels.onnx.model import weights as weights_of
 from qubix_protocol.arrays import Array
 
 KERNEL = get("onnx")
@@ -55,6 +56,16 @@ def dense(rng: np.random.Generator, sizes: Sequence[int] = (24, 48, 16), dtype: 
         at = to
     shapes = {"x": (kind, ["n", sizes[0]])}, {"y": (kind, ["n", sizes[-1]])}
     return bytes(made(nodes, *shapes, weights).SerializeToString())
+
+
+def halved(model: bytes) -> bytes:
+    """With weights of half the precision."""
+    found = ModelProto.FromString(model)
+    for tensor in weights_of(found):
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32 and array.ndim > 1:
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16).astype(np.float32), tensor.name))
+    return bytes(found.SerializeToString())
 
 
 @dataclass

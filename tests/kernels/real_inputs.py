@@ -218,3 +218,19 @@ def _made_files() -> Iterator[tuple[str, bytes]]:
         archive.writestr("b/c.txt", "world\n" * 80)
     yield "zip", stream.getvalue()
     yield "gzip", gzip.compress(b"abc" * 500)
+
+
+# One small job of each ------------------------------------------------------------------------------------------------
+
+
+def small_job(name: str) -> tuple[bytes, dict[str, Array]]:
+    """A model and inputs for it, by its own names."""
+    if name == "speech":
+        state = np.zeros((1, 1, 128), np.float32)
+        windows = sound_windows(speech(np.random.default_rng(1), "aei", 0.5))[None]
+        model = in_wheel("silero_vad", "data/silero_vad_16k_sequence.onnx").read_bytes()
+        return model, {"input": windows, "h": state, "c": state}
+    if name == "faces":
+        return face_model(), {"input.1": photo(in_wheel("skimage", "data/astronaut.png"), 160)[None]}
+    shown = picture(page(((40, 20), "Hello QUBIX 2026"), ((60, 100), "GPU market")))
+    return in_wheel("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx").read_bytes(), {"x": shown[None]}

@@ -24,8 +24,12 @@ MODEL: Final = "model"
 PARAM: Final = "signature"
 SIGNATURE_CHARS_MAX: Final = 16_000
 _NAME_CHARS: Final = 48
-FLOPS_MAX: Final = 2.5e11
-"""Of one unit. A check runs at least `SAMPLE_LEAST` of them on a CPU, within its deadline."""
+FLOPS_MAX: Final = 1e11
+"""Of one unit: a check runs several on a CPU, by default on one thread and within a minute."""
+SAMPLE_FLOPS: Final = 6e11
+DECISION_FLOPS: Final = 3e11
+RERUNS: Final = 6
+"""How often a suspected unit is run to decide: alone, unoptimised, and moved four times."""
 SAMPLE_LEAST: Final = 4
 SAMPLE_MIN: Final = 16
 SAMPLE_SHARE: Final = 32
@@ -70,8 +74,13 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def sample(self, units: int) -> int:
         """How many of so many units a check runs again."""
-        affordable = int(SAMPLE_LEAST * FLOPS_MAX / self.flops)
+        affordable = int(SAMPLE_FLOPS / self.flops)
         return min(units, max(SAMPLE_LEAST, min(max(SAMPLE_MIN, units // SAMPLE_SHARE), affordable)))
+
+    @property
+    def decidable(self) -> int:
+        """How many suspected units a check can decide; of heavy models the worst alone."""
+        return max(1, int(DECISION_FLOPS / (RERUNS * self.flops)))
 
     def units(self, metas: Metas) -> int:
         return next(metas[name].shape[0] for name, tensor in self.inputs.items() if not tensor.whole)
