@@ -21,6 +21,7 @@ BENCHES = {
     "check": "what a check costs, beside the run",
     "takeover": "from the end of a node in the middle of a job to the next attempt's first chunk, beside the lease",
     "kernels": "the kernels' back ends, beside NumPy, SciPy, scikit-learn and cuBLAS",
+    "box": "a worker's start in its box, beside a bare fork",
     "settle": "the settle path, beside the bare SQL function",
     "market": "submit to first chunk, tiny jobs a second beside Procrastinate, resident memory",
 }

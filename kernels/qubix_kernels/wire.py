@@ -58,7 +58,8 @@ def send(sock: socket.socket, value: msgspec.Struct, *, fds: tuple[int, ...] = (
         beside.append((socket.SOL_SOCKET, _SCM_CREDENTIALS, words))
     data = _HEAD.pack(len(body)) + body
     sent = sock.sendmsg([data], beside)
-    sock.sendall(data[sent:])
+    if sent < len(data):
+        sock.sendall(data[sent:])
 
 
 def hear_processes(sock: socket.socket) -> None:

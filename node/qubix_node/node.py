@@ -39,7 +39,7 @@ from qubix_node.session import Pins
 from qubix_node.settings import Settings
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import ArtifactRequest, Assign, Device, Hello, Host, KernelRate
-from qubix_protocol.states import DeviceKind
+from qubix_protocol.states import DeviceKind, Isolation
 from qubix_protocol.units import offers_topic
 
 log = logging.getLogger("qubix_node")
@@ -81,6 +81,7 @@ class Node:
         post: Post,
     ) -> None:
         self._settings, self._machine, self._mesh, self._refresh = settings, machine, mesh, refresh
+        self._workers = workers
         self._enrolment = machine.enrolment
         self._region = settings.region or machine.enrolment.region
         self._book = PeerBook(settings.node_dir / "peers.json")
@@ -101,7 +102,7 @@ class Node:
             clock_ms=lambda: self.link.coordinator_ms(),
             heard=self.desk.command,
         )
-        self._workers, workers.faulty = workers, self.sampler.condemn
+        workers.faulty = self.sampler.condemn
 
     def _runner(self, workers: Workers, store: Callable[[Authorise], ArtifactStore]) -> Runner:
         settings, real = self._settings, store(self._authorise)
@@ -225,6 +226,7 @@ class Node:
             region=self._region,
             rates=self._machine.rates.get(device.device_id, ()),
             jobs_parallel=self._parallel(device),
+            isolation=Isolation(self._workers.isolation.kind),
             busy=self.desk.busy(device.device_id),
             draining=self.desk.draining,
             gone=gone,

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import Id, Name, ParamValue, Peer, Rate, Sample, Short, Text
-from qubix_protocol.states import AttemptState, Availability, DeviceKind, JobState, Reason
+from qubix_protocol.states import AttemptState, Availability, DeviceKind, Isolation, JobState, Reason
 from qubix_protocol.units import INPUTS_MAX, PARAMS_MAX, QU_MAX, SPREAD_MAX, Network
 
 HexDigest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
@@ -148,6 +148,7 @@ class ListingView(View, frozen=True, kw_only=True):
     metrics_age_ms: int | None = None
     stale: bool = False
     updated_ms: int = 0
+    isolation: Isolation = Isolation.LIMITED
 
 
 class OffersView(View, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from qubix_protocol.arrays import ArrayMeta
-from qubix_protocol.states import Availability, DeviceKind, Outcome, Reason
+from qubix_protocol.states import Availability, DeviceKind, Isolation, Outcome, Reason
 from qubix_protocol.units import (
     ARTIFACT_BYTES_MAX,
     CHUNKS_MAX,
@@ -189,6 +189,7 @@ class Offer(Message, frozen=True, kw_only=True, tag="offer"):
     rates: Annotated[tuple[KernelRate, ...], Meta(max_length=64)] = ()
     metrics: Sample | None = None
     jobs_parallel: Annotated[int, Meta(ge=1, le=64)] = 1
+    isolation: Isolation = Isolation.LIMITED
 
 
 class DeviceSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

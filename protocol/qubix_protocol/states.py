@@ -37,6 +37,15 @@ class AttemptState(StrEnum):
 FINAL_ATTEMPT_STATES = frozenset({AttemptState.ACCEPTED, AttemptState.REJECTED, AttemptState.EMPTY})
 
 
+class Isolation(StrEnum):
+    """What stands between a job and the provider's machine."""
+
+    BOX = "box"
+    """Namespaces, Landlock, a list of system calls and limits around every job."""
+    LIMITED = "limited"
+    """A child process with what the system has of these: for QUBIX's own kernels and for models."""
+
+
 class Outcome(StrEnum):
     """What a node says of its own attempt."""
 

@@ -10,7 +10,7 @@ from qubix_coordinator.outbox import events
 from qubix_coordinator.outbox.rules import START
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Device, KernelRate, Offer, Sample
-from qubix_protocol.states import Availability, DeviceKind
+from qubix_protocol.states import Availability, DeviceKind, Isolation
 
 GIB = 1024**3
 NOW = 1_700_000_000_000
@@ -48,6 +48,16 @@ async def test_one_device_is_one_listing_however_often_it_is_offered(db: Databas
     assert (listing.provider, listing.model, listing.rate_qu_per_h) == (peer, "A CPU", 3_600)
     assert not listing.verified
     assert [event["listing_id"] for event in await heard(db)] == [listing.listing_id]
+
+
+@pytest.mark.asyncio
+async def test_a_listing_says_what_its_jobs_run_in_and_nothing_said_is_no_box(db: Database) -> None:
+    peer = await enrolled(db)
+    for number, changes in enumerate(({}, {"isolation": Isolation.BOX}, {"isolation": Isolation.LIMITED})):
+        await service.offer_received(db, peer, offer(**changes), b"signed", now_ms=NOW + number)
+    assert [event["isolation"] for event in await heard(db)] == ["limited", "box", "limited"]
+    (listing,) = await service.listings(db, now_ms=NOW + 3)
+    assert listing.isolation is Isolation.LIMITED
 
 
 @pytest.mark.asyncio

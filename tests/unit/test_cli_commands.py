@@ -26,7 +26,7 @@ from qubix.cli.tables import print_offers, print_readings
 from qubix.processes import modules
 from qubix_protocol.api import JobView, ListingView
 from qubix_protocol.messages import Sample
-from qubix_protocol.states import AttemptState, DeviceKind, JobState, Reason
+from qubix_protocol.states import AttemptState, DeviceKind, Isolation, JobState, Reason
 from tests.support.fake_api import TOKEN, FakeApi, listing
 
 A = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -63,6 +63,13 @@ def files(tmp_path: Path) -> list[str]:
     np.save(tmp_path / "a.npy", A)
     np.save(tmp_path / "b.npy", B)
     return ["-i", f"a={tmp_path / 'a.npy'}", "-i", f"b={tmp_path / 'b.npy'}"]
+
+
+def test_a_device_says_what_its_jobs_run_in() -> None:
+    one = listing("a", 1)
+    assert dict(rows.offer_pairs(one))["jobs run in"] == "a limited process"
+    boxed = msgspec.structs.replace(one, isolation=Isolation.BOX)
+    assert dict(rows.offer_pairs(boxed))["jobs run in"] == "a box"
 
 
 def test_offers_are_shown_in_the_order_that_was_asked(qubix: Qubix) -> None:

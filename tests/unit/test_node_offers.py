@@ -7,7 +7,7 @@ import pytest
 
 from qubix_node.offers import rules
 from qubix_protocol.messages import Device, KernelRate, Sample
-from qubix_protocol.states import Availability, DeviceKind
+from qubix_protocol.states import Availability, DeviceKind, Isolation
 
 CPU = Device(device_id="cpu-1", kind=DeviceKind.CPU, model="m", memory_bytes=1, backends=("cpu",))
 STATE = rules.State(
@@ -19,6 +19,7 @@ STATE = rules.State(
         KernelRate(kernel="matmul", backend="cuda", flops_per_s=9, bytes_per_s=9),
     ),
     jobs_parallel=2,
+    isolation=Isolation.BOX,
     busy=0,
     draining=False,
     gone=False,
@@ -48,6 +49,11 @@ def test_a_device_on_which_no_kernel_runs_is_shown_and_cannot_be_rented() -> Non
     assert rules.build(STATE).device.backends == ("cpu",)
     bare = rules.build(replace(STATE, rates=STATE.rates[1:]))
     assert (bare.device.backends, bare.rates) == ((), ())
+
+
+@pytest.mark.parametrize("isolation", Isolation)
+def test_what_stands_between_a_job_and_the_machine_is_said(isolation: Isolation) -> None:
+    assert rules.build(replace(STATE, isolation=isolation)).isolation is isolation
 
 
 def test_only_readings_may_wait_for_the_next_round() -> None:

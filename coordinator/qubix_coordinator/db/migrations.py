@@ -28,6 +28,7 @@ STEPS = (
     "jobs/schema.sql",
     "telemetry/schema_2_gpu.sql",
     "jobs/schema_2_spread.sql",
+    "market/schema_2_isolation.sql",
 )
 
 CREATE_TABLE = """

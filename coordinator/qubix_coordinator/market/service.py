@@ -22,7 +22,7 @@ from qubix_coordinator.outbox import events
 from qubix_protocol import digests
 from qubix_protocol.api import ListingView
 from qubix_protocol.messages import KernelRate, Offer, Sample
-from qubix_protocol.states import Availability, DeviceKind
+from qubix_protocol.states import Availability, DeviceKind, Isolation
 from qubix_protocol.units import OFFER_S
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ def _claims(offer: Offer) -> dict[str, Any]:
         "availability": offer.availability.value,
         "rates": msgspec.to_builtins(offer.rates),
         "jobs_parallel": offer.jobs_parallel,
+        "isolation": offer.isolation.value,
     }
 
 
@@ -261,6 +262,7 @@ def view(row: Listing, now_ms: int) -> ListingView:
         rate_qu_per_h=row.rate_qu_per_h,
         region=row.region,
         availability=Availability(row.availability),
+        isolation=Isolation(row.isolation),
         verified=row.verified,
         jobs_accepted=row.jobs_accepted,
         jobs_rejected=row.jobs_rejected,

@@ -23,6 +23,7 @@ class Listing(Model):
     availability = fields.TextField()
     rates = fields.JSONField[list[dict[str, object]]]()
     jobs_parallel = fields.IntField()
+    isolation = fields.TextField(default="limited")
     metrics = fields.JSONField[dict[str, object]](null=True)
     offer_digest = fields.BinaryField()
     offer_raw = fields.BinaryField()

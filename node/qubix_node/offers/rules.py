@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from qubix_protocol.messages import Device, KernelRate, Offer, Sample
-from qubix_protocol.states import Availability
+from qubix_protocol.states import Availability, Isolation
 
 OPENING_S: Final = (0.5, 2.0, 5.0)
 """In a new session the offer is said again after these: gossip's first words are easily unheard."""
@@ -22,6 +22,7 @@ class State:
     region: str
     rates: tuple[KernelRate, ...]
     jobs_parallel: int
+    isolation: Isolation
     busy: int
     draining: bool
     gone: bool
@@ -50,6 +51,7 @@ def build(state: State) -> Offer:
         rates=tuple(rate for rate in state.rates if rate.backend in state.device.backends)[:64],
         metrics=state.sample,
         jobs_parallel=state.jobs_parallel,
+        isolation=state.isolation,
     )
 
 

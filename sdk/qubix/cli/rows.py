@@ -90,6 +90,7 @@ def offer_pairs(one: ListingView) -> list[tuple[str, str]]:
         *zip(OFFER_COLUMNS, offer(one), strict=True),
         ("cores", f"{one.cores:,}" if one.cores else ""),
         ("compute capability", one.compute_capability),
+        ("jobs run in", shown.isolation(one)),
     ]
 
 

@@ -5,7 +5,7 @@ import datetime
 from collections.abc import Collection
 
 from qubix_protocol.api import ListingView
-from qubix_protocol.states import Throttle
+from qubix_protocol.states import Isolation, Throttle
 
 _MODEL_MAX = 22
 
@@ -94,3 +94,7 @@ def utilisation(offer: ListingView) -> str:
     if offer.metrics is None:
         return ""
     return percent(offer.metrics.utilisation_pct) + (" (stale)" if offer.stale else "")
+
+
+def isolation(offer: ListingView) -> str:
+    return "a box" if offer.isolation is Isolation.BOX else "a limited process"
