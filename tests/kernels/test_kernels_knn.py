@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""knn: right by a float64 reference; honest results pass, ties included; every planted cheat is caught."""
+"""knn: right by a float64 reference, ties included; how often a missing neighbour is noticed; overflow. The conformance
+suite holds that honest results pass, and that cheats are caught."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qubix_kernels import Verdict, get
 from qubix_kernels.kernel import BadInput
+from tests.kernels.conformance.knn import KINDS, normal
 
 Matrix = NDArray[Any]
 KERNEL = get("knn")
@@ -30,56 +31,7 @@ def reference(queries: Matrix, data: Matrix, k: int) -> dict[str, Matrix]:
     return {"indices": indices, "distances": np.take_along_axis(apart, indices, axis=1)}
 
 
-def in_float32(queries: Matrix, data: Matrix, k: int) -> dict[str, Matrix]:
-    """Another honest back end: sequential float32 sums of squared differences, as a GPU thread per pair takes them."""
-    apart = np.zeros((len(queries), len(data)), np.float32)
-    for d in range(data.shape[1]):
-        apart += np.square(queries[:, d, None] - data[:, d])
-    indices = np.argsort(apart, axis=1, kind="stable")[:, :k]
-    return {"indices": indices, "distances": np.take_along_axis(apart, indices, axis=1)}
-
-
-def normal(rng: np.random.Generator, q: int, n: int, d: int) -> tuple[Matrix, Matrix]:
-    return rng.standard_normal((q, d)), rng.standard_normal((n, d))
-
-
-def far_away(rng: np.random.Generator, q: int, n: int, d: int) -> tuple[Matrix, Matrix]:
-    queries, data = normal(rng, q, n, d)
-    return queries + 1e4, data + 1e4
-
-
-def with_ties(rng: np.random.Generator, q: int, n: int, d: int) -> tuple[Matrix, Matrix]:
-    return rng.integers(0, 3, (q, d)), rng.integers(0, 3, (n, d))
-
-
-def all_equal(rng: np.random.Generator, q: int, n: int, d: int) -> tuple[Matrix, Matrix]:
-    return np.full((q, d), 0.1), np.full((n, d), 0.1)
-
-
-def one_outlier(rng: np.random.Generator, q: int, n: int, d: int) -> tuple[Matrix, Matrix]:
-    queries, data = normal(rng, q, n, d)
-    data[n // 2] *= 1e6
-    return queries, data
-
-
-def queries_in_data(rng: np.random.Generator, q: int, n: int, d: int) -> tuple[Matrix, Matrix]:
-    data = rng.standard_normal((n, d))
-    return data[rng.integers(0, n, q)], data
-
-
-KINDS = [normal, far_away, with_ties, all_equal, one_outlier, queries_in_data]
 SIZES = [(1, 1, 1, 1), (7, 13, 3, 13), (101, 97, 5, 1), (50, 300, 64, 10), (3, 211, 784, 5)]
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("back_end", [search, in_float32], ids=lambda f: f.__name__)
-def test_honest_results_are_never_flagged(kind: Any, back_end: Any) -> None:
-    """6 kinds x 2 back ends x 5 sizes x 2 seeds = 120 runs."""
-    rng = np.random.default_rng(KINDS.index(kind))
-    for q, n, d, k in SIZES * 2:
-        queries, data = (x.astype(np.float32) for x in kind(rng, q, n, d))
-        verdict = check(queries, data, k, back_end(queries, data, k), int(rng.integers(1 << 30)))
-        assert verdict.accepted, (q, n, d, k, verdict)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda f: f.__name__)
@@ -96,81 +48,6 @@ def test_cpu_agrees_with_a_float64_reference_and_ties_go_to_the_lower_index(kind
 def honest() -> tuple[Matrix, Matrix, dict[str, Matrix]]:
     queries, data = (x.astype(np.float32) for x in normal(np.random.default_rng(8), 400, 900, 24))
     return queries, data, search(queries, data, 6)
-
-
-def swapped_neighbours(i: Matrix, d: Matrix) -> None:
-    i[5, [0, 1]] = i[5, [1, 0]]
-
-
-def swapped_with_distances(i: Matrix, d: Matrix) -> None:
-    for array in (i, d):
-        array[5, [0, 1]] = array[5, [1, 0]]
-
-
-def wrong_distance(i: Matrix, d: Matrix) -> None:
-    d[399, 5] *= 1.001
-
-
-def half_distances(i: Matrix, d: Matrix) -> None:
-    d[:] = d.astype(np.float16)
-
-
-def duplicate(i: Matrix, d: Matrix) -> None:
-    i[7, 3], d[7, 3] = i[7, 2], d[7, 2]
-
-
-def index_past_the_end(i: Matrix, d: Matrix) -> None:
-    i[0, 0] = 900
-
-
-def negative_index(i: Matrix, d: Matrix) -> None:
-    i[0, 0] -= 900
-
-
-def nan_distance(i: Matrix, d: Matrix) -> None:
-    d[3, 3] = np.nan
-
-
-def infinite_distance(i: Matrix, d: Matrix) -> None:
-    d[3, 5] = np.inf
-
-
-def zeros(i: Matrix, d: Matrix) -> None:
-    i[:], d[:] = np.arange(6), 0
-
-
-def skipped_chunk(i: Matrix, d: Matrix) -> None:
-    i[100:140], d[100:140] = 0, 0
-
-
-def stale(i: Matrix, d: Matrix) -> None:
-    i[:], d[:] = np.roll(i, 1, axis=0), np.roll(d, 1, axis=0)
-
-
-CHEATS: list[tuple[Callable[[Matrix, Matrix], None], str]] = [
-    (swapped_neighbours, "distance"),
-    (swapped_with_distances, "order"),
-    (wrong_distance, "distance"),
-    (half_distances, "distance"),
-    (duplicate, "duplicate"),
-    (index_past_the_end, "range"),
-    (negative_index, "range"),
-    (nan_distance, "distance"),
-    (infinite_distance, "distance"),
-    (zeros, "distance"),
-    (skipped_chunk, "duplicate"),
-    (stale, "distance"),
-]
-
-
-@pytest.mark.parametrize(("cheat", "reason"), CHEATS, ids=[c.__name__ for c, _ in CHEATS])
-def test_planted_cheats_are_caught(cheat: Any, reason: str) -> None:
-    queries, data, outputs = honest()
-    bad = {name: array.copy() for name, array in outputs.items()}
-    cheat(bad["indices"], bad["distances"])
-    verdict = check(queries, data, 6, bad)
-    assert (verdict.accepted, verdict.reason) == (False, reason)
-    assert check(queries, data, 6, outputs).accepted
 
 
 def missing_nearest(share: float) -> tuple[Matrix, Matrix, dict[str, Matrix]]:

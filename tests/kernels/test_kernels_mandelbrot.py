@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Mandelbrot set: what is known of it exactly, and discs that no float32 orbit leaves, whatever is fused."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,55 +9,14 @@ import pytest
 from qubix_kernels import get
 from qubix_kernels.mandelbrot.discs import possible_iterations
 from qubix_kernels.mandelbrot.orbits import iterations
-from qubix_kernels.mandelbrot.window import Window, imaginary, mean_iterations, real
-from qubix_protocol.arrays import Array
+from qubix_kernels.mandelbrot.window import Window, imaginary, mean_iterations
+from tests.kernels.conformance.mandelbrot import STEPS, counts, pixels
 
 KERNEL = get("mandelbrot")
-F32 = np.float32
 
 
 def params(**changes: object) -> dict[str, Any]:
     return KERNEL.normalise({"width": 64, "height": 48, "pixel": 3 / 64, "max_iterations": 300} | changes)
-
-
-def fused(a: Array, b: Array, c: Array) -> Array:
-    """a b + c rounded once (twice in very rare cases), as one instruction of a GPU does it."""
-    return (a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)).astype(F32)
-
-
-def one_fused(zr: Array, zi: Array, cr: Array, ci: Array) -> tuple[Array, Array, Array]:
-    zr, zi = fused(zr, zr, -(zi * zi)) + cr, fused(zr + zr, zi, ci)
-    return zr, zi, fused(zr, zr, zi * zi)
-
-
-def all_fused(zr: Array, zi: Array, cr: Array, ci: Array) -> tuple[Array, Array, Array]:
-    zr, zi = fused(-zi, zi, fused(zr, zr, cr)), fused(zr + zr, zi, ci)
-    return zr, zi, fused(zi, zi, zr * zr)
-
-
-def factored(zr: Array, zi: Array, cr: Array, ci: Array) -> tuple[Array, Array, Array]:
-    zr, zi = (zr + zi) * (zr - zi) + cr, zr * zi + zr * zi + ci
-    return zr, zi, zr * zr + zi * zi
-
-
-Step = Callable[[Array, Array, Array, Array], tuple[Array, Array, Array]]
-STEPS: list[Step] = [one_fused, all_fused, factored]
-
-
-def counts(step: Step, cr: Array, ci: Array, most: int) -> Array:
-    found, left, zr, zi = np.full(len(cr), most, np.int32), np.arange(len(cr)), cr, ci
-    size = zr * zr + zi * zi
-    for done in range(most):
-        out = ~(size <= 4)
-        found[left[out]] = done
-        left, zr, zi = left[~out], zr[~out], zi[~out]
-        zr, zi, size = step(zr, zi, cr[left], ci[left])
-    return found
-
-
-def pixels(window: Window) -> tuple[Array, Array]:
-    x, y = np.meshgrid(real(window), imaginary(window))
-    return x.ravel(), y.ravel()
 
 
 WINDOWS = {

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""matmul: right by a float64 reference; honest results pass in every order of sums; every planted cheat is caught."""
+"""matmul: right by a float64 reference, zeros beside huge columns, what is refused, sums of float16. The conformance
+suite holds that honest results pass in every order of sums, and that cheats are caught."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,16 @@ from numpy.typing import NDArray
 
 from qubix_kernels import Verdict, get
 from qubix_kernels.kernel import BadInput
+from tests.kernels.conformance.matmul import (
+    alternating,
+    backwards,
+    constant,
+    in_lanes,
+    normal,
+    one_by_one,
+    positive,
+    sparse,
+)
 
 Matrix = NDArray[Any]
 KERNEL = get("matmul")
@@ -24,85 +33,6 @@ def run(a: Matrix, b: Matrix) -> Matrix:
     return KERNEL.run("cpu", {"a": a, "b": b}, {})["c"]
 
 
-def one_by_one(a: Matrix, b: Matrix) -> Matrix:
-    """The naive sequential sum in the matrices' own precision, as a GPU thread per element takes it."""
-    c = np.zeros((a.shape[0], b.shape[1]), a.dtype)
-    with np.errstate(under="ignore"):
-        for k in range(a.shape[1]):
-            c += a[:, k, None] * b[k]
-    return c
-
-
-def backwards(a: Matrix, b: Matrix) -> Matrix:
-    return one_by_one(a[:, ::-1], b[::-1])
-
-
-def in_lanes(a: Matrix, b: Matrix) -> Matrix:
-    return functools.reduce(np.add, [one_by_one(a[:, i::8], b[i::8]) for i in range(min(8, len(b)))])
-
-
-ORDERS: list[Callable[[Matrix, Matrix], Matrix]] = [run, one_by_one, backwards, in_lanes]
-
-
-def normal(rng: np.random.Generator, m: int, k: int, n: int) -> tuple[Matrix, Matrix]:
-    return rng.standard_normal((m, k)), rng.standard_normal((k, n))
-
-
-def positive(rng: np.random.Generator, m: int, k: int, n: int) -> tuple[Matrix, Matrix]:
-    return rng.random((m, k)), rng.random((k, n))
-
-
-def constant(rng: np.random.Generator, m: int, k: int, n: int) -> tuple[Matrix, Matrix]:
-    return np.full((m, k), rng.random()), np.full((k, n), rng.random())
-
-
-def alternating(rng: np.random.Generator, m: int, k: int, n: int) -> tuple[Matrix, Matrix]:
-    return np.full((m, k), 0.1), np.where(np.arange(k) % 2, 0.3, -0.3)[:, None].repeat(n, axis=1)
-
-
-def huge_first(rng: np.random.Generator, m: int, k: int, n: int) -> tuple[Matrix, Matrix]:
-    a, b = rng.random((m, k)) * 0.03, rng.random((k, n)) * 0.3
-    a[:, 0] = b[0] = 1e3
-    return a, b
-
-
-def badly_scaled(rng: np.random.Generator, m: int, k: int, n: int) -> tuple[Matrix, Matrix]:
-    a, b = normal(rng, m, k, n)
-    return a * 10.0 ** rng.integers(-12, 12, (m, 1)), b * 10.0 ** rng.integers(-12, 12, (1, n))
-
-
-def tiny(rng: np.random.Generator, m: int, k: int, n: int) -> tuple[Matrix, Matrix]:
-    a, b = normal(rng, m, k, n)
-    return a * 1e-20, b * 10.0 ** rng.integers(-22, -15, (1, n))
-
-
-def sparse(rng: np.random.Generator, m: int, k: int, n: int) -> tuple[Matrix, Matrix]:
-    a, b = normal(rng, m, k, n)
-    a[rng.random(a.shape) < 0.9] = 0
-    b[:, rng.random(n) < 0.3] = 0
-    return a, b
-
-
-def small_integers(rng: np.random.Generator, m: int, k: int, n: int) -> tuple[Matrix, Matrix]:
-    return rng.integers(-3, 4, (m, k)), rng.integers(0, 256, (k, n))
-
-
-KINDS = [normal, positive, constant, alternating, huge_first, badly_scaled, tiny, sparse, small_integers]
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("order", ORDERS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("kind", KINDS, ids=lambda f: f.__name__)
-def test_honest_results_are_never_flagged(kind: Any, order: Any, dtype: str) -> None:
-    """9 kinds x 4 orders x 2 types x 4 sizes = 288 runs."""
-    rng = np.random.default_rng(KINDS.index(kind) * 10 + ORDERS.index(order))
-    for m, k, n in ((1, 1, 1), (5, 211, 3), (64, 97, 128), (90, 600, 70)):
-        with np.errstate(under="ignore"):
-            a, b = (x.astype(dtype) for x in kind(rng, m, k, n))
-        verdict = check(a, b, order(a, b), int(rng.integers(1 << 30)))
-        assert verdict.accepted, (m, k, n, verdict)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 13, 7), (17, 1, 3), (31, 257, 101), (128, 64, 1)])
 def test_agrees_with_a_wider_reference(shape: tuple[int, int, int], dtype: str) -> None:
@@ -110,94 +40,6 @@ def test_agrees_with_a_wider_reference(shape: tuple[int, int, int], dtype: str) 
     a, b = (x.astype(dtype) for x in normal(np.random.default_rng(3), m, k, n))
     exact = a.astype(np.longdouble) @ b.astype(np.longdouble)
     np.testing.assert_allclose(run(a, b), exact.astype(np.float64), rtol=0, atol=50 * k * np.finfo(dtype).eps)
-
-
-@functools.cache
-def honest() -> tuple[Matrix, Matrix, Matrix]:
-    a, b = (x.astype(np.float32) for x in normal(np.random.default_rng(8), 1024, 1024, 1024))
-    return a, b, run(a, b)
-
-
-def one_percent(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-    c[417, 803] += 0.01 * np.sqrt(np.mean(np.square(c)))
-    return c
-
-
-def with_value(value: float) -> Callable[[Matrix, Matrix, Matrix], Matrix]:
-    def cheat(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-        c[5, 9] = value
-        return c
-
-    return cheat
-
-
-def half_inputs(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-    return a.astype(np.float16).astype(np.float32) @ b.astype(np.float16).astype(np.float32)
-
-
-def half_output(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-    return c.astype(np.float16).astype(np.float32)
-
-
-def one_half_row(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-    c[700] = c[700].astype(np.float16)
-    return c
-
-
-def other_inputs(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-    return b @ a
-
-
-def skipped_chunk(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-    c[256:300] = 0
-    return c
-
-
-def swapped_rows(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-    c[[3, 900]] = c[[900, 3]]
-    return c
-
-
-def cancelling_pair(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-    """Escapes one vector with probability 1/2."""
-    c[44, 10] += 5
-    c[44, 11] -= 5
-    return c
-
-
-def short_sum(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-    return a[:, :1023] @ b[:1023]
-
-
-def zeros(a: Matrix, b: Matrix, c: Matrix) -> Matrix:
-    return np.zeros_like(c)
-
-
-CHEATS: list[tuple[Callable[[Matrix, Matrix, Matrix], Matrix], str]] = [
-    (one_percent, "residual"),
-    (half_inputs, "residual"),
-    (half_output, "residual"),
-    (one_half_row, "residual"),
-    (other_inputs, "residual"),
-    (skipped_chunk, "residual"),
-    (swapped_rows, "residual"),
-    (cancelling_pair, "residual"),
-    (short_sum, "residual"),
-    (zeros, "residual"),
-    (with_value(np.nan), "non_finite"),
-    (with_value(np.inf), "non_finite"),
-    (with_value(-np.inf), "non_finite"),
-    (with_value(3e38), "residual"),
-]
-
-
-@pytest.mark.parametrize(("cheat", "reason"), CHEATS, ids=[f"{c.__name__}-{i}" for i, (c, _) in enumerate(CHEATS)])
-def test_planted_cheats_are_caught(cheat: Any, reason: str) -> None:
-    a, b, c = honest()
-    for seed in range(3):
-        verdict = check(a, b, cheat(a, b, c.copy()), seed)
-        assert (verdict.accepted, verdict.reason) == (False, reason)
-    assert check(a, b, c).accepted
 
 
 def test_zeros_beside_a_huge_column_are_caught() -> None:

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No false alarm in 300 seeded runs of each kernel, whichever honest back end made the result."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from qubix_kernels import get, names
+from tests.kernels.conformance import subjects
+from tests.kernels.conformance.world import Job
+from tests.kernels.simulator import Simulator
+
+RUNS = 300
+SIMULATED_RUNS = 6
+ON_CUDA = [name for name in names() if "cuda" in get(name).spec.backends and subjects()[name].simulated]
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    with Simulator() as started:
+        yield started
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_honest_result_is_flagged(name: str) -> None:
+    """The CPU back end's, and those of other ways to compute in turn."""
+    subject, flagged = subjects()[name], []
+    ways = [Job.run, *subject.elsewhere]
+    for seed in range(RUNS):
+        rng = np.random.default_rng(seed)
+        job = subject.random(rng)
+        verdict = job.verdict(ways[seed % len(ways)](job), int(rng.integers(1 << 30)))
+        if not verdict.accepted:
+            flagged.append((seed, verdict))
+    assert flagged == []
+
+
+def simulated(simulator: Simulator, name: str, seeds: range) -> list[object]:
+    """Verdicts on results of the CUDA back end that are not "accepted"."""
+    subject, flagged = subjects()[name], []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        job = subject.edges[seed % len(subject.edges)]() if seed % 2 else _small(subject.random(rng))
+        outputs = simulator.run(name, job.inputs, job.params)
+        verdict = job.verdict(outputs, int(rng.integers(1 << 30)))
+        if not verdict.accepted:
+            flagged.append((seed, verdict))
+    return flagged
+
+
+def _small(job: Job) -> Job:
+    """The first units of it, few enough for the simulator."""
+    return job.part(0, min(job.units, 3))
+
+
+@pytest.mark.parametrize("name", ON_CUDA)
+def test_no_result_of_a_cuda_back_end_is_flagged(name: str, simulator: Simulator) -> None:
+    assert simulated(simulator, name, range(SIMULATED_RUNS)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_CUDA)
+def test_no_result_of_a_cuda_back_end_is_flagged_in_three_hundred_runs(name: str, simulator: Simulator) -> None:
+    assert simulated(simulator, name, range(SIMULATED_RUNS, SIMULATED_RUNS + RUNS)) == []
