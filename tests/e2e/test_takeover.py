@@ -17,6 +17,8 @@ CHUNKED = "tests.support.chunked_node"
 CHEAP = {"QUBIX_NODE_RATE_QU_PER_H": "1000"}
 DEAR = {"QUBIX_NODE_RATE_QU_PER_H": "900000"}
 LINKS = 4
+MANY = 16_000
+"""So many queries that the job is worth two shares."""
 
 
 @pytest.fixture
@@ -120,3 +122,25 @@ def test_a_node_that_comes_back_after_it_was_given_up_is_heard_and_not_paid(mark
         )
         heir_did = units([part for parts in market.computed("heir").values() for part in parts])
         assert heir_did == units(links_of(market, view, "heir", paid=True))
+
+
+@pytest.mark.slow
+def test_when_one_of_two_hands_dies_the_other_computes_only_what_is_left(market: CrashMarket) -> None:
+    """Both work on the job at once, each on a share of its own; one is killed with a link that nobody heard of."""
+    dying = market.start_node("dying", CHUNKED)
+    market.start_node("living", CHUNKED)
+    with Consumer(market, queries=MANY) as consumer:
+        until(offered(consumer.api, 2))
+        with market.barriers.armed(Barrier.LINK_JOURNALLED, dying.popen.pid, skip=LINKS - 1) as step:
+            job = consumer.submit_aside(spread=2)
+            step.wait()
+            assert len(consumer.api.job(job.acknowledged()).view.attempts) == 2, "the job is in two hands"
+            market.kill("dying")
+        view = job.finish()
+        check_everything(market, view, job.key)
+        verified = units(links_of(market, view, "dying", paid=True))
+        executed = units([part for parts in market.computed("living").values() for part in parts])
+        assert verified, "what it had said before is paid to it"
+        assert executed.isdisjoint(verified), "a verified chunk was computed again"
+        assert executed | verified == set(range(view.units))
+        assert len(by_provider(market, view, "living")) >= 2, "its own share, and what was left of the other"

@@ -28,6 +28,7 @@ import psutil
 import qubix
 from qubix.settings import Settings as ClientSettings
 from qubix_protocol.api import JobView
+from qubix_protocol.keys import SigningKey
 from qubix_protocol.states import JobState
 from tests.support.barriers import Barriers
 from tests.support.market import Market, Process
@@ -44,7 +45,7 @@ QUERIES, POINTS, WIDTH, NEAREST = 3_000, 40_000, 64, 3
 class CrashMarket(Market):
     """With barriers, a log of the wire, short leases, and nodes that work with one thread."""
 
-    _rates: ClassVar[list[bytes]] = []
+    _rates: ClassVar[list[tuple[bytes, bytes]]] = []
 
     def __init__(self, folder: Path, **env: str) -> None:
         short = {"QUBIX_LEASE_S": "4", "QUBIX_HEARTBEAT_S": "0.5"}
@@ -95,13 +96,23 @@ class CrashMarket(Market):
     def start_node(self, name: str = "node", module: str = "qubix_node", **env: str) -> Process:
         """What the first node measured of this machine, the others are given."""
         rates = self._own(name) / "node" / "rates.json"
-        if self._rates and not rates.exists():
-            rates.parent.mkdir(exist_ok=True, mode=0o700)
-            rates.write_bytes(self._rates[0])
+        self._give_rates(name, rates)
         process = super().start_node(name, module, **{"QUBIX_NODE_THREADS": "1", "QUBIX_LOG_LEVEL": "DEBUG", **env})
         if not self._rates:
-            self._rates.append(rates.read_bytes())
+            self._rates.append((_device_suffix(process.info["peer_id"]), rates.read_bytes()))
         return process
+
+    def _give_rates(self, name: str, rates: Path) -> None:
+        """They are kept by device, whose name ends like its node's."""
+        if not self._rates or rates.exists():
+            return
+        key = SigningKey.generate()
+        file = self._own(name) / "node.key"
+        file.touch(0o600)
+        file.write_bytes(key.seed)
+        rates.parent.mkdir(exist_ok=True, mode=0o700)
+        suffix, data = self._rates[0]
+        rates.write_bytes(data.replace(suffix, _device_suffix(key.peer_id)))
 
     # Killing --------------------------------------------------------------------------------------------------------
 
@@ -177,6 +188,10 @@ class CrashMarket(Market):
         assert json.loads(done.stdout)
 
 
+def _device_suffix(peer_id: str) -> bytes:
+    return peer_id[-12:].encode()
+
+
 def until(what: Callable[[], object], *, deadline_s: float = DEADLINE_S) -> None:
     """Wait for a state that must come: the deadline is far beyond what is expected."""
     end = time.monotonic() + deadline_s
@@ -219,14 +234,15 @@ class Consumer:
         )
         return qubix.Client(settings=settings)
 
-    def submit_aside(self) -> "Submitted":
+    def submit_aside(self, *, spread: int | None = None) -> "Submitted":
         """In a thread: its answer may be held."""
         key = str(uuid.uuid4())
-        return Submitted(self, key, self._pool.submit(self._submit, key))
+        return Submitted(self, key, self._pool.submit(self._submit, key, spread))
 
-    def _submit(self, key: str) -> JobView:
+    def _submit(self, key: str, spread: int | None) -> JobView:
+        arrays = {"queries": self.queries, "data": self.data}
         with self._client() as api:
-            job = api.submit("knn", queries=self.queries, data=self.data, k=NEAREST, cap_qu=CAP_QU, idempotency_key=key)
+            job = api.submit("knn", inputs=arrays, k=NEAREST, cap_qu=CAP_QU, spread=spread, idempotency_key=key)
             return job.view
 
     def check(self, result: dict[str, np.ndarray]) -> None:
