@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The crash tests' own judges: the log of the wire misses no message, and what is lost, doubled or changed is found."""
+
+import os
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qubix_protocol import digests
+from qubix_protocol.envelope import seal
+from qubix_protocol.keys import SigningKey
+from qubix_protocol.link import FromPeer, ToPeer, encode_coordinator, encode_gateway
+from qubix_protocol.messages import Acknowledged, Link, Message, Progress, Range
+from tests.support.crash_market import _links_acknowledged, _paid_once
+from tests.support.wire import Log, Messages
+
+HEAD = b"GET /mesh/link HTTP/1.1\r\nHost: x\r\n\r\n"
+ATTEMPT = "00000000-0000-0000-0002-000000000001"
+NODE = SigningKey(b"n" * 32)
+
+
+def frame(payload: bytes, *, opcode: int = 2, final: bool = True, masked: bool) -> bytes:
+    """By RFC 6455, 5.2."""
+    size = len(payload)
+    length = (
+        bytes([size])
+        if size < 126
+        else b"\x7e" + struct.pack(">H", size)
+        if size < 65536
+        else b"\x7f" + struct.pack(">Q", size)
+    )
+    first = bytes([(0x80 if final else 0) | opcode])
+    if not masked:
+        return first + length + payload
+    mask = os.urandom(4)
+    hidden = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+    return first + bytes([length[0] | 0x80]) + length[1:] + mask + hidden
+
+
+@given(
+    st.lists(st.binary(max_size=300), max_size=5), st.booleans(), st.lists(st.integers(1, 50), min_size=1, max_size=20)
+)
+def test_messages_are_found_however_the_stream_is_cut(payloads: list[bytes], masked: bool, cuts: list[int]) -> None:
+    stream = HEAD + b"".join(
+        frame(b"ping", opcode=9, masked=masked) + frame(payload, masked=masked) for payload in payloads
+    )
+    found: list[bytes] = []
+    messages, at = Messages(found.append), 0
+    while at < len(stream):
+        step = cuts[at % len(cuts)]
+        messages.feed(stream[at : at + step])
+        at += step
+    assert found == payloads
+
+
+@pytest.mark.parametrize("size", [125, 126, 65535, 65536])
+def test_long_messages_and_those_in_several_frames_are_whole(size: int) -> None:
+    payload, found = os.urandom(size), []
+    messages = Messages(found.append)
+    messages.feed(HEAD + frame(payload, masked=True))
+    messages.feed(frame(payload[:50], final=False, masked=True) + frame(payload[50:], opcode=0, masked=True))
+    assert found == [payload, payload]
+
+
+@dataclass
+class Seen:
+    """What `check_everything` asks of a market, without its processes."""
+
+    wire: Log = field(default_factory=Log)
+
+
+def a_link(index: int = 0) -> Link:
+    return Link(
+        index=index,
+        units=Range(0, 5),
+        output_digest=bytes(32),
+        output_bytes=1,
+        claimed_ms=1,
+        predecessor=digests.ZERO,
+    )
+
+
+def sealed(message: Message) -> bytes:
+    return seal(
+        message, NODE, network="devnet", audience=bytes(range(32)), incarnation=1, counter=1, expires_ms=1_000_000
+    )
+
+
+def seen(*acknowledged: int) -> tuple[Any, list[dict[str, Any]]]:
+    """A link that was said and is stored, and acknowledgements of these indices."""
+    market, link = Seen(), a_link()
+    said = Progress(attempt_id=ATTEMPT, fence=1, fraction=0.5, elapsed_ms=1, link=link)
+    market.wire.from_gateway(encode_gateway((FromPeer(peer_id=NODE.peer_id, frames=(sealed(said),)),)))
+    for index in acknowledged:
+        told = sealed(Acknowledged(attempt_id=ATTEMPT, fence=1, link=index))
+        market.wire.from_coordinator(encode_coordinator((ToPeer(peer_id=NODE.peer_id, frames=(told,)),)))
+    row = {"attempt_id": ATTEMPT, "index": 0, "chain_digest": digests.of_link(link)}
+    return market, [row]
+
+
+def test_what_was_acknowledged_and_is_here_is_right() -> None:
+    _links_acknowledged(*seen(0))
+    _links_acknowledged(*seen())
+
+
+def test_a_link_that_was_acknowledged_and_is_gone_is_found() -> None:
+    with pytest.raises(AssertionError, match="is gone"):
+        _links_acknowledged(*seen(0, 1))
+
+
+def test_a_link_that_was_never_said_or_said_otherwise_is_found() -> None:
+    market, rows = seen(0)
+    with pytest.raises(AssertionError, match="another link"):
+        _links_acknowledged(market, [{**rows[0], "chain_digest": bytes(32)}])
+
+
+@pytest.mark.parametrize("paid", [[(0, 5), (4, 9)], [(0, 5), (6, 9)], [(1, 9)], [(0, 8)]])
+def test_units_paid_twice_or_not_at_all_are_found(paid: list[tuple[int, int]]) -> None:
+    rows = [{"start": start, "stop": stop, "paid": True} for start, stop in paid]
+    with pytest.raises(AssertionError):
+        _paid_once(rows, 9)
+    _paid_once([*({**row, "paid": False} for row in rows), {"start": 0, "stop": 9, "paid": True}], 9)
