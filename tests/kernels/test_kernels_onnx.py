@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The onnx kernel's doors: which models and signatures are refused, and that the provider that was named computes."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -357,6 +359,17 @@ def test_the_cuda_back_end_computes_on_a_card_or_not_at_all() -> None:
     inputs, params = KERNEL.example(np.random.default_rng(1), 2)
     with pytest.raises(LookupError, match="CUDAExecutionProvider"):
         KERNEL.run("cuda", inputs, params)
+    with pytest.raises(LookupError, match="CUDAExecutionProvider"):
+        KERNEL.warm_up("cuda", metas_of(inputs), params)
+
+
+def test_libraries_are_loaded_before_time_is_counted() -> None:
+    code = (
+        "import sys; from qubix_kernels import get; kernel = get('onnx'); before = 'onnxruntime' in sys.modules\n"
+        "kernel.warm_up('cpu', {}, {}); print(before, 'onnxruntime' in sys.modules, 'onnx' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["False", "True", "True"]
 
 
 def test_a_provider_that_is_there_but_leaves_the_work_to_the_cpu_is_found_out() -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from qubix_kernels.kernel import Arrays
 from qubix_kernels.onnx.cache import runner
+from qubix_kernels.onnx.session import require
 from qubix_kernels.onnx.signature import Signature
 from qubix_protocol.arrays import Array
 
@@ -19,6 +20,11 @@ OPTIONS: Final = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
 }
+
+
+def warm_up() -> None:
+    """Raises `NoProvider` where onnxruntime has no CUDA provider."""
+    require(CUDA)
 
 
 def run(inputs: Arrays, signature: Signature) -> dict[str, Array]:

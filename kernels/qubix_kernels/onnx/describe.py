@@ -37,7 +37,7 @@ def describe(data: bytes, arrays: Mapping[str, Array], whole: Collection[str] = 
     given = _by_own_name(facts, wire, arrays)
     passed = {port.name for port in facts.inputs if {port.name, wire[port.name]} & set(whole)}
     mode, divided = _divided(facts, given, passed)
-    one = trial(data, _feed(given, divided, mode, 1))
+    one = trial(data, _feed(given, divided, mode, 1), together=mode == "rows")
     inputs = {wire[port.name]: _input(port, given[port.name], port.name in divided) for port in facts.inputs}
     outputs = _outputs(facts, one, mode)
     found = _signature(mode, inputs, outputs, one.work)
@@ -134,7 +134,7 @@ def _signature(mode: Mode, inputs: dict[str, Tensor], outputs: dict[str, Tensor]
 
 def _check_pair(data: bytes, found: Signature, feed: Mapping[str, Array]) -> None:
     """Two rows at once must give two rows: an axis that is open need not be the batch."""
-    pair = trial(data, feed)
+    pair = trial(data, feed, together=True)
     for tensor in found.outputs.values():
         shape = pair.outputs[tensor.name].shape
         if shape != (2, *tensor.shape):

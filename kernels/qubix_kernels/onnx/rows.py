@@ -60,7 +60,7 @@ class Runner:
 
 def open_runner(data: Array, signature: Signature, inputs: Arrays, session: Session) -> Runner:
     """After a trial of the first unit. Raises `BadInput` when the model is not as its signature says."""
-    found = trial(data.tobytes(), feed_of(signature, inputs, 0, 1))
+    found = trial(data.tobytes(), feed_of(signature, inputs, 0, 1), together=signature.mode == "rows")
     hold_to(signature, found)
     return Runner(session, signature)
 

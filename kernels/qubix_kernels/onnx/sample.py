@@ -31,7 +31,7 @@ def example(rng: np.random.Generator, scale: int) -> tuple[dict[str, Array], dic
 
 def signature() -> Signature:
     """What `describe` would find out by running it; a test compares the two."""
-    counted = work.total(_ops())
+    counted = work.total(_ops(), together=True)
     return Signature(
         mode="rows",
         inputs={"x": Tensor(name="x", dtype="float32", shape=(_CHANNELS[0], _SIDE, _SIDE))},
@@ -81,7 +81,9 @@ def _ops() -> list[work.Op]:
 
 
 def _op(kind: str, inputs: list[work.Shape], output: work.Shape) -> work.Op:
-    return work.Op(kind, tuple(inputs), (output,), 4 * sum(int(np.prod(shape)) for shape in (*inputs, output)))
+    first, *weights = inputs
+    size, stored = (4 * sum(int(np.prod(shape)) for shape in shapes) for shapes in ((first, output), weights))
+    return work.Op(kind, tuple(inputs), (output,), size, stored)
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

@@ -33,9 +33,7 @@ class Session:
 
         Raises `NoProvider`, and `BadInput` when the model cannot be loaded on the CPU.
         """
-        if provider not in onnxruntime.get_available_providers():
-            has = ", ".join(onnxruntime.get_available_providers())
-            raise NoProvider(f"this onnxruntime has no {provider}, only {has}: install the package that has it")
+        require(provider)
         self.provider: Final = provider
         try:
             self._session = onnxruntime.InferenceSession(
@@ -65,6 +63,13 @@ class Session:
         if self.provider == CPU:
             return BadInput(f"{what}: {text[:500]}")
         return RuntimeError(f"{what}: {text[:500]}")
+
+
+def require(provider: str) -> None:
+    """Raises `NoProvider` when this onnxruntime was built without it."""
+    has = onnxruntime.get_available_providers()
+    if provider not in has:
+        raise NoProvider(f"this onnxruntime has no {provider}, only {', '.join(has)}: install the package that has it")
 
 
 def _options(plain: bool, profile: str) -> onnxruntime.SessionOptions:

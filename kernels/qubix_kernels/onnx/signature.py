@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from qubix_kernels.kernel import Metas, Params, Problem
+from qubix_kernels.onnx.work import batch_of
 from qubix_protocol.arrays import DTYPES, ArrayMeta
 from qubix_protocol.messages import Name
 from qubix_protocol.units import ARRAY_BYTES_MAX, ARRAY_DIMS_MAX, INPUTS_MAX
@@ -24,18 +25,15 @@ MODEL: Final = "model"
 PARAM: Final = "signature"
 SIGNATURE_CHARS_MAX: Final = 16_000
 _NAME_CHARS: Final = 48
-FLOPS_MAX: Final = 1e11
+FLOPS_MAX: Final = 2.5e11
 """Of one unit: a check runs several on a CPU, by default on one thread and within a minute."""
-SAMPLE_FLOPS: Final = 6e11
-DECISION_FLOPS: Final = 3e11
+SAMPLE_FLOPS: Final = 1e12
+DECISION_FLOPS: Final = 1e12
 RERUNS: Final = 6
 """How often a suspected unit is run to decide: alone, unoptimised, and moved four times."""
 SAMPLE_LEAST: Final = 4
 SAMPLE_MIN: Final = 16
 SAMPLE_SHARE: Final = 32
-BATCH_BYTES: Final = 256 * 1024**2
-"""What the activations of the rows that run together may take."""
-BATCH_MAX: Final = 256
 
 TensorName = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]+$", max_length=256)]
 Size = Annotated[int, Meta(ge=1, le=2**31)]
@@ -70,7 +68,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def batch(self) -> int:
         """How many units run together: always the same for a job, whoever runs it."""
-        return 1 if self.mode != "rows" else max(1, min(BATCH_MAX, BATCH_BYTES // max(1, self.memory_bytes)))
+        return batch_of(self.memory_bytes) if self.mode == "rows" else 1
 
     def sample(self, units: int) -> int:
         """How many of so many units a check runs again."""

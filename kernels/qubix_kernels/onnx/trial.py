@@ -31,8 +31,11 @@ class Trial:
     work: work.Work
 
 
-def trial(data: bytes, feed: Mapping[str, Array]) -> Trial:
-    """Raises `BadInput` when the model does not run. Writes one file to a temporary folder, and removes it."""
+def trial(data: bytes, feed: Mapping[str, Array], *, together: bool) -> Trial:
+    """`together` as in `work.total`. Raises `BadInput` when the model does not run.
+
+    Writes one file to a temporary folder, and removes it.
+    """
     with _profile_prefix() as prefix:
         session = Session(data, CPU, {}, plain=True, profile=prefix)
         outputs = session.run(feed)
@@ -40,7 +43,7 @@ def trial(data: bytes, feed: Mapping[str, Array]) -> Trial:
         if os.path.getsize(path) > _PROFILE_BYTES_MAX:
             raise BadInput("the model runs too many operations for one unit; divide the work into smaller units")
         with open(path, "rb") as file:
-            ran = work.total(_ops(json.load(file)))
+            ran = work.total(_ops(json.load(file)), together=together)
     return Trial(outputs, ran)
 
 
@@ -59,6 +62,6 @@ def _ops(events: list[dict[str, Any]]) -> Iterator[work.Op]:
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX):
             said = event["args"]
-            size = sum(int(said.get(key, 0)) for key in ("activation_size", "parameter_size", "output_size"))
+            size = int(said.get("activation_size", 0)) + int(said.get("output_size", 0))
             took, gave = (shapes_of(said.get(key, ())) for key in ("input_type_shape", "output_type_shape"))
-            yield work.Op(said["op_name"], took, gave, size)
+            yield work.Op(said["op_name"], took, gave, size, int(said.get("parameter_size", 0)))
