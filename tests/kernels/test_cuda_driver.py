@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from qubix_kernels import get, sass
+from qubix_kernels.tasks import ChunkDone, RunDone
+from qubix_kernels.zygote import Zygote
+from tests.kernels.worker_world import Product, hear_all, say
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "tests" / "support" / "cuda_stub.c"
@@ -99,3 +102,18 @@ def test_a_job_launches_what_was_compiled_before_its_time_was_counted(driver: Dr
 
     if name == "matmul":  # 300 wide on two multiprocessors: 3 by 3 tiles of 128
         assert log[-1][2:] == ["3", "3", "1", "256", "1", "1"]
+
+
+def test_a_worker_compiles_loads_and_launches_inside_its_box(driver: Driver, tmp_path: Path) -> None:
+    product = Product(tmp_path, rows=12)
+    found = {"LD_LIBRARY_PATH": str(driver.folder)}
+    zygote = Zygote.start(folders=[tmp_path], environment=found, readable=[driver.folder])
+    try:
+        worker = zygote.fork(scratch=tmp_path, out=tmp_path)
+        with worker.sock:
+            say(worker.sock, product.run((0, 6), (6, 12), backend="cuda"))
+            *chunks, last = hear_all(worker.sock)
+    finally:
+        zygote.close()
+    assert isinstance(last, RunDone), last
+    assert sum(chunk.stop - chunk.start for chunk in chunks if isinstance(chunk, ChunkDone)) == 12
