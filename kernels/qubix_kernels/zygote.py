@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from qubix_kernels.box import machine, rules
+from qubix_kernels.box import cgroup, machine, rules
 from qubix_kernels.box.machine import Isolation
 from qubix_kernels.box.rules import Gpu, Limits
 from qubix_kernels.wire import Reply, Request, Setup, hear_processes, receive, send
@@ -55,6 +55,7 @@ class Zygote:
         self._process, self._control = process, control
         self._lock = threading.Lock()
         self._pid = process.pid
+        self._groups: dict[int, cgroup.Group] = {}
 
     @classmethod
     def start(
@@ -115,7 +116,19 @@ class Zygote:
             raise
         finally:
             theirs.close()
-        return Worker(pid or reply.number, reply.number, ours)
+        worker = Worker(pid or reply.number, reply.number, ours)
+        self._confine(worker, limits)
+        return worker
+
+    def _confine(self, worker: Worker, limits: Limits) -> None:
+        """Into a control group where there is one: it has not read its task yet, and so does nothing."""
+        parent = cgroup.parent()
+        if parent is None:
+            return
+        with self._lock, contextlib.suppress(OSError):  # it may have ended already
+            self._groups = {number: group for number, group in self._groups.items() if not group.remove()}
+            group = self._groups[worker.number] = parent.make(limits)
+            group.add(worker.pid)
 
     def kill(self, worker: Worker) -> None:
         """SIGKILL; nothing when it has ended already (a reused pid is never hit)."""
@@ -123,7 +136,15 @@ class Zygote:
 
     def end_of(self, worker: Worker) -> Reply:
         """How it ended: exit status, and the limit that it was ended for; status None while it runs."""
-        return self._call(Request(op="status", number=worker.number))[0]
+        end = self._call(Request(op="status", number=worker.number))[0]
+        if end.status is None or worker.number not in self._groups:
+            return end
+        with self._lock:
+            group = self._groups[worker.number]
+            group.remove()
+        if end.status == -signal.SIGKILL and not end.cause and group.out_of_memory:
+            return msgspec.structs.replace(end, cause="memory")
+        return end
 
     def status(self, worker: Worker) -> int | None:
         return self.end_of(worker).status
@@ -138,6 +159,8 @@ class Zygote:
                 os.kill(self._pid, signal.SIGKILL)  # everything in a box dies with its process 1
             self._process.kill()
             self._process.wait()
+        for group in self._groups.values():
+            group.remove()
 
     def _meet(self, setup: Setup) -> None:
         try:

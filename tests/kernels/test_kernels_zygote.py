@@ -135,8 +135,7 @@ def test_a_worker_holds_only_its_own_socket_and_the_standard_streams(zygote: Zyg
     worker = fork(zygote, product.folder)
     with worker.sock:
         until(lambda: os.readlink(f"/proc/{worker.pid}/cwd") == str(product.folder.resolve()))
-        held = {int(fd) for fd in os.listdir(f"/proc/{worker.pid}/fd")}
-        assert len(held - {0, 1, 2}) == 1
+        until(lambda: len(set(os.listdir(f"/proc/{worker.pid}/fd")) - {"0", "1", "2"}) == 1)
 
 
 def test_a_killed_worker_says_so_and_killing_again_is_nothing(zygote: Zygote, product: Product) -> None:
