@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Orbits z → z² + c in plain float32: each operation rounded once, none fused, so bit for bit the same everywhere."""
+"""Orbits z → z² + c, plainly: each operation rounded once, none fused, so bit for bit the same everywhere."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ STRIDE: Final = 16
 
 def iterations(cr: Array, ci: Array, most: int) -> Array:
     """How many of the first `most` values of each orbit (c itself is the first) come before the first one that is out,
-    |z|² > 4; int32. `cr` and `ci` are float32 vectors, best of a length that fits into the first cache."""
+    |z|² > 4; int32. `cr` and `ci` are vectors of one type, in which it computes."""
     counts, left = np.zeros(len(cr), np.int32), np.arange(len(cr))
     zr, zi, still = cr.copy(), ci.copy(), np.ones(len(cr), bool)
     with np.errstate(all="ignore"):  # what is out overflows until it is left behind

@@ -21,9 +21,9 @@ PIXELS_IN_ROW: Final = 4
 STEADY_MIN: Final = 64
 DIFFERENT_MAX: Final = 0.35
 """Of the uncertain pixels where float32 and float64 agree, so many may differ: of honest ones up to 0.14 did."""
-_ROWS_MIN: Final = 8
-_ROWS_SHARE: Final = 128
-_BLOCK: Final = 4096
+_ROWS_MIN: Final = 4
+_ROWS_SHARE: Final = 256
+_BLOCK: Final = 16_384
 
 Places = NDArray[np.intp]
 

@@ -11,7 +11,7 @@ from qubix_kernels.montecarlo_option.model import Option
 from qubix_kernels.montecarlo_option.polynomials import COSINE, SINE
 from qubix_protocol.arrays import Array
 
-_BLOCK_COUNTERS: Final = 8192
+_BLOCK_COUNTERS: Final = 16_384
 _F32: Final = np.float32
 
 

@@ -31,6 +31,9 @@ _CHECK_FLOPS: Final = 2 * FLOPS
 _WORKSPACE_BYTES: Final = 16 * 1024 * 1024
 _SPREAD_MAX: Final = 3.0
 _LANES_MAX: Final = 2**32
+_PATHS_MAX: Final = 2**14
+_LARGE, _EXAMPLE_PATHS = 2048, 4096
+"""From so many lanes on an example has the longest ones, or a card would hardly notice it."""
 
 SPEC: Final = KernelSpec(
     name="montecarlo_option",
@@ -46,7 +49,7 @@ SPEC: Final = KernelSpec(
         ParamSpec(name="maturity", kind="float", low=1e-4, high=50, doc="years to the end"),
         ParamSpec(name="kind", kind="str", default="call", choices=("call", "put"), doc="right to buy, or to sell"),
         ParamSpec(name="lanes", kind="int", low=1, high=2**24, doc="lanes to simulate"),
-        ParamSpec(name="paths_per_lane", kind="int", default=4096, low=1, high=2**14, doc="paths in each lane"),
+        ParamSpec(name="paths_per_lane", kind="int", default=4096, low=1, high=_PATHS_MAX, doc="paths in each lane"),
         ParamSpec(name="seed", kind="int", default=0, low=0, high=2**53 - 1, doc="of the random numbers"),
         ParamSpec(name="first_lane", kind="int", default=0, low=0, high=_LANES_MAX - 1, doc="lanes before these"),
     ),
@@ -104,7 +107,8 @@ class MonteCarloOption(Kernel):
     def example(self, rng: np.random.Generator, scale: int) -> tuple[dict[str, Array], dict[str, ParamValue]]:
         market = {"spot": 100.0, "strike": float(rng.uniform(80, 120)), "volatility": float(rng.uniform(0.1, 0.5))}
         terms = {"maturity": 1.0, "rate": 0.03, "seed": int(rng.integers(2**53))}
-        return {}, self.normalise({**market, **terms, "lanes": scale, "paths_per_lane": min(4096, 16 * scale)})
+        paths = min(_EXAMPLE_PATHS, 16 * scale) if scale < _LARGE else _PATHS_MAX
+        return {}, self.normalise({**market, **terms, "lanes": scale, "paths_per_lane": paths})
 
     def problems_of(self, metas: Metas, params: Params) -> tuple[Problem, ...]:
         spread = float(params["volatility"]) * math.sqrt(float(params["maturity"]))

@@ -141,7 +141,7 @@ def a_pixel_aside(asked: Job, outputs: Outputs, rng: Rng) -> Outputs:
 
 
 def one_row_of_neighbour(asked: Job, outputs: Outputs, rng: Rng) -> Outputs:
-    outputs["iterations"][4] = outputs["iterations"][3]
+    outputs["iterations"][2] = outputs["iterations"][1]
     return outputs
 
 
@@ -157,7 +157,7 @@ SUBJECT = Subject(
     wrong=wrong,
     elsewhere=[lambda asked, step=step: made(asked, step) for step in STEPS],  # type: ignore[misc]
     trial=trial,
-    complete=lambda: job(40, 8, max_iterations=200, top=0.3, left=-2.0, pixel=0.07),
+    complete=lambda: job(80, 4, max_iterations=200, top=0.3, left=-2.0, pixel=0.04),
     cheats={
         "fewer iterations": fewer_iterations,
         "fewer iterations, said to be in": fewer_iterations_hidden,
