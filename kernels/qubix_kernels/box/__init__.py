@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The box: what a worker may see, use and outlive (trust.md "The box"; docs/adr/0011). `layer` has it in order."""
+"""The box: what a worker may see, use and outlive (trust.md "The box"; docs/adr/0012). `layer` has it in order."""
