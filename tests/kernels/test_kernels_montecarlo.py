@@ -9,6 +9,7 @@ import pytest
 
 from qubix_kernels import get
 from qubix_kernels.montecarlo_option import philox
+from qubix_kernels.montecarlo_option import verify as verify_module
 from qubix_kernels.montecarlo_option.draws import of_lane_numbers, turned, uniform
 from qubix_kernels.montecarlo_option.model import NORMAL_MAX, Option
 from qubix_kernels.montecarlo_option.polynomials import COSINE, SINE
@@ -115,3 +116,39 @@ def test_lanes_stand_by_themselves_and_seeds_and_lanes_differ() -> None:
 def test_what_chance_may_do_is_wide_for_few_payoffs_and_a_z_score_for_many() -> None:
     assert deviation(1.0, 1e-4, 10, 1e-12) > 1
     assert deviation(3.0, 0.04, 10**8, 1e-12) == pytest.approx(7.53 * 0.2 / 1e4, rel=0.01)
+
+
+def test_an_unlikely_lane_of_an_honest_result_is_replayed_and_not_blamed() -> None:
+    """As if the consumer had searched for such a seed: here a lane is called unlikely that half of them are."""
+    for lanes in (1, 3):
+        for seed in range(40):
+            params = terms(lanes=lanes, seed=seed)
+            made = KERNEL.run("cpu", {}, params)
+            given = Option.of(params), 0, 4096, seed, made["sums"], made["squares"], np.random.default_rng(0)
+            assert verify_module.verify(*given).measured["suspects"] == 0
+            verdict = verify_module.verify(*given, false_alarm=1.5)
+            assert verdict.accepted, verdict
+            if verdict.measured["suspects"] and verdict.measured["total_over_chance"] > 1:
+                break
+        else:
+            pytest.fail("no seed was unlikely")
+
+
+def test_a_lane_far_from_the_closed_form_is_caught_among_any_number() -> None:
+    params = terms(lanes=4000, paths_per_lane=400)
+    outputs = KERNEL.run("cpu", {}, params)
+    assert KERNEL.verify({}, params, outputs, np.random.default_rng(0)).accepted
+    for lanes, reason in ((1, "replay"), (32, "replay"), (33, "closed_form")):
+        bad = {name: array.copy() for name, array in outputs.items()}
+        bad["sums"][100 : 100 + lanes] *= np.float32(8)
+        for seed in range(3):
+            verdict = KERNEL.verify({}, params, bad, np.random.default_rng(seed))
+            assert (verdict.accepted, verdict.reason) == (False, reason)
+
+
+def test_a_small_error_of_every_lane_is_caught_by_their_total() -> None:
+    """Lanes that are not replayed, each a little too high: no lane is unlikely, together they are impossible."""
+    params = terms(lanes=4000, paths_per_lane=400)
+    outputs = KERNEL.run("cpu", {}, params)
+    whole, single = verify_module.beside_closed_form(Option.of(params), 400, outputs["sums"] * 1.05, 1e-12)
+    assert single.max() <= 1 < whole
