@@ -22,6 +22,7 @@ BENCHES = {
     "takeover": "from the end of a node in the middle of a job to the next attempt's first chunk, beside the lease",
     "kernels": "the kernels' back ends, beside NumPy, SciPy, scikit-learn and cuBLAS",
     "box": "a worker's start in its box, beside a bare fork",
+    "spread": "the same job on one node and on two, beside two bare processes",
     "settle": "the settle path, beside the bare SQL function",
     "market": "submit to first chunk, tiny jobs a second beside Procrastinate, resident memory",
 }

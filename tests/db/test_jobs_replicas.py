@@ -174,3 +174,46 @@ async def test_after_an_outage_of_both_each_lease_is_extended_once(replicas: Rep
     attempt = await node.attempt()
     assert attempt.limit_ms == limit_ms + 60_000
     assert attempt.due_ms == world.desk.now_ms() + LEASE_MS
+
+
+async def test_a_listing_in_somebody_s_hands_does_not_make_a_spread_job_smaller(replicas: Replicas) -> None:
+    """Metrics are being noted for one of two nodes: the job waits a moment instead of going to the other one whole."""
+    world = replicas.world
+    nodes = [await world.node() for _ in range(2)]
+    view = await world.submit(spread=2)
+    async with world.db.transaction() as tx:
+        await tx.execute_query("SELECT id FROM listing WHERE peer_id = $1 FOR UPDATE", [nodes[0].peer])
+        await asyncio.wait_for(replicas.second.tick(), 20)
+        assert (await world.job(view.job_id)).state is JobState.QUEUED
+    world.clock.advance(1.0)
+    await replicas.tick()
+    assert {one.provider for one in (await world.job(view.job_id)).attempts} == {node.peer for node in nodes}
+
+
+async def test_two_that_deal_out_at_once_give_each_unit_to_one_hand(replicas: Replicas) -> None:
+    """Six nodes, three jobs that each may have four: whoever deals, no node and no unit is in two hands."""
+    world = replicas.world
+    nodes = [await world.node() for _ in range(6)]
+    jobs = [await world.submit(spread=None) for _ in range(NODES)]
+    for _ in range(3):
+        await replicas.tick()
+        world.clock.advance(0.2)
+    views = [await world.job(job.job_id) for job in jobs]
+    hands = [one for view in views for one in view.attempts]
+    assert len({one.provider for one in hands}) == len(hands) <= len(nodes)
+    assert all(view.attempts for view in views), "every job has one before any has a second"
+    for view in views:
+        assert sum(one.units for one in view.attempts) == UNITS
+    for node in nodes:
+        if (await world.commands(node)) != []:
+            await node.accept()
+            ((start, stop),) = (await node.attempt()).ranges
+            await node.work(start, stop, WORKED_MS, took_s=0.0)
+            await node.report()
+    assert await replicas.record_all() == len(hands)
+    for _ in range(3):
+        await replicas.tick()
+    done = [await world.job(job.job_id) for job in jobs]
+    assert {job.state for job in done} == {JobState.SETTLED}
+    assert await world.db.fetch_value("SELECT count(*) FROM link WHERE paid") == len(hands)
+    await world.check_money()

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from qubix_coordinator.db.database import Tx, rows
+from qubix_coordinator.db.database import Tx, execute, rows, value
 from qubix_coordinator.jobs import billing, flow, needs, rules, shares
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import JobEvent
@@ -24,6 +24,8 @@ from qubix_protocol.messages import Assign, InputRef, Range
 from qubix_protocol.states import AttemptState, JobState, Reason
 
 log = logging.getLogger(__name__)
+DEALING_LOCK = 0x6465616C
+"""Any constant will do that nothing else locks."""
 
 
 async def running_counts(tx: Tx) -> dict[UUID, int]:
@@ -39,26 +41,32 @@ async def running_on(tx: Tx, listing_id: UUID) -> int:
     return await Attempt.filter(listing_id=listing_id, state__in=["offered", "running"]).using_db(tx).count()
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A job with units in nobody's hands that may take another hand. `hands` it has already."""
-
-    job_id: UUID
-    hands: int
-
-
-async def waiting_jobs(tx: Tx, now_ms: int, limit: int) -> list[Waiting]:
-    """Those in nobody's hands first, in the order in which they came: each gets one before anyone gets another."""
+async def waiting_jobs(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
+    """Those with units in nobody's hands that may take another hand. Jobs in nobody's hands come first, in the order in
+    which they came: each gets one before any gets another."""
     found = await rows(
         tx,
-        "SELECT j.id, h.hands FROM job j, LATERAL (SELECT count(*) AS hands FROM attempt a WHERE a.job_id = j.id"
+        "SELECT j.id FROM job j, LATERAL (SELECT count(*) AS hands FROM attempt a WHERE a.job_id = j.id"
         " AND a.state IN ('offered', 'running', 'verifying')) h"
         " WHERE j.units_waiting > 0 AND j.closing IS NULL AND j.match_ms <= $1 AND h.hands < j.hands_max"
         " ORDER BY h.hands > 0, j.no LIMIT $2",
         now_ms,
         limit,
     )
-    return [Waiting(UUID(str(row["id"])), row["hands"]) for row in found]
+    return [UUID(str(row["id"])) for row in found]
+
+
+async def _queued_beside(tx: Tx, job: Job, now_ms: int) -> int:
+    """Other jobs in nobody's hands that would take a node now."""
+    found = await value(
+        tx,
+        "SELECT count(*) FROM job j WHERE j.units_waiting > 0 AND j.closing IS NULL AND j.match_ms <= $1 AND j.id <> $2"
+        " AND NOT EXISTS (SELECT FROM attempt a WHERE a.job_id = j.id"
+        " AND a.state IN ('offered', 'running', 'verifying'))",
+        now_ms,
+        job.id,
+    )
+    return int(found)
 
 
 async def unexplained_jobs(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
@@ -68,30 +76,43 @@ async def unexplained_jobs(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
     return [job.id for job in await found.order_by("match_ms").limit(limit).only("id")]
 
 
-async def try_assign(
-    desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate], hands: int
-) -> list[UUID]:
-    """The listings that got what was waiting of the job, at most `hands`; none when nobody can take it now, or somebody
-    else is deciding about it."""
+async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate]) -> list[UUID]:
+    """The listings that got what was waiting of the job; none when nobody can take it now, or somebody else is deciding
+    about it."""
     job = await Job.filter(id=job_id).using_db(tx).select_for_update(skip_locked=True).first()
     if job is None or job.units_waiting == 0 or job.closing is not None:
         return []
     open_now = await flow.hands(tx, job.id)
-    hands = min(hands, job.hands_max - len(open_now))
-    if hands < 1:
+    if len(open_now) >= job.hands_max:
         return []
     now_ms = desk.now_ms()
     left = await ranges_left(tx, job, open_now)
     asked = await needs.of_job(tx, job, hold_free_qu(job, open_now), now_ms)
     busy = {attempt.listing_id for attempt in open_now}
     others = [one for one in offers if one.listing_id not in busy]
-    deal = _Deal(asked, billing.total(left), hands, job.spread is not None, now_ms)
-    found = await _confirmed(tx, deal, _choose(deal, others, await _avoided(tx, job), await running_counts(tx)))
+    deal = _Deal(asked, billing.total(left), job.hands_max - len(open_now), job.spread is not None, now_ms)
+    found = await _confirmed(tx, deal, await _chosen(tx, job, deal, others))
     if isinstance(found, market_rules.Shortfall):
         await _say_why(tx, job, found, now_ms)
         return []
     await _write_attempts(desk, tx, job, found, left)
     return [share.choice.candidate.listing_id for share in found]
+
+
+async def _chosen(
+    tx: Tx, job: Job, deal: "_Deal", offers: Sequence[market_rules.Candidate]
+) -> list[Share] | market_rules.Shortfall:
+    """Several hands only as far as every other job that waits for its first one can have it, too. Replicas that deal
+    out to several count one after the other."""
+    avoided, running = await _avoided(tx, job), await running_counts(tx)
+    found = _choose(deal, offers, avoided, running)
+    if isinstance(found, market_rules.Shortfall) or len(found) == 1:
+        return found
+    await execute(tx, "SELECT pg_advisory_xact_lock($1)", DEALING_LOCK)
+    running = await running_counts(tx)
+    free = market_rules.places_free(offers, running, deal.now_ms)
+    fair = shares.hands_now(free, await _queued_beside(tx, job, deal.now_ms))
+    return _choose(dataclasses.replace(deal, hands=min(deal.hands, fair)), offers, avoided, running)
 
 
 async def _avoided(tx: Tx, job: Job) -> frozenset[str]:
@@ -161,12 +182,13 @@ def _choose(
 async def _confirmed(
     tx: Tx, deal: _Deal, chosen: list[Share] | market_rules.Shortfall
 ) -> list[Share] | market_rules.Shortfall:
-    """The choice again among the chosen, now that their listings are locked and their occupancy cannot change."""
+    """The choice again among the chosen, now that their listings are locked and their occupancy cannot change. While
+    somebody else holds one of them, if only to note its metrics, nothing is dealt out: it would go to fewer hands."""
     if isinstance(chosen, market_rules.Shortfall):
         return chosen
     found = [await market.lock(tx, share.choice.candidate.listing_id) for share in chosen]
     locked = [one for one in found if one is not None]
-    if not locked:
+    if len(locked) < len(chosen):
         return market_rules.shortfall({market_rules.Obstacle.BUSY: 1})
     running = {one.listing_id: await running_on(tx, one.listing_id) for one in locked}
     return deal.among(locked, running, frozenset())

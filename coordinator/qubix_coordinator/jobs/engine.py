@@ -8,13 +8,12 @@ that looks again under the job's lock. Everything is bounded per tick; what is l
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final
 from uuid import UUID
 
 from qubix_coordinator.db.database import Tx, execute, value
 from qubix_coordinator.errors import Unavailable
-from qubix_coordinator.jobs import assign, flow, relieve, rules, settle, shares
+from qubix_coordinator.jobs import assign, flow, relieve, rules, settle
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent
 from qubix_coordinator.jobs.tables import Attempt, Job
@@ -145,19 +144,14 @@ class Engine:
         offers = await desk.db.run(lambda tx: market.candidates(tx, now_ms=now_ms))
         running = await desk.db.run(assign.running_counts)
 
-        async def one(tx: Tx, job_id: UUID, hands: int = 1) -> None:
-            for taken in await assign.try_assign(desk, tx, job_id, offers, hands):
+        async def one(tx: Tx, job_id: UUID) -> None:
+            for taken in await assign.try_assign(desk, tx, job_id, offers):
                 running[taken] = running.get(taken, 0) + 1
 
-        queued = sum(job.hands == 0 for job in waiting)
-        for job in waiting:
-            queued -= job.hands == 0
-            free = market_rules.places_free(offers, running, now_ms)
-            if not free:
+        for job_id in waiting:
+            if not market_rules.places_free(offers, running, now_ms):
                 break
-            # A full batch: there may be more behind it.
-            hands = 1 if len(waiting) == BATCH else shares.hands_now(free, queued)
-            await self._each("assign", job.job_id, partial(one, hands=hands))
+            await self._each("assign", job_id, one)
         for job_id in await desk.db.run(lambda tx: assign.unexplained_jobs(tx, now_ms, EXPLAIN_BATCH)):
             await self._each("explain", job_id, one)
 
