@@ -161,6 +161,34 @@ def field(number: int, data: bytes) -> bytes:
     return bytes([number << 3 | 2, *length, size]) + data
 
 
+def test_a_model_with_any_bytes_changed_is_refused_or_described_never_more() -> None:
+    data, rng, seen = dense(np.random.default_rng(3), (6, 6)), np.random.default_rng(9), set()
+    for _ in range(600):
+        broken = np.frombuffer(data, np.uint8).copy()
+        broken[rng.integers(0, len(data), int(rng.integers(1, 6)))] = rng.integers(0, 256)
+        try:
+            seen.add(type(inspect(broken.tobytes())).__name__)
+        except BadInput:
+            seen.add("BadInput")
+    assert seen == {"Facts", "BadInput"}
+
+
+@given(st.text(max_size=400) | st.binary(max_size=400).map(lambda data: data.decode("latin-1")))
+def test_any_text_as_a_signature_is_a_problem_and_no_error(text: str) -> None:
+    (problem,) = KERNEL.check({"model": ArrayMeta("uint8", (9,))}, {"signature": text})
+    assert problem.field == "params.signature"
+
+
+@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
+def test_a_signature_with_any_characters_changed_is_a_problem_or_a_signature(at: int, new: bytes) -> None:
+    text = sample.signature().text()
+    start = at % len(text)
+    broken = text[:start] + new.decode("latin-1") + text[start + len(new) :]
+    metas = {"model": ArrayMeta("uint8", (9,)), "x": ArrayMeta("float32", (2, 32, 12, 12))}
+    for problem in KERNEL.check(metas, {"signature": broken}):
+        assert problem.remedy
+
+
 def test_deep_nesting_is_refused() -> None:
     graph = b""
     for _ in range(200):

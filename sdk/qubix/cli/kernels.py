@@ -43,7 +43,10 @@ def show(name: str, as_json: bool) -> None:
 
 
 def _row(spec: dict[str, Any]) -> list[str]:
-    return [spec["name"], *(_names(spec[key]) for key in ("inputs", "params", "outputs")), spec["title"]]
+    takes, params, gives = (_names(spec[key]) for key in ("inputs", "params", "outputs"))
+    if spec.get("open"):
+        takes, gives = f"{takes}, and its own", "its own"
+    return [spec["name"], takes, params, gives, spec["title"]]
 
 
 def _names(found: list[dict[str, Any]]) -> str:
