@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +47,7 @@ log = logging.getLogger("qubix_node")
 _FAREWELL_S: Final = 1.5
 _LAST_WORD_S: Final = 0.2
 _PROBE_CLOSE_S: Final = 2.0
+_GATEWAYS_S: Final = 60.0
 _PASS_S: Final = 30.0
 _DISK_SHARE: Final = 0.9
 _MEMORY_SHARE: Final = 0.75
@@ -137,6 +139,7 @@ class Node:
                 nursery.start_soon(self._workers.tidy)
                 nursery.start_soon(self.link.run)
                 nursery.start_soon(self.courier.run)
+                nursery.start_soon(self._keep_up_with_gateways)
                 nursery.start_soon(self._tell_ready)
                 await stop.wait()
                 with trio.move_on_after(_FAREWELL_S):
@@ -207,6 +210,13 @@ class Node:
             except Unreachable as error:
                 log.debug("link.no_news_of_gateways", extra={"reason": str(error)})
         return self._book.to_dial([*self._settings.bootstrap, *self._enrolment.gateways])
+
+    async def _keep_up_with_gateways(self) -> None:
+        """While somebody tells of them: with the coordinator away it is too late to ask who else there is."""
+        while True:
+            await trio.sleep(_GATEWAYS_S)
+            with suppress(Unreachable):
+                self._enrolment = await self._refresh(self._enrolment)
 
     async def _authorise(self, request: ArtifactRequest) -> tuple[str, str]:
         live = await self.link.live(_PASS_S)

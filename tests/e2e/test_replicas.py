@@ -83,8 +83,9 @@ def test_with_no_gateway_left_the_report_goes_by_https(market: CrashMarket) -> N
 
 
 def test_either_of_two_coordinators_may_die_in_the_middle_of_a_job(market: CrashMarket) -> None:
+    first_gateway = market.env["QUBIX_BOOTSTRAP"]
     replica = market.start_replica()
-    market.start_node("node", CHUNKED)
+    market.start_node("node", CHUNKED, QUBIX_BOOTSTRAP=first_gateway)  # of the other one it hears from its coordinator
     with Consumer(market) as first, Consumer(market, str(replica.info["url"])) as second:
         until(offered(second.api, 1))
         with market.barriers.armed(Barrier.LINK_COMMITTED, market.parts["coordinator"].popen.pid, skip=1) as step:

@@ -29,6 +29,7 @@ STEPS = (
     "telemetry/schema_2_gpu.sql",
     "jobs/schema_2_spread.sql",
     "market/schema_2_isolation.sql",
+    "market/schema_2_gateways.sql",
 )
 
 CREATE_TABLE = """

@@ -10,16 +10,19 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
+from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import QubixError, Unavailable
 from qubix_coordinator.http.metrics import Metrics
 from qubix_coordinator.http.peer import Peer
 from qubix_coordinator.http.session import Session
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.market import gateways
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import Event
 from qubix_coordinator.outbox.notifier import Notifier, Overflow
@@ -122,13 +125,20 @@ class Mesh:
         self._links: set[Link] = set()
         self._sessions: dict[str, Peer] = {}
         self._changed: asyncio.Queue[Peer] = asyncio.Queue()
+        self._gateways_changed = asyncio.Event()
+        self._gone: set[str] = set()
 
     @property
     def gateways(self) -> int:
         return len(self._links)
 
-    def gateway_addresses(self) -> tuple[str, ...]:
-        return tuple(sorted({address for link in self._links for address in link.opened.addresses}))
+    async def gateway_addresses(self) -> tuple[str, ...]:
+        """Of every replica's gateways; while the database is away, of this one's."""
+        own = {address for link in self._links for address in link.opened.addresses}
+        try:
+            return tuple(sorted(own | await self.desk.db.run(gateways.addresses)))
+        except Unavailable:
+            return tuple(sorted(own))
 
     def reachable(self, peer_id: str) -> bool:
         return peer_id in self._sessions
@@ -154,10 +164,12 @@ class Mesh:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._send_commands())
             tasks.create_task(self._tell_market())
+            tasks.create_task(self._tell_gateways())
 
     def add(self, link: Link) -> None:
         self._links.add(link)
         self._metrics.gateways.set(len(self._links))
+        self._gateways_changed.set()
         log.info("mesh.gateway_up", extra={"gateway": link.opened.gateway_peer_id})
 
     def remove(self, link: Link) -> None:
@@ -166,6 +178,8 @@ class Mesh:
             link.forget(peer)
         self._links.discard(link)
         self._metrics.gateways.set(len(self._links))
+        self._gone.add(link.opened.gateway_peer_id)
+        self._gateways_changed.set()
         log.info("mesh.gateway_down", extra={"gateway": link.opened.gateway_peer_id})
 
     def opened(self, peer: Peer) -> None:
@@ -229,6 +243,28 @@ class Mesh:
                 await self.desk.db.until_back()
             except QubixError as problem:
                 log.warning("mesh.market_not_told", extra={"peer": peer.peer_id, "problem": problem.problem})
+
+    async def _tell_gateways(self) -> None:
+        """All that are linked here, when that changes and again before they would be forgotten."""
+        while True:
+            self._gateways_changed.clear()
+            gone = frozenset(self._gone)
+            try:
+                await self.desk.db.run(partial(self.write_gateways, gone))
+                self._gone -= gone
+                async with asyncio.timeout(gateways.BEAT_S):
+                    await self._gateways_changed.wait()
+            except TimeoutError:
+                continue
+            except Unavailable:
+                await self.desk.db.until_back()
+
+    async def write_gateways(self, gone: frozenset[str], tx: Tx) -> None:
+        here = {link.opened.gateway_peer_id: link.opened.addresses for link in self._links}
+        for peer_id in sorted(gone - set(here)):
+            await gateways.leave(tx, peer_id)
+        for peer_id, addresses in sorted(here.items()):
+            await gateways.beat(tx, peer_id, addresses)
 
     async def _tell_about(self, peer: Peer) -> None:
         db, now_ms = self.desk.db, self.desk.now_ms()

@@ -27,7 +27,7 @@ async def get_network() -> NetworkView:
         coordinator_key=context.key.public.hex(),
         protocol_version=PROTOCOL_VERSION,
         fee_bps=context.settings.fee_bps,
-        gateways=context.mesh.gateway_addresses(),
+        gateways=await context.mesh.gateway_addresses(),
         regions=(REGION,),
         clock_ms=context.now_ms(),
     )
@@ -55,6 +55,6 @@ async def enrol_node() -> EnrolView:
         account_id=str(node.account_id),
         network=context.network,
         coordinator_key=context.key.public.hex(),
-        gateways=context.mesh.gateway_addresses(),
+        gateways=await context.mesh.gateway_addresses(),
         region=REGION,
     )
