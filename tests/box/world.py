@@ -32,7 +32,7 @@ WALL_S = 20.0
 class Lair:
     """`mine` is the attempt's own folder, `others` another job's; `secret` lies outside of everything."""
 
-    def __init__(self, folder: Path, isolation: Isolation) -> None:
+    def __init__(self, folder: Path, isolation: Isolation, serve: str = "hostile:serve") -> None:
         self.folder = folder
         self.shown = folder / "shown"
         self.mine, self.others = self.shown / "mine", self.shown / "others"
@@ -49,7 +49,7 @@ class Lair:
             isolation=isolation,
             readable=[INSIDE],
             environment={"PYTHONPATH": str(INSIDE)},
-            serve="hostile:serve",
+            serve=serve,
         )
 
     def close(self) -> None:
