@@ -27,6 +27,7 @@ from qubix_protocol.messages import Params
 from qubix_protocol.units import CHUNKS_MAX
 
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
+DETAIL_MAX: Final = 4000
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -76,37 +77,45 @@ class WipeDone(Frame, frozen=True, kw_only=True, tag="wipe_done"):
     cleared_bytes: int
 
 
+# A worker may have become anybody's: what it says is bounded by type, and read as data alone.
+Milliseconds = Annotated[float, Meta(ge=0, le=1e11)]
+Size = Annotated[int, Meta(ge=0, le=2**53)]
+Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Word = Annotated[str, Meta(max_length=100)]
+Words = Annotated[str, Meta(max_length=DETAIL_MAX)]
+
+
 class ChunkDone(Frame, frozen=True, kw_only=True, tag="chunk"):
     """`digest` is the SHA-256 of the file; `run_ms` is the kernel's own time, without writing the file."""
 
-    index: int
-    start: int
-    stop: int
-    path: str
-    size_bytes: int
-    digest: bytes
-    run_ms: float
+    index: Size
+    start: Size
+    stop: Size
+    path: Words
+    size_bytes: Size
+    digest: Digest
+    run_ms: Milliseconds
 
 
 class RunDone(Frame, frozen=True, kw_only=True, tag="run_done"):
-    run_ms: float
+    run_ms: Milliseconds
 
 
 class VerifyDone(Frame, frozen=True, kw_only=True, tag="verify_done"):
     """`parts` holds one verdict for each part of the task, in order."""
 
     accepted: bool
-    reason: str
-    detail: str
-    parts: tuple[bool, ...]
-    check_ms: float
+    reason: Word
+    detail: Words
+    parts: Annotated[tuple[bool, ...], Meta(max_length=CHUNKS_MAX)]
+    check_ms: Milliseconds
 
 
 class TaskFailed(Frame, frozen=True, kw_only=True, tag="failed"):
     """The task could not be carried out. `code`: bad_input, kernel_error, out_of_memory."""
 
-    code: str
-    detail: str
+    code: Word
+    detail: Words
 
 
 Task = RunTask | VerifyTask | WipeTask
@@ -132,7 +141,7 @@ def decode_event(body: bytes) -> Event:
     """A worker is not trusted more than its bytes: `Malformed` when they are not an event."""
     try:
         event: Event = _event_decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # text that is no UTF-8 is a ValueError
         raise Malformed(f"not an event of a worker: {error}") from error
     return event
 
@@ -140,7 +149,7 @@ def decode_event(body: bytes) -> Event:
 def _task_of(body: bytes) -> Task:
     try:
         task: Task = _task_decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # text that is no UTF-8 is a ValueError
         raise Malformed(f"not a task: {error}") from error
     return task
 
@@ -218,6 +227,7 @@ def verify(task: VerifyTask) -> VerifyDone:
             if not verdict.accepted and reason == "ok":
                 reason, detail = verdict.reason, verdict.detail
     check_ms = (time.perf_counter() - began) * 1000
+    detail = detail[:DETAIL_MAX]
     return VerifyDone(accepted=all(accepted), reason=reason, detail=detail, parts=tuple(accepted), check_ms=check_ms)
 
 

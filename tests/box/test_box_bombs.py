@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from qubix_kernels.box import machine
-from qubix_kernels.tasks import RunTask, TaskFailed, VerifyDone
+from qubix_kernels.tasks import RunTask, TaskFailed, VerifyDone, decode_event
 from qubix_kernels.zygote import SERVE
 from qubix_protocol.arrays import to_npy
+from qubix_protocol.errors import Malformed
 from tests.box.world import MIB, Lair
 from tests.kernels.worker_world import hear_all, say
 
@@ -136,3 +137,51 @@ def test_rubbish_for_a_task_is_no_task(lair: Lair) -> None:
         assert isinstance(event, TaskFailed)
         assert (event.code, event.detail.startswith("not a task")) == ("bad_input", True)
         assert lair.end(worker).status == 0
+
+
+CHUNK = {
+    "t": "chunk",
+    "index": 0,
+    "start": 0,
+    "stop": 1,
+    "path": "x",
+    "size_bytes": 1,
+    "digest": bytes(32),
+    "run_ms": 1.0,
+}
+SAYINGS = {
+    "time that is no number": CHUNK | {"run_ms": float("nan")},
+    "endless time": CHUNK | {"run_ms": float("inf")},
+    "time that runs backwards": CHUNK | {"run_ms": -1.0},
+    "a short digest": CHUNK | {"digest": b"x"},
+    "a size below nothing": CHUNK | {"size_bytes": -1},
+    "a size that no wire holds": CHUNK | {"size_bytes": 2**63},
+    "a unit before the first": CHUNK | {"start": -5},
+    "a path without end": CHUNK | {"path": "a" * 100_000},
+    "a number for a path": CHUNK | {"path": 7},
+    "more than is known": CHUNK | {"more": 1},
+    "a reason without end": {"t": "failed", "code": "x" * 1000, "detail": ""},
+    "a million verdicts": {
+        "t": "verify_done",
+        "accepted": True,
+        "reason": "ok",
+        "detail": "",
+        "parts": [True] * 10**6,
+        "check_ms": 1.0,
+    },
+    "an unknown event": {"t": "fork"},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("title", sorted(SAYINGS))
+def test_what_a_captured_worker_says_is_bounded(title: str) -> None:
+    assert decode_event(msgpack.packb(CHUNK)) is not None
+    with pytest.raises(Malformed):
+        decode_event(msgpack.packb(SAYINGS[title]))
+
+
+@pytest.mark.parametrize("body", [b"\x81\xa1t\xa5\xff\xfe\xfd\xfc\xfb", b"\x81\xa1\xff\x01", deep(), b"", b"\xc1"])
+def test_what_is_no_message_pack_is_no_event(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        decode_event(body)

@@ -130,8 +130,13 @@ def _data_bytes(claim: Claim) -> int:
 
 def not_carried_out(why: str, seed: bytes = b"") -> Finding:
     return Finding(
-        carried_out=False, accepted=False, reason="not_carried_out", detail=why, parts=(), seed=seed, check_ms=0
+        carried_out=False, accepted=False, reason="not_carried_out", detail=_kept(why), parts=(), seed=seed, check_ms=0
     )
+
+
+def _kept(text: str) -> str:
+    """As the database takes it: words of a worker, or of what it read, may hold anything."""
+    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 def _finding(event: tasks.Event, seed: bytes, parts: int) -> Finding:
@@ -143,8 +148,8 @@ def _finding(event: tasks.Event, seed: bytes, parts: int) -> Finding:
         carried_out=True,
         # A verdict is only as good as its worst part.
         accepted=event.accepted and all(event.parts),
-        reason=event.reason,
-        detail=event.detail,
+        reason=_kept(event.reason),
+        detail=_kept(event.detail),
         parts=event.parts,
         seed=seed,
         check_ms=round(event.check_ms),
