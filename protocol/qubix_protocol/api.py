@@ -199,10 +199,11 @@ class InputBody(Body, frozen=True, kw_only=True):
 
 
 class JobBody(Body, frozen=True, kw_only=True):
-    """`POST /jobs` with an `Idempotency-Key` header. `order` is the hex of a signed `Order` envelope (trust M6)."""
+    """`POST /jobs` with an `Idempotency-Key` header. `order` is the hex of a signed `Order` envelope (trust M6). Some
+    kernels take no arrays: then there are no `inputs`."""
 
     kernel: Name
-    inputs: Annotated[dict[Name, InputBody], Meta(max_length=INPUTS_MAX)]
+    inputs: Annotated[dict[Name, InputBody], Meta(max_length=INPUTS_MAX)] = {}
     params: Annotated[dict[Name, ParamValue], Meta(max_length=PARAMS_MAX)] = {}
     cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)]
     rate_qu_per_h_max: Rate | None = None
@@ -220,7 +221,7 @@ class EstimateBody(Body, frozen=True, kw_only=True):
     """`POST /jobs/estimate`: forms alone, no data needed."""
 
     kernel: Name
-    inputs: Annotated[dict[Name, ArrayMeta], Meta(max_length=INPUTS_MAX)]
+    inputs: Annotated[dict[Name, ArrayMeta], Meta(max_length=INPUTS_MAX)] = {}
     params: Annotated[dict[Name, ParamValue], Meta(max_length=PARAMS_MAX)] = {}
 
 

@@ -245,6 +245,27 @@ async def test_an_unknown_kernel_is_named(client: Client, person: Person) -> Non
     assert told["remedy"]
 
 
+async def test_a_kernel_without_arrays_needs_no_inputs(client: Client, person: Person) -> None:
+    params = {"width": 40, "height": 30}
+    asked = {"kernel": "mandelbrot", "params": params}
+    estimate = await ask(client, "POST", "/api/v1/jobs/estimate", person, json=asked)
+    assert estimate.status_code == 200
+    told = await estimate.get_json()
+    assert (told["units"], told["output"]["iterations"]["shape"]) == (30, [30, 40])
+    await ask(client, "POST", "/api/v1/account/credit", person, json={"amount_qu": 50})
+    key = {"Idempotency-Key": "picture"}
+    made = [
+        await ask(client, "POST", "/api/v1/jobs", person, json={**asked, "cap_qu": 9, **more}, headers=key)
+        for more in ({}, {"inputs": {}})
+    ]
+    jobs = [await one.get_json() for one in made]
+    assert [one.status_code for one in made] == [201, 201], jobs
+    assert jobs[0]["job_id"] == jobs[1]["job_id"], "nothing and no inputs are the same request"
+    given = {**asked, "cap_qu": 9, "inputs": {"a": {"digest": "0" * 64, "size_bytes": 1, "meta": ["float32", [1]]}}}
+    wrong = await ask(client, "POST", "/api/v1/jobs", person, json=given, headers={"Idempotency-Key": "k"})
+    assert wrong.status_code == 422
+
+
 def enrolment(coordinator: Coordinator, key: SigningKey, message: Message | None = None, **wrong: Any) -> bytes:
     now_ms = coordinator.context.now_ms()
     how: dict[str, Any] = {
