@@ -3,7 +3,7 @@
 
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,16 +23,15 @@ from qubix_node.gpu import cpu
 from qubix_node.gpu.boxes import cards_of
 from qubix_node.gpu.cpu import CpuProbe
 from qubix_node.gpu.detect import detected
-from qubix_node.gpu.device import DeviceProbe
 from qubix_node.identity import load_or_create_key
 from qubix_node.jobs.store_http import HttpStore
 from qubix_node.jobs.worker import Workers
+from qubix_node.measuring import Measuring, devices_of
 from qubix_node.node import Machine, Node
-from qubix_node.rates import PLANS, Plan, measured
+from qubix_node.rates import PLANS, Plan
 from qubix_node.settings import Settings
 from qubix_protocol import barriers
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import Device, KernelRate
 from qubix_protocol.states import DeviceKind
 
 log = logging.getLogger("qubix_node")
@@ -67,7 +66,9 @@ async def _until_stopped(
     enroller = Enroller(client, settings.coordinator_url, key, cpu.host(AGENT), settings.network, path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, stop)
-        machine = await _prepare(settings, key, enroller, workers, plans, stop)
+        measuring = await _look(settings, key, workers, plans)
+        nursery.start_soon(measuring.run)
+        machine = await _prepare(key, enroller, measuring, stop)
         if machine is not None:
             async with open_mesh(key.seed, listen=settings.listen) as mesh:
                 node = Node(
@@ -79,56 +80,35 @@ async def _until_stopped(
                     refresh=enroller.refreshed,
                     post=partial(post, client, settings.coordinator_url),
                 )
+                measuring.changed = node.publisher.changed
                 await node.run(stop)
         nursery.cancel_scope.cancel()
 
 
-async def _prepare(
-    settings: Settings,
-    key: SigningKey,
-    enroller: Enroller,
-    workers: Workers,
-    plans: Mapping[str, Plan],
-    stop: trio.Event,
-) -> Machine | None:
-    """Hardware, its measured rates and the enrolment, at the same time; None when told to stop meanwhile.
-
-    Raises `Fatal`, or `WorkerLost` when no worker can be started at all.
-    """
+async def _look(settings: Settings, key: SigningKey, workers: Workers, plans: Mapping[str, Plan]) -> Measuring:
+    """What hardware there is. Where no kernel runs on any card and the choice is ours, the CPU is taken instead. Raises
+    `NothingToOffer`."""
     found = await detected(settings.devices, key.peer_id, catalogue.cuda_backends())
     workers.cards = await trio.to_thread.run_sync(cards_of, found)
-    rates: dict[str, tuple[KernelRate, ...]] = {}
+    with_cpu = any(device.kind is DeviceKind.CPU for device in devices_of(found))
+    spare = partial(CpuProbe, key.peer_id) if settings.devices == "auto" and not with_cpu else None
+    return Measuring(workers, settings.node_dir, found, plans, spare)
 
-    async def measure() -> None:
-        await workers.warm()  # remembered rates need no worker, but the first job should find one waiting
-        rates.update(await _measured(settings, key.peer_id, workers, found, plans))
 
+async def _prepare(key: SigningKey, enroller: Enroller, measuring: Measuring, stop: trio.Event) -> Machine | None:
+    """The first rates and the enrolment, at the same time; None when told to stop meanwhile. Raises `Fatal`."""
     machine: list[Machine] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_when, stop, nursery.cancel_scope)
         async with trio.open_nursery() as preparing:
-            preparing.start_soon(measure)
+            preparing.start_soon(measuring.until_enough)
             enrolment = await enroller.enrolled()
-        machine.append(Machine(key=key, host=cpu.host(AGENT), enrolment=enrolment, rates=rates, probes=tuple(found)))
+        probes = tuple(measuring.probes)
+        machine.append(
+            Machine(key=key, host=cpu.host(AGENT), enrolment=enrolment, rates=measuring.rates, probes=probes)
+        )
         nursery.cancel_scope.cancel()
     return machine[0] if machine else None
-
-
-async def _measured(
-    settings: Settings, peer_id: str, workers: Workers, found: list[DeviceProbe], plans: Mapping[str, Plan]
-) -> dict[str, tuple[KernelRate, ...]]:
-    """The rates of what was found. Where no kernel runs on any card and the choice is ours, the CPU joins `found`."""
-    rates = await measured(workers, settings.node_dir, _devices(found), plans)
-    with_cpu = any(device.kind is DeviceKind.CPU for device in _devices(found))
-    if settings.devices == "auto" and not with_cpu and not any(rates.values()):
-        log.warning("gpu.runs_nothing", extra={"do": "see rates.not_measured above; the CPU is offered meanwhile"})
-        found.append(CpuProbe(peer_id))
-        rates = await measured(workers, settings.node_dir, _devices(found), plans)
-    return rates
-
-
-def _devices(found: Sequence[DeviceProbe]) -> list[Device]:
-    return [device for probe in found for device in probe.devices()]
 
 
 def _isolation(wish: str) -> Isolation:

@@ -63,7 +63,7 @@ class Machine:
     host: Host
     enrolment: Enrolment
     rates: Mapping[str, tuple[KernelRate, ...]]
-    """Of each device, by its id."""
+    """Of each device, by its id; more may come while the node runs."""
     probes: tuple[DeviceProbe, ...]
 
 

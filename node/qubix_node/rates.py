@@ -7,7 +7,7 @@ A kernel that does not run on a device has no rate there, is not offered there, 
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +34,8 @@ log = logging.getLogger("qubix_node")
 ENOUGH_MS: Final = 60.0
 """A run this long needs no larger example."""
 _KERNEL_S_MAX: Final = 60.0
+SCRATCH: Final = "measure."
+"""How folders of examples begin, among those of attempts."""
 _CARDS_AT_ONCE: Final = 4
 _OTHERS_MAX: Final = 256
 _NO_TARGET_S: Final = 3600.0
@@ -67,6 +69,10 @@ PLANS: Final[Mapping[str, Plan]] = {
 """A CPU's runs are each in a fresh worker, as jobs are: what it needs to get going is part of the figure."""
 
 
+Heard = Callable[[str, tuple[KernelRate, ...], bool], None]
+"""Told of a device's id, its rates so far, and whether they are all."""
+
+
 class Known(msgspec.Struct, frozen=True):
     """`measured_on` is what the figure holds for: anything else is measured anew."""
 
@@ -91,22 +97,45 @@ class _Subject:
 
 
 async def measured(
-    workers: Workers, folder: Path, devices: Sequence[Device], plans: Mapping[str, Plan] = PLANS
+    workers: Workers,
+    folder: Path,
+    devices: Sequence[Device],
+    plans: Mapping[str, Plan] = PLANS,
+    heard: Heard | None = None,
 ) -> dict[str, tuple[KernelRate, ...]]:
     """Each device's rates, from `folder` when they were measured on this very device, else measured now: a moment for
-    each kernel. Processors come first and alone; cards side by side."""
-    path = folder / "rates.json"
+    each kernel. Processors come first and alone; cards side by side. `heard` is told of each step."""
+    await trio.to_thread.run_sync(_tidy, workers.folder)
     subjects = {device.device_id: _subjects(device, workers.threads, plans) for device in devices}
-    known = {(one.device_id, one.measured_on): one for one in _load(path)}
-    before = dict(known)
-    await _measure_missing(workers, subjects, known)
-    if known != before:
-        data = msgspec.json.format(msgspec.json.encode(_worth_keeping(known, subjects)))
-        await trio.to_thread.run_sync(files.write_atomically, path, data)
-    return {
-        device_id: tuple(known[one.key].rate for one in several if one.key in known)
-        for device_id, several in subjects.items()
-    }
+    book = _Book(folder / "rates.json", subjects, heard or _nobody)
+    await _measure_missing(workers, subjects, book)
+    return {device_id: book.rates(device_id) for device_id in subjects}
+
+
+class _Book:
+    """What is known, and its file."""
+
+    def __init__(self, path: Path, subjects: Mapping[str, Sequence[_Subject]], heard: Heard) -> None:
+        self._path, self._subjects, self._heard = path, subjects, heard
+        self._writing = trio.Lock()
+        self.known = {(one.device_id, one.measured_on): one for one in _load(path)}
+
+    def rates(self, device_id: str) -> tuple[KernelRate, ...]:
+        return tuple(self.known[one.key].rate for one in self._subjects[device_id] if one.key in self.known)
+
+    def tell(self, device_id: str, *, complete: bool) -> None:
+        self._heard(device_id, self.rates(device_id), complete)
+
+    async def enter(self, subject: _Subject, rate: KernelRate) -> None:
+        """Kept at once: a node that is stopped in the middle goes on there."""
+        self.known[subject.key] = Known(subject.device.device_id, subject.measured_on, rate)
+        self.tell(subject.device.device_id, complete=False)
+        async with self._writing:
+            data = msgspec.json.format(msgspec.json.encode(_worth_keeping(self.known, self._subjects)))
+            try:
+                await trio.to_thread.run_sync(files.write_atomically, self._path, data)
+            except OSError as error:
+                log.warning("rates.not_kept", extra={"reason": str(error)})
 
 
 def _worth_keeping(known: Mapping[tuple[str, str], Known], subjects: Mapping[str, Sequence[_Subject]]) -> list[Known]:
@@ -128,25 +157,28 @@ def _subjects(device: Device, threads: int, plans: Mapping[str, Plan]) -> list[_
 async def _measure_missing(
     workers: Workers,
     subjects: Mapping[str, Sequence[_Subject]],
-    known: dict[tuple[str, str], Known],
+    book: _Book,
 ) -> None:
-    missing = [[one for one in several if one.key not in known] for several in subjects.values()]
     at_once = trio.CapacityLimiter(_CARDS_AT_ONCE)
 
-    async def measure(several: Sequence[_Subject]) -> None:
+    async def measure(device_id: str) -> None:
         async with at_once:
-            await _measure_device(workers, several, known)
+            await _measure_device(workers, [one for one in subjects[device_id] if one.key not in book.known], book)
+        book.tell(device_id, complete=True)
 
+    cpus = [device_id for device_id, several in subjects.items() if several and _is_cpu(several[0])]
+    for device_id in cpus:
+        await measure(device_id)
     async with trio.open_nursery() as nursery:
-        for several in filter(None, missing):
-            if several[0].device.kind is DeviceKind.CPU:
-                await measure(several)
-        for several in filter(None, missing):
-            if several[0].device.kind is not DeviceKind.CPU:
-                nursery.start_soon(measure, several)
+        for device_id in subjects.keys() - set(cpus):
+            nursery.start_soon(measure, device_id)
 
 
-async def _measure_device(workers: Workers, subjects: Sequence[_Subject], known: dict[tuple[str, str], Known]) -> None:
+def _is_cpu(subject: _Subject) -> bool:
+    return subject.device.kind is DeviceKind.CPU
+
+
+async def _measure_device(workers: Workers, subjects: Sequence[_Subject], book: _Book) -> None:
     began_s = trio.current_time()
     for number, subject in enumerate(subjects):
         if number and trio.current_time() >= began_s + subject.plan.device_s:
@@ -154,14 +186,14 @@ async def _measure_device(workers: Workers, subjects: Sequence[_Subject], known:
             continue
         rate = await _try_to_measure(workers, subject)
         if rate is not None:
-            known[subject.key] = Known(subject.device.device_id, subject.measured_on, rate)
+            await book.enter(subject, rate)
 
 
 async def _try_to_measure(workers: Workers, subject: _Subject) -> KernelRate | None:
     try:
         with trio.fail_after(_KERNEL_S_MAX):
             rate = await _measure(workers, subject)
-    except (WorkerLost, trio.TooSlowError) as error:
+    except (WorkerLost, trio.TooSlowError, OSError) as error:
         log.warning("rates.not_measured", extra={**_named(subject), "reason": str(error) or type(error).__name__})
         return None
     log.info("rates.measured", extra={**_named(subject), "gflops": round(rate.flops_per_s / 1e9, 2)})
@@ -194,7 +226,7 @@ async def _measure(workers: Workers, subject: _Subject) -> KernelRate:
 
 async def _run_example(workers: Workers, subject: _Subject, scale: int) -> tuple[KernelRate, float]:
     """One example in one worker: its rate and its time, the best of the runs that count."""
-    scratch = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="measure.", dir=workers.folder)))
+    scratch = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix=SCRATCH, dir=workers.folder)))
     try:
         task, metas = await trio.to_thread.run_sync(_write_example, subject, scale, scratch)
         run_ms = min((await _run_times(workers, subject, task, scratch))[subject.plan.warm_up :])
@@ -253,6 +285,16 @@ def _write_npy(path: Path, array: Array) -> None:
     with path.open("wb") as file:
         file.write(npy_prefix(ArrayMeta.of(array)))
         file.write(np.ascontiguousarray(array).data)
+
+
+def _tidy(folder: Path) -> None:
+    """What was left by a node that was killed while it measured."""
+    for left in folder.glob(f"{SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _nobody(device_id: str, rates: tuple[KernelRate, ...], complete: bool) -> None:
+    return
 
 
 def _load(path: Path) -> list[Known]:

@@ -19,8 +19,11 @@ from qubix_kernels import get
 from qubix_kernels.kernel import metas_of
 from qubix_kernels.tasks import ChunkDone, Event, RunTask, TaskFailed
 from qubix_node import catalogue
+from qubix_node.gpu.device import DeviceProbe
+from qubix_node.gpu.fake import FakeProbe
 from qubix_node.jobs.worker import Run, Workers
-from qubix_node.rates import Plan, measured
+from qubix_node.measuring import Measuring, devices_of
+from qubix_node.rates import SCRATCH, Plan, measured
 from qubix_protocol.messages import Device, KernelRate
 from qubix_protocol.states import DeviceKind
 
@@ -66,10 +69,14 @@ class WatchedWorkers(Workers):
         self.failing, self.slow_ms = set(failing), slow_ms
         self.tasks: list[tuple[str, str]] = []
         self.runs: list[WatchedRun] = []
+        self.held: dict[tuple[str, str], trio.Event] = {}
+        """What is in it does not begin before its event."""
 
     @contextlib.asynccontextmanager
     async def run(self, task: RunTask, *, device_id: str, **limits: Any) -> AsyncIterator[Run]:
         self.tasks.append((device_id, task.kernel))
+        if (device_id, task.kernel) in self.held:
+            await self.held[device_id, task.kernel].wait()
         if (device_id, task.kernel) in self.failing:
             yield FailedRun()  # type: ignore[misc]
             return
@@ -182,3 +189,88 @@ async def test_what_cannot_be_read_is_measured(tmp_path: Path, text: str) -> Non
     (tmp_path / "rates.json").write_text(text)
     async with watched(tmp_path) as workers:
         assert kernels((await measured(workers, tmp_path, [CPU], {"cpu": QUICK}))["cpu-1"]) == KERNELS
+
+
+# When a node goes to market -----------------------------------------------------------------------------------------
+
+
+class World:
+    """A node that measures, with the plans of a test; `enough` is set when it would go to market."""
+
+    def __init__(self, workers: WatchedWorkers, folder: Path, devices: list[Device], spare: Device | None) -> None:
+        probes: list[DeviceProbe] = [FakeProbe(devices)]
+        chosen = None if spare is None else lambda: FakeProbe([spare])
+        self.measuring = Measuring(workers, folder, probes, {"cpu": QUICK}, chosen)
+        self.enough, self.changes = trio.Event(), 0
+        self.measuring.changed = self._count
+
+    def _count(self) -> None:
+        self.changes += 1
+
+    async def wait(self) -> None:
+        await self.measuring.until_enough(0.0)
+        self.enough.set()
+
+
+@contextlib.asynccontextmanager
+async def measuring(
+    workers: WatchedWorkers, folder: Path, devices: list[Device], spare: Device | None = None
+) -> AsyncIterator[World]:
+    world = World(workers, folder, devices, spare)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.measuring.run)
+            nursery.start_soon(world.wait)
+            yield world
+
+
+async def reached(workers: WatchedWorkers, device_id: str, kernel: str) -> None:
+    while (device_id, kernel) not in workers.tasks:  # noqa: ASYNC110
+        await trio.sleep(0.01)
+
+
+async def test_a_node_with_a_card_goes_to_market_and_the_card_is_rented_when_it_is_measured(tmp_path: Path) -> None:
+    """R1.2: it is listed at once. Beside a job a measurement would be wrong for ever, hence none is assigned yet."""
+    last = max(KERNELS)
+    async with watched(tmp_path) as workers:
+        workers.held["GPU-1", last] = trio.Event()
+        async with measuring(workers, tmp_path, [CARD]) as world:
+            await world.enough.wait()
+            await reached(workers, "GPU-1", last)
+            assert (world.measuring.rates, world.changes) == ({}, 0)
+            workers.held["GPU-1", last].set()
+        assert kernels(world.measuring.rates["GPU-1"]) == KERNELS
+        assert world.changes == 1
+
+
+async def test_a_processor_is_measured_to_the_end_before_it_is_offered(tmp_path: Path) -> None:
+    last = max(KERNELS)
+    async with watched(tmp_path) as workers:
+        workers.held["cpu-1", last] = trio.Event()
+        async with measuring(workers, tmp_path, [CPU]) as world:
+            await reached(workers, "cpu-1", last)
+            assert not world.enough.is_set()
+            workers.held["cpu-1", last].set()
+            await world.enough.wait()
+        assert kernels(world.measuring.rates["cpu-1"]) == KERNELS
+
+
+async def test_where_nothing_runs_on_any_card_the_spare_is_offered(tmp_path: Path) -> None:
+    last = max(KERNELS)
+    async with watched(tmp_path, failing=[("GPU-1", kernel) for kernel in KERNELS]) as workers:
+        workers.held["cpu-1", last] = trio.Event()
+        async with measuring(workers, tmp_path, [CARD], spare=CPU) as world:
+            await reached(workers, "cpu-1", last)
+            assert not world.enough.is_set(), "a processor is measured to the end"
+            workers.held["cpu-1", last].set()
+            await world.enough.wait()
+        assert {device.device_id for device in devices_of(world.measuring.probes)} == {"GPU-1", "cpu-1"}
+        assert (world.measuring.rates["GPU-1"], kernels(world.measuring.rates["cpu-1"])) == ((), KERNELS)
+
+
+async def test_what_a_killed_node_left_of_its_examples_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "scratch" / f"{SCRATCH}left"
+    async with watched(tmp_path) as workers:
+        await trio.Path(left).mkdir()
+        await measured(workers, tmp_path, [], {"cpu": QUICK})
+        assert await left_in(tmp_path / "scratch") == []

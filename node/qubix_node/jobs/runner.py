@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from qubix_kernels.tasks import ChunkDone, RunDone, RunTask, TaskFailed
-from qubix_node import catalogue
+from qubix_node import catalogue, rates
 from qubix_node.clock import steady_ms
 from qubix_node.errors import StoreError, WorkerLost
 from qubix_node.jobs.cache import InputCache
@@ -62,7 +62,8 @@ class Runner:
     ) -> None:
         self.folder: Final = workers.folder
         for left in self.folder.iterdir():
-            shutil.rmtree(left, ignore_errors=True)
+            if not left.name.startswith(rates.SCRATCH):  # a card may be measured still
+                shutil.rmtree(left, ignore_errors=True)
         self._workers, self._store, self._cache = workers, store, cache
         self._journal, self._outbox, self._limits = journal, outbox, limits
 
