@@ -68,3 +68,20 @@ def test_a_job_whose_signature_understates_its_model_ends_with_the_reason(market
         assert job.refresh().state is JobState.FAILED
         assert job.view.paid_qu == 0
     audit(market)
+
+
+def test_outputs_of_other_inputs_are_not_paid_and_the_job_completes_elsewhere(market: Market) -> None:
+    files, labels = real_files(), file_labels()
+    tokens = np.stack([file_tokens(data) for data in files.values()])
+    market.start_node("cheat", "tests.support.cheating_node", QUBIX_NODE_RATE_QU_PER_H="1000", CHEAT="zeros")
+    cheater = market.parts["cheat"].info["peer_id"]
+    with client(market) as api:
+        until(offers(api, 2))
+        job = api.submit_model(file_model(), {"bytes": tokens}, cap_qu=5_000)
+        scores = job.result()["target_label"]
+        assert [labels[row.argmax()] for row in scores] == list(files)
+        view = job.refresh()
+        settled(view)
+        (rejected,) = (attempt for attempt in view.attempts if attempt.provider == cheater)
+        assert (rejected.state, rejected.paid_qu) == (AttemptState.REJECTED, 0)
+    audit(market)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real node whose owner cheats: `python -m tests.support.cheating_node`. CHEAT names how a matrix product is spoilt.
+"""A real node whose owner cheats: `python -m tests.support.cheating_node`. CHEAT names how a matrix product is spoilt;
+of a model's outputs each row is another row's.
 
 Everything else is honest: the links are signed over what was uploaded, only what was uploaded is not the product.
 """
@@ -60,18 +61,25 @@ class CheatingRun:
         return await self._run.fate()
 
     def _spoil(self, chunk: ChunkDone) -> ChunkDone:
+        honest = unpack_arrays(Path(chunk.path).read_bytes())
+        if self._task.kernel == "onnx":
+            return _with(chunk, {name: np.roll(array, 1, axis=0) for name, array in honest.items()})
         a, b = (from_npy(Path(self._task.inputs[name]).read_bytes()) for name in "ab")
-        honest = unpack_arrays(Path(chunk.path).read_bytes())["c"].copy()
-        data = pack_arrays({"c": CHEATS[os.environ["CHEAT"]](honest, a[chunk.start : chunk.stop], b)})
-        Path(chunk.path).write_bytes(data)
-        return msgspec.structs.replace(chunk, digest=hashlib.sha256(data).digest(), size_bytes=len(data))
+        cheat = CHEATS[os.environ["CHEAT"]]
+        return _with(chunk, {"c": cheat(honest["c"].copy(), a[chunk.start : chunk.stop], b)})
+
+
+def _with(chunk: ChunkDone, outputs: dict[str, Array]) -> ChunkDone:
+    data = pack_arrays(outputs)
+    Path(chunk.path).write_bytes(data)
+    return msgspec.structs.replace(chunk, digest=hashlib.sha256(data).digest(), size_bytes=len(data))
 
 
 class CheatingWorkers(Workers):
     @contextlib.asynccontextmanager
     async def run(self, task: RunTask, **options: Any) -> AsyncIterator[Run]:
         async with super().run(task, **options) as run:
-            yield CheatingRun(run, task) if task.kernel == "matmul" else run  # type: ignore[misc]
+            yield CheatingRun(run, task) if task.kernel in ("matmul", "onnx") else run  # type: ignore[misc]
 
 
 if __name__ == "__main__":
