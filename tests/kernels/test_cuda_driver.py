@@ -48,6 +48,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     folder = tmp_path_factory.mktemp("driver")
     command = ["cc", "-Wall", "-Werror", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o"]
     subprocess.run([*command, str(folder / "libcuda.so.1"), str(SOURCE)], check=True)
+    (folder / "libcuda.so").symlink_to("libcuda.so.1")  # the name that Numba looks for first
     return Driver(folder)
 
 
