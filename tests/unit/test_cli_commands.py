@@ -139,6 +139,7 @@ def test_a_failed_job_fails_the_command(qubix: Qubix, api: FakeApi) -> None:
         (["job", "submit", "matmul", "--cap", "5"], "'a'"),
         (["job", "submit", "matmul"], "--cap"),
         (["job", "submit", "matmul", "--cap", "0"], "--cap"),
+        (["job", "submit", "matmul", "--cap", "5", "--spread", "0"], "--spread"),
         (["job", "submit", "matmul", "--cap", "5", "-i", "a"], "NAME=VALUE"),
         (["job", "submit", "knn", "--cap", "5", "-p", "k=1", "-p", "k=2"], "given twice"),
         (["job", "submit", "matmul", "--cap", "5", "-i", "a=none.npy", "-i", "b=none.npy"], "a .npy file"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from qubix.client import Client, Job
 from qubix.job import AsyncJob
 from qubix.settings import Settings
 from qubix.transport import BlockingPort
+from qubix_protocol.api import JobBody
 from qubix_protocol.arrays import ArrayMeta, from_npy
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.states import JobState, Reason
@@ -126,6 +128,20 @@ def test_submission_uploads_signs_and_starts(play: Play, api: FakeApi) -> None:
     (order,) = api.orders
     assert (order.kernel, order.cap_qu, order.rate_qu_per_h_max) == ("matmul", 100, 7)
     assert list(api.by_key) == [order.idempotency_key]
+
+
+@pytest.mark.parametrize("wish", [None, 3])
+def test_a_wish_to_spread_reaches_the_coordinator(play: Play, api: FakeApi, wish: int | None) -> None:
+    play(lambda client: submit(client, spread=wish))
+    (sent,) = api.calls("POST", "/api/v1/jobs")
+    assert msgspec.json.decode(sent.body, type=JobBody).spread == wish
+
+
+@pytest.mark.parametrize("wish", [0, 65])
+def test_a_wish_to_spread_beyond_bounds_is_refused_before_anything_is_sent(play: Play, api: FakeApi, wish: int) -> None:
+    with pytest.raises(errors.BadUsage, match="spread"):
+        play(lambda client: submit(client, spread=wish))
+    assert not api.uploads
 
 
 def test_a_lost_answer_to_a_submission_does_not_double_the_job(play: Play, api: FakeApi) -> None:
