@@ -66,10 +66,10 @@ class Courier:
             try:
                 acknowledged = await self._bring(message)
             except (StatementRefused, ProtocolError) as error:
-                log.info("courier.refused", extra={"attempt": key[0][:8], "link": key[1], "reason": str(error)})
+                log.info("courier.refused", extra={"attempt": key[0], "link": key[1], "reason": str(error)})
                 self._refused.add(key)
                 continue
-            log.info("courier.acknowledged", extra={"attempt": key[0][:8], "link": key[1]})
+            log.info("courier.acknowledged", extra={"attempt": key[0], "link": key[1]})
             await self._heard(acknowledged)
 
     async def _bring(self, message: Message) -> Acknowledged:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,8 +28,11 @@ import psutil
 
 import qubix
 from qubix.settings import Settings as ClientSettings
+from qubix_protocol import digests
 from qubix_protocol.api import JobView
-from qubix_protocol.keys import SigningKey
+from qubix_protocol.envelope import read_evidence
+from qubix_protocol.keys import SigningKey, public_key_of
+from qubix_protocol.messages import Progress
 from qubix_protocol.states import JobState
 from tests.support.barriers import Barriers
 from tests.support.market import Market, Process
@@ -39,6 +43,7 @@ REPLICA = "replica"
 DEADLINE_S = 180.0
 CREDIT_QU = 10_000_000
 CAP_QU = 100_000
+_BROUGHT = re.compile(r"courier\.acknowledged attempt=(\S+) link=(\d+|None)")
 QUERIES, POINTS, WIDTH, NEAREST = 3_000, 40_000, 64, 3
 
 
@@ -176,6 +181,14 @@ class CrashMarket(Market):
                 found.setdefault(facts["attempt"], []).append((int(facts["start"]), int(facts["stop"])))
         return found
 
+    def brought(self) -> set[tuple[str, int | None]]:
+        """What nodes say was acknowledged to them by HTTPS, past every gateway: attempt and link, None for a report."""
+        found: set[tuple[str, int | None]] = set()
+        for log in self.folder.glob("*.log"):
+            for attempt, link in _BROUGHT.findall(log.read_text(errors="replace")):
+                found.add((attempt, None if link == "None" else int(link)))
+        return found
+
     def audit(self) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "qubix_coordinator.ledger.audit_command", "--json"],
@@ -291,27 +304,46 @@ def check_everything(market: CrashMarket, view: JobView, key: str) -> None:
     market.audit()
     stored = market.rows("SELECT id, no FROM job WHERE idempotency_key = $1", key)
     assert [str(row["id"]) for row in stored] == [view.job_id], "a submission is one job"
-    links = market.rows("SELECT * FROM link WHERE job_no = $1 ORDER BY start", stored[0]["no"])
-    _paid_once(links, view.units)
-    _links_acknowledged(market, links)
+    links = market.rows(
+        "SELECT l.*, a.peer_id FROM link l JOIN attempt a ON a.id = l.attempt_id WHERE l.job_no = $1 ORDER BY l.start",
+        stored[0]["no"],
+    )
+    paid_once(links, view.units)
+    links_acknowledged(market.wire, market.brought(), links)
     _reports_acknowledged(market, view.job_id)
     assert not market.rows(
         "SELECT id FROM attempt WHERE job_id = $1 AND state IN ('offered', 'running', 'verifying')", stored[0]["id"]
     )
 
 
-def _paid_once(links: list[dict[str, Any]], units: int) -> None:
+def paid_once(links: list[dict[str, Any]], units: int) -> None:
     paid = [(link["start"], link["stop"]) for link in links if link["paid"]]
     assert paid[0][0] == 0
     assert all(before[1] == after[0] for before, after in pairwise(paid)), paid
     assert paid[-1][1] == units
 
 
-def _links_acknowledged(market: CrashMarket, links: list[dict[str, Any]]) -> None:
+def links_acknowledged(wire: Log, brought: set[tuple[str, int | None]], links: list[dict[str, Any]]) -> None:
+    """Each stored link is one that its node said, on the wire or in the signed statement that it brought itself."""
     here = {(str(link["attempt_id"]), link["index"]): bytes(link["chain_digest"]) for link in links}
-    assert all(digest in market.wire.said[name] for name, digest in here.items()), "another link than was said"
-    seen = market.wire.acknowledged_of({attempt for attempt, _ in here})
+    said = {name: set(wire.said[name]) for name in here}
+    for link in links:
+        name = str(link["attempt_id"]), link["index"]
+        if name not in wire.times:
+            said[name].add(_signed(link))
+    assert all(digest in said[name] for name, digest in here.items()), "another link than was said"
+    attempts = {attempt for attempt, _ in here}
+    seen = {*wire.acknowledged_of(attempts), *(name for name in brought if name[0] in attempts)}
     assert {name for name in seen if name[1] is not None} <= set(here), "a link that was acknowledged is gone"
+
+
+def _signed(link: dict[str, Any]) -> bytes:
+    """The digest of the link in the envelope that is kept with it."""
+    node = public_key_of(link["peer_id"])
+    progress = read_evidence(bytes(link["envelope"]), network="devnet", sender=node).body(Progress)
+    assert progress.link is not None
+    assert (progress.attempt_id, progress.link.index) == (str(link["attempt_id"]), link["index"])
+    return digests.of_link(progress.link)
 
 
 def _reports_acknowledged(market: CrashMarket, job_id: str) -> None:
@@ -323,8 +355,8 @@ def _reports_acknowledged(market: CrashMarket, job_id: str) -> None:
     )
     kept = {str(one["id"]) for one in attempts if one["reported"] or one["late"]}
     everything = {str(one["id"]) for one in attempts}
-    told = {attempt for attempt, link in market.wire.acknowledged_of(everything) if link is None}
-    assert told <= kept, "a report that was acknowledged is gone"
+    told = {*market.wire.acknowledged_of(everything), *market.brought()}
+    assert {attempt for attempt, link in told if link is None and attempt in everything} <= kept, "a report is gone"
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 
 import os
 import struct
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from qubix_protocol.envelope import seal
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.link import FromPeer, ToPeer, encode_coordinator, encode_gateway
 from qubix_protocol.messages import Acknowledged, Link, Message, Progress, Range
-from tests.support.crash_market import _links_acknowledged, _paid_once
+from tests.support.crash_market import links_acknowledged, paid_once
 from tests.support.wire import Log, Messages
 
 HEAD = b"GET /mesh/link HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -66,13 +65,6 @@ def test_long_messages_and_those_in_several_frames_are_whole(size: int) -> None:
     assert found == [payload, payload]
 
 
-@dataclass
-class Seen:
-    """What `check_everything` asks of a market, without its processes."""
-
-    wire: Log = field(default_factory=Log)
-
-
 def a_link(index: int = 0) -> Link:
     return Link(
         index=index,
@@ -90,37 +82,44 @@ def sealed(message: Message) -> bytes:
     )
 
 
-def seen(*acknowledged: int) -> tuple[Any, list[dict[str, Any]]]:
-    """A link that was said and is stored, and acknowledgements of these indices."""
-    market, link = Seen(), a_link()
-    said = Progress(attempt_id=ATTEMPT, fence=1, fraction=0.5, elapsed_ms=1, link=link)
-    market.wire.from_gateway(encode_gateway((FromPeer(peer_id=NODE.peer_id, frames=(sealed(said),)),)))
+def seen(*acknowledged: int, passed: bool = True) -> tuple[Log, list[dict[str, Any]]]:
+    """A link that is stored, and was said on the wire unless it came by HTTPS; acknowledgements of these indices."""
+    wire, link = Log(), a_link()
+    said = sealed(Progress(attempt_id=ATTEMPT, fence=1, fraction=0.5, elapsed_ms=1, link=link))
+    if passed:
+        wire.from_gateway(encode_gateway((FromPeer(peer_id=NODE.peer_id, frames=(said,)),)))
     for index in acknowledged:
         told = sealed(Acknowledged(attempt_id=ATTEMPT, fence=1, link=index))
-        market.wire.from_coordinator(encode_coordinator((ToPeer(peer_id=NODE.peer_id, frames=(told,)),)))
+        wire.from_coordinator(encode_coordinator((ToPeer(peer_id=NODE.peer_id, frames=(told,)),)))
     row = {"attempt_id": ATTEMPT, "index": 0, "chain_digest": digests.of_link(link)}
-    return market, [row]
+    return wire, [row | {"peer_id": NODE.peer_id, "envelope": said}]
 
 
-def test_what_was_acknowledged_and_is_here_is_right() -> None:
-    _links_acknowledged(*seen(0))
-    _links_acknowledged(*seen())
+@pytest.mark.parametrize("passed", [True, False])
+def test_what_was_acknowledged_and_is_here_is_right(passed: bool) -> None:
+    wire, rows = seen(0, passed=passed)
+    links_acknowledged(wire, {(ATTEMPT, 0), (ATTEMPT, None), ("another", 7)}, rows)
 
 
 def test_a_link_that_was_acknowledged_and_is_gone_is_found() -> None:
+    wire, rows = seen(0, 1)
     with pytest.raises(AssertionError, match="is gone"):
-        _links_acknowledged(*seen(0, 1))
+        links_acknowledged(wire, set(), rows)
+    wire, rows = seen(0)
+    with pytest.raises(AssertionError, match="is gone"):
+        links_acknowledged(wire, {(ATTEMPT, 1)}, rows)
 
 
-def test_a_link_that_was_never_said_or_said_otherwise_is_found() -> None:
-    market, rows = seen(0)
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_link_that_was_never_said_or_said_otherwise_is_found(passed: bool) -> None:
+    wire, rows = seen(0, passed=passed)
     with pytest.raises(AssertionError, match="another link"):
-        _links_acknowledged(market, [{**rows[0], "chain_digest": bytes(32)}])
+        links_acknowledged(wire, set(), [{**rows[0], "chain_digest": bytes(32)}])
 
 
 @pytest.mark.parametrize("paid", [[(0, 5), (4, 9)], [(0, 5), (6, 9)], [(1, 9)], [(0, 8)]])
 def test_units_paid_twice_or_not_at_all_are_found(paid: list[tuple[int, int]]) -> None:
     rows = [{"start": start, "stop": stop, "paid": True} for start, stop in paid]
     with pytest.raises(AssertionError):
-        _paid_once(rows, 9)
-    _paid_once([*({**row, "paid": False} for row in rows), {"start": 0, "stop": 9, "paid": True}], 9)
+        paid_once(rows, 9)
+    paid_once([*({**row, "paid": False} for row in rows), {"start": 0, "stop": 9, "paid": True}], 9)
