@@ -10,6 +10,7 @@ import numpy as np
 from qubix_kernels.kernel import BadInput
 from qubix_kernels.onnx import model
 from qubix_kernels.onnx.model import Facts, Port
+from qubix_kernels.onnx.rows import DEPENDS, depends
 from qubix_kernels.onnx.signature import FLOPS_MAX, Mode, Signature, Tensor, wire_names
 from qubix_kernels.onnx.trial import Trial, trial
 from qubix_kernels.onnx.work import Work
@@ -42,7 +43,7 @@ def describe(data: bytes, arrays: Mapping[str, Array], whole: Collection[str] = 
     outputs = _outputs(facts, one, mode)
     found = _signature(mode, inputs, outputs, one.work)
     if mode == "rows" and all(len(given[name]) > 1 for name in divided):
-        _check_pair(data, found, _feed(given, divided, mode, 2))
+        _check_pair(data, found, _feed(given, divided, mode, 2), one)
     return Description(found, {name: wire.get(name, name) for name in arrays})
 
 
@@ -132,10 +133,12 @@ def _signature(mode: Mode, inputs: dict[str, Tensor], outputs: dict[str, Tensor]
     return Signature(mode=mode, inputs=inputs, outputs=outputs, **work._asdict())
 
 
-def _check_pair(data: bytes, found: Signature, feed: Mapping[str, Array]) -> None:
-    """Two rows at once must give two rows: an axis that is open need not be the batch."""
+def _check_pair(data: bytes, found: Signature, feed: Mapping[str, Array], one: Trial) -> None:
+    """Two rows at once must give two rows, the first as it was alone: an axis that is open need not be the batch."""
     pair = trial(data, feed, together=True)
     for tensor in found.outputs.values():
         shape = pair.outputs[tensor.name].shape
         if shape != (2, *tensor.shape):
             raise BadInput(f"output {tensor.name} of two rows has shape {shape}, not {(2, *tensor.shape)}. {_STACK}")
+        if depends(one.outputs[tensor.name], pair.outputs[tensor.name][:1]):
+            raise BadInput(f"output {tensor.name} of a row {DEPENDS}")

@@ -18,6 +18,10 @@ _UNDERSTATED: Final = 1.25
 _DEPENDENT: Final = 1e-2
 """Rounding does not move a row by this share of its size when others stand beside it."""
 
+DEPENDS: Final = (
+    "depends on those beside it: give each unit as an input of its own, stacked along one more axis in front"
+)
+
 
 class Runner:
     """A session with what a job says of its model. One lives as long as its worker works on the same model."""
@@ -48,14 +52,16 @@ class Runner:
     def _check_independent(self, together: Arrays, alone: Arrays) -> None:
         """Chunks, and the rows that a check picks, are other batches: rows must not know of each other."""
         for name, array in alone.items():
-            one, beside = (np.nan_to_num(found[-1].astype(np.float64)) for found in (array, together[name]))
-            if array.dtype.kind == "f" and np.abs(one - beside).max(initial=0) > _DEPENDENT * np.abs(one).max(
-                initial=0
-            ):
-                raise BadInput(
-                    f"output {self.signature.outputs[name].name} of a row depends on those beside it: give each unit "
-                    "as an input of its own, stacked along one more axis in front"
-                )
+            if depends(array, together[name][-1:]):
+                raise BadInput(f"output {self.signature.outputs[name].name} of a row {DEPENDS}")
+
+
+def depends(alone: Array, beside: Array) -> bool:
+    """Whether the same row comes out otherwise beside others, by more than rounding."""
+    if alone.dtype.kind != "f":
+        return False
+    one, other = (np.nan_to_num(array.astype(np.float64)) for array in (alone, beside))
+    return bool(np.abs(one - other).max(initial=0) > _DEPENDENT * np.abs(one).max(initial=0))
 
 
 def open_runner(data: Array, signature: Signature, inputs: Arrays, session: Session) -> Runner:
