@@ -22,6 +22,8 @@ SEND_S: Final = 10.0
 PING_EVERY_S: Final = 10.0
 PING_S: Final = 5.0
 _STABLE_S: Final = 5.0
+_BACKOFF_MAX_S: Final = 2.0
+"""Gateways are few, and every node behind one has a lease that runs: better soon than gently."""
 _REFUSED_STATUS: Final = (401, 403)
 _LOSSES: Final = (LinkLost, HandshakeError, ConnectionClosed, OSError, ProtocolError, trio.TooSlowError)
 
@@ -68,7 +70,7 @@ class CoordinatorLink:
                 self.lost += 1
                 log.info("gateway.link_lost", extra={"reason": str(error), "failures": failures})
             failures = 0 if trio.current_time() - started_s >= _STABLE_S else failures + 1
-            await trio.sleep(rules.backoff_s(failures, self._chance.random(), first_s=0.1, max_s=10.0))
+            await trio.sleep(rules.backoff_s(failures, self._chance.random(), first_s=0.1, max_s=_BACKOFF_MAX_S))
 
     async def _session(self) -> None:
         """One connection, from its handshake to its end, which is always `LinkLost` or `LinkRefused`."""
