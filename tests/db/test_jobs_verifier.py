@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -244,8 +246,16 @@ def test_the_verifier_reads_both_tables() -> None:
         from_mappings({}, {"verifier": {"verifier_paralel": 3}})
 
 
+def left_by_a_killed_one(folder: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = folder / f"{socket.gethostname()}.{int(dead.stdout)}"
+    left.mkdir(parents=True)
+    (left / "input-0.npy").write_bytes(b"a consumer's")
+
+
 @pytest.mark.asyncio
 async def test_the_process_says_when_it_is_ready_and_stops_when_told(database_url: str, tmp_path: Path) -> None:
+    left_by_a_killed_one(tmp_path / "checks")
     read_fd, write_fd = os.pipe()
     env = clean_environment(DATABASE_URL=database_url, QUBIX_DATA_DIR=str(tmp_path), QUBIX_READY_FD=str(write_fd))
     process = await asyncio.create_subprocess_exec(
@@ -256,11 +266,13 @@ async def test_the_process_says_when_it_is_ready_and_stops_when_told(database_ur
         with os.fdopen(read_fd) as pipe:
             ready = json.loads(await asyncio.wait_for(asyncio.to_thread(pipe.readline), 60))
         assert ready == {"process": "verifier", "pid": process.pid}
+        assert os.listdir(tmp_path / "checks") == [f"{socket.gethostname()}.{process.pid}"], "a killed one's is gone"
         connection = await plain_connection(database_url)
         assert await connection.fetchval("SELECT process_id FROM verifier") == process.pid
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30) == 0
         assert await connection.fetchval("SELECT count(*) FROM verifier") == 0
+        assert os.listdir(tmp_path / "checks") == []
         await connection.close()
     finally:
         if process.returncode is None:

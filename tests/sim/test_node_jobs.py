@@ -214,6 +214,15 @@ async def test_a_worker_that_is_killed_is_a_failed_attempt_and_the_node_goes_on(
         assert again.outcome is Outcome.COMPLETED
 
 
+async def test_a_data_folder_behind_a_link_is_as_good(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    async with open_world(link) as world, world.node():
+        await world.coordinator.send(world.assign(matrices(16)))
+        assert (await world.coordinator.wait_for(Report)).outcome is Outcome.COMPLETED
+
+
 async def test_a_zygote_that_is_killed_is_replaced(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world, world.node():
         os.kill((await world.workers.warm()).pid, signal.SIGKILL)

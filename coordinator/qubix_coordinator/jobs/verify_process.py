@@ -9,11 +9,13 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import socket
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+
+import psutil
 
 from qubix_coordinator import logs
 from qubix_coordinator.artifacts.store import ArtifactStore
@@ -100,8 +102,7 @@ async def serve(settings: VerifierSettings) -> None:
         barriers.install(partial(hold, settings.barriers))
     stop = StopSignal()
     isolation = await asyncio.to_thread(machine.wished, settings.verifier_box, "QUBIX_VERIFIER_BOX")
-    with tempfile.TemporaryDirectory(prefix="qubix-checks-") as name:
-        folder = Path(name)
+    with _own_folder(settings.data_dir / "checks") as folder:
         start = partial(Zygote.start, folders=[folder], threads=settings.verifier_threads, isolation=isolation)
         zygote = await asyncio.to_thread(start)
         try:
@@ -113,6 +114,22 @@ async def serve(settings: VerifierSettings) -> None:
                 await db.close()
         finally:
             await asyncio.to_thread(zygote.close)
+
+
+@contextlib.contextmanager
+def _own_folder(parent: Path) -> Iterator[Path]:
+    """Where this process keeps what it checks, until it ends; what those left that were killed is removed."""
+    host = socket.gethostname()
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in parent.glob(f"{host}.*"):
+        if not psutil.pid_exists(int(left.name.rpartition(".")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = parent / f"{host}.{os.getpid()}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder.resolve()  # a box shows folders by their true names
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _serve(settings: VerifierSettings, db: Database, checker: Checker, stop: StopSignal) -> None:

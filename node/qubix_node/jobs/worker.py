@@ -113,9 +113,9 @@ class Workers:
 
     def __init__(self, threads: int, folder: Path, isolation: Isolation | None = None) -> None:
         self.threads: Final = threads
-        self.folder: Final = folder
-        self.isolation: Final = isolation or machine.found_here()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder: Final = folder.resolve()  # a box shows folders by their true names
+        self.isolation: Final = isolation or machine.found_here()
         self.cards: Mapping[str, Card] = {}
         self.faulty: Faulty = _nobody_hears
         self._warm: dict[str, _Warm] = {}
