@@ -28,6 +28,8 @@ from qubix_kernels.wire import Reply, Request, Setup, hear_processes, receive, s
 
 _START_S: Final = 60.0
 _REPLY_S: Final = 20.0
+_ENDS_KEPT: Final = 256
+"""Workers whose control group is gone and whose end may still be asked for."""
 _THREAD_VARIABLES: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 SERVE: Final = "qubix_kernels.tasks:serve"
 NO_LIMITS: Final = Limits()
@@ -126,7 +128,9 @@ class Zygote:
         if parent is None:
             return
         with self._lock, contextlib.suppress(OSError):  # it may have ended already
-            self._groups = {number: group for number, group in self._groups.items() if not group.remove()}
+            removed = [number for number, group in self._groups.items() if group.remove()]
+            for number in removed[:-_ENDS_KEPT]:
+                del self._groups[number]
             group = self._groups[worker.number] = parent.make(limits)
             group.add(worker.pid)
 
@@ -137,12 +141,13 @@ class Zygote:
     def end_of(self, worker: Worker) -> Reply:
         """How it ended: exit status, and the limit that it was ended for; status None while it runs."""
         end = self._call(Request(op="status", number=worker.number))[0]
-        if end.status is None or worker.number not in self._groups:
+        if end.status is None:
             return end
         with self._lock:
-            group = self._groups[worker.number]
-            group.remove()
-        if end.status == -signal.SIGKILL and not end.cause and group.out_of_memory:
+            group = self._groups.get(worker.number)
+            if group is not None:
+                group.remove()
+        if end.status == -signal.SIGKILL and not end.cause and group is not None and group.out_of_memory:
             return msgspec.structs.replace(end, cause="memory")
         return end
 

@@ -2,9 +2,11 @@
 """Control groups: found where this user may make them, filled, and gone afterwards."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,7 +65,7 @@ def test_who_takes_more_memory_than_the_group_may_is_ended_by_the_kernel() -> No
     """Where this user may make groups; where not, that is what the search finds."""
     parent = cgroup.parent()
     if parent is None:
-        assert os.geteuid() != 0 or not os.path.exists("/sys/fs/cgroup")
+        assert os.geteuid() != 0 or not os.access("/sys/fs/cgroup", os.W_OK)
         return
     group = parent.make(Limits(memory_bytes=16 * MIB))
     with subprocess.Popen([sys.executable, "-c", EATER], stdin=subprocess.PIPE) as eater:
@@ -105,6 +107,27 @@ def test_a_worker_is_in_its_group_and_leaves_none_behind(tmp_path: Path) -> None
     while groups() and time.monotonic() < deadline_s:
         zygote.close()
     assert groups() == []
+
+
+def test_workers_that_start_and_end_at_once_do_not_lose_each_other_s_end(tmp_path: Path) -> None:
+    """A start removes the groups of those that have ended, while somebody else asks how they did."""
+    zygote = Zygote.start(folders=[tmp_path], isolation=machine.found_here())
+
+    def lives(_: int) -> list[int | None]:
+        ends = []
+        for _ in range(12):
+            worker = zygote.fork(scratch=tmp_path)
+            with worker.sock:
+                zygote.kill(worker)
+                until(lambda worker=worker: zygote.status(worker) is not None)  # type: ignore[misc]
+                ends.append(zygote.end_of(worker).status)
+        return ends
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert [end for ends in pool.map(lives, range(4)) for end in ends] == [-signal.SIGKILL] * 48
+    finally:
+        zygote.close()
 
 
 @pytest.mark.parametrize(
