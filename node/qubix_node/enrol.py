@@ -131,7 +131,7 @@ class Enroller:
             raise EnrolmentRefused(_problem_text(response, body))
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise EnrolmentRefused(f"{self._url} is not a QUBIX coordinator: {error}") from error
 
 
@@ -150,7 +150,7 @@ async def _bounded(response: httpx.Response) -> bytes:
 def _problem_text(response: httpx.Response, body: bytes) -> str:
     try:
         problem = msgspec.json.decode(body, type=Problem)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         told = f"{response.url} answers with HTTP status {response.status_code}"
         return f"{told}, as no QUBIX coordinator does. Correct QUBIX_COORDINATOR_URL."
     return " ".join(part for part in (problem.title, problem.detail, problem.remedy) if part)

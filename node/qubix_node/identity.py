@@ -94,7 +94,7 @@ def load_enrolment(path: Path) -> Enrolment | None:
         return msgspec.json.decode(path.read_bytes(), type=Enrolment)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Fatal(f"{path} is damaged ({error}). Delete it to enrol again.") from error
 
 

@@ -299,7 +299,7 @@ def _nobody(device_id: str, rates: tuple[KernelRate, ...], complete: bool) -> No
 
 def _load(path: Path) -> list[Known]:
     """Nothing when there is nothing usable: measuring again is always right."""
-    with suppress(FileNotFoundError, msgspec.MsgspecError):
+    with suppress(FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         return msgspec.json.decode(path.read_bytes(), type=list[Known])
     return []
 

@@ -84,7 +84,7 @@ class Follower:
                 return None
             self._cursor = event.cursor or self._cursor
             return None if event.kind == "reset" else msgspec.convert(event.data, JobView)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
     async def _poll(self) -> JobView | None:

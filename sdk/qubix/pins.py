@@ -41,5 +41,5 @@ def _read(path: Path) -> dict[str, Pin]:
         return {}
     try:
         return msgspec.json.decode(content, type=dict[str, Pin])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise KeyFileRefused(f"{path} cannot be read ({error})", remedy=f"Correct {path}, or move it away.") from None

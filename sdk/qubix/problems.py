@@ -46,7 +46,7 @@ def error_of(reply: Reply, what: str) -> ApiError:
 def _problem(reply: Reply, what: str) -> Problem:
     try:
         return msgspec.json.decode(reply.content, type=Problem)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return Problem(
             type="about:blank",
             title=f"{what} was answered with HTTP status {reply.status}",

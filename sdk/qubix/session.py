@@ -41,7 +41,7 @@ class Session:
     def decode(self, reply: Reply, kind: type[T], what: str) -> T:
         try:
             return msgspec.json.decode(reply.content, type=kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ApiError(
                 f"the answer to {what} is not what this version of the SDK understands ({error})",
                 status=reply.status,

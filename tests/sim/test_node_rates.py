@@ -3,7 +3,6 @@
 
 import contextlib
 import itertools
-import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -184,9 +183,11 @@ async def test_a_larger_example_is_tried_while_there_is_time(tmp_path: Path) -> 
         assert workers.tasks.count(("GPU-1", "matmul")) == 1
 
 
-@pytest.mark.parametrize("text", ["", "{", json.dumps({"machine": "m", "rates": []}), json.dumps([{"device_id": 1}])])
-async def test_what_cannot_be_read_is_measured(tmp_path: Path, text: str) -> None:
-    (tmp_path / "rates.json").write_text(text)
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"machine": "m", "rates": []}', b'[{"device_id": 1}]', b'[{"device_id": "\xff"}]']
+)
+async def test_what_cannot_be_read_is_measured(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "rates.json").write_bytes(content)
     async with watched(tmp_path) as workers:
         assert kernels((await measured(workers, tmp_path, [CPU], {"cpu": QUICK}))["cpu-1"]) == KERNELS
 

@@ -66,9 +66,10 @@ def test_the_pin_is_kept_and_defended(tmp_path: Path) -> None:
         known.check(network="test", coordinator_key=KEY, path=path)
 
 
-def test_a_damaged_pin_is_not_forgotten_silently(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"account_id": "\xff\xfe"}'])
+def test_a_damaged_pin_is_not_forgotten_silently(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "enrolment.json"
-    path.write_text("{")
+    path.write_bytes(content)
     with pytest.raises(Fatal, match="Delete it"):
         load_enrolment(path)
 

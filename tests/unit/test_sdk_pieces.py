@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qubix import files, pins, retry, where
+from qubix import files, pins, problems, retry, where
 from qubix.blocking import now
 from qubix.demo.outcome import outcome_of
 from qubix.demo.works import digits, majority, matmul
@@ -20,6 +20,7 @@ from qubix.errors import BadUsage, CoordinatorChanged, KeyFileRefused, NotGenuin
 from qubix.inputs import ArraySource, FileSource, digest_of, source_of
 from qubix.job import verify_receipt
 from qubix.settings import Settings, from_mapping
+from qubix.transport import Reply
 from qubix.wallet import Wallet
 from qubix_protocol.api import NetworkView
 from qubix_protocol.arrays import from_npy
@@ -102,6 +103,20 @@ def test_a_coordinator_is_remembered_by_its_address(tmp_path: Path) -> None:
     with pytest.raises(CoordinatorChanged):
         pins.check(tmp_path, "http://a", network(name="main"))
     assert mode_of(tmp_path / pins.PINS_FILE) == 0o600
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"http://a": 1}', b'{"http://a": {"network": "\xff"}}'])
+def test_pins_that_cannot_be_read_are_not_forgotten_silently(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / pins.PINS_FILE
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(KeyFileRefused, match="cannot be read"):
+        pins.check(tmp_path, "http://a", network())
+
+
+def test_an_answer_that_is_no_text_is_told_by_its_status() -> None:
+    told = problems.error_of(Reply(status=502, headers={}, content=b'{"title": "\xff\xfe"}'), "GET /offers")
+    assert "502" in str(told)
 
 
 def test_a_spoilt_pin_file_is_not_passed_over(tmp_path: Path) -> None:

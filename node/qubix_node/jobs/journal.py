@@ -141,7 +141,7 @@ def _record_at(data: bytes, at: int) -> tuple[Record, int] | None:
         return None
     try:
         return _decoder.decode(body), start + length
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
