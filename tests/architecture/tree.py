@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE_FOLDERS = {
     "qubix_protocol": "protocol",
     "qubix_kernels": "kernels",
+    "qubix_chain": "chain",
     "qubix_mesh": "mesh",
     "qubix_node": "node",
     "qubix_coordinator": "coordinator",
@@ -26,7 +27,7 @@ def repository_files(*patterns: str) -> list[Path]:
 
 
 def copy_packages(target: Path) -> list[Path]:
-    """Copies the six packages' sources; returns the folders to put on the import path."""
+    """Copies the seven packages' sources; returns the folders to put on the import path."""
     for package, folder in PACKAGE_FOLDERS.items():
         shutil.copytree(
             ROOT / folder / package, target / folder / package, ignore=shutil.ignore_patterns("__pycache__")

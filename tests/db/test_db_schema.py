@@ -18,7 +18,8 @@ CONSTRAINTS = {
     " node_incarnation_counts:c",
     "ledger_account": "ledger_account_pkey:p ledger_account_kind_known:c ledger_account_once:u ledger_account_user_fk:f"
     " ledger_account_owner_present:c ledger_account_user_not_negative:c ledger_account_hold_not_negative:c"
-    " ledger_account_fees_not_negative:c",
+    " ledger_account_fees_not_negative:c"
+    " ledger_account_bond_not_negative:c ledger_account_fund_not_negative:c ledger_account_withdrawal_not_negative:c",
     "transfer": "transfer_pkey:p transfer_kind_known:c transfer_cause_once:u transfer_cause_bounded:c"
     " transfer_digest_is_sha256:c transfer_network_fk:f transfer_no_development_credit_on_main:c"
     " transfer_job_present:c transfer_balanced:t",

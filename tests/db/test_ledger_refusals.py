@@ -26,6 +26,18 @@ from tests.support_pg import PgServer, connected
 
 START_QU = 1000
 HELD_QU = 400
+HOLD_KINDS = (rules.TransferKind.HOLD, rules.TransferKind.SETTLE, rules.TransferKind.RETURN)
+WAYS = {
+    "development_credit": {("world", "user")},
+    "deposit": {("world", "user")},
+    "refund": {("user", "user"), ("fees", "user"), ("fund", "user")},
+    "withdraw": {("user", "withdrawal")},
+    "withdraw_sent": {("withdrawal", "world")},
+    "withdraw_back": {("withdrawal", "user")},
+    "bond": {("user", "bond")},
+    "bond_end": {("bond", "user"), ("bond", "fund")},
+    "fund": {("fees", "fund")},
+}
 
 
 class World:
@@ -131,14 +143,52 @@ async def test_unbalanced_entries_are_refused(db: Database) -> None:
 @pytest.mark.asyncio
 async def test_a_balanced_raw_insert_keeps_every_invariant(db: Database) -> None:
     world = await world_of(db)
+    await world.post(rules.refund(uuid.uuid4(), rules.user(world.alice), world.bob, 1))
 
     async def step(tx: Tx) -> None:
-        one_id, two_id = await world.ledger_id(tx, "user", world.alice), await world.ledger_id(tx, "world", None)
+        one_id, two_id = await world.ledger_id(tx, "user", world.alice), await world.ledger_id(tx, "user", world.bob)
         await execute(tx, INSERT_TWO, await insert_transfer(tx), one_id, -5, two_id, 5)
 
     await db.run(step)
     async with db.transaction() as tx:
-        assert await read.balance(tx, world.alice) == read.Balance(START_QU - HELD_QU - 5, HELD_QU)
+        assert await read.balance(tx, world.alice) == read.Balance(START_QU - HELD_QU - 6, HELD_QU)
+    assert (await audit_now(db)).clean
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", [kind for kind in rules.TransferKind if kind not in HOLD_KINDS])
+async def test_each_kind_of_transfer_goes_its_own_way_alone(db: Database, kind: rules.TransferKind) -> None:
+    """From every kind of account to every kind: exactly what the word means is possible, by raw SQL too."""
+    world = await world_of(db)
+    withdrawal, dispute = uuid.uuid4(), uuid.uuid4()
+    await world.post(
+        rules.refund(uuid.uuid4(), rules.user(world.alice), world.bob, 1),
+        rules.settle(world.job, uuid.uuid4(), world.bob, 1, 50),
+        rules.withdraw(withdrawal, world.alice, 50),
+        rules.bond(dispute, world.alice, 50),
+    )
+    await db.run(read.sweep)
+    await world.post(rules.fund(20, "start"))
+    owners = {"user": world.alice, "hold": world.job, "withdrawal": withdrawal, "bond": dispute}
+    possible = set()
+    for payer in rules.AccountKind:
+        for payee in rules.AccountKind:
+
+            async def step(tx: Tx, payer: str = payer.value, payee: str = payee.value) -> None:
+                to = world.bob if payee == "user" else owners.get(payee)
+                from_id, to_id = (
+                    await world.ledger_id(tx, payer, owners.get(payer)),
+                    await world.ledger_id(tx, payee, to),
+                )
+                await execute(tx, INSERT_TWO, await insert_transfer(tx, kind.value), from_id, -1, to_id, 1)
+
+            try:
+                await db.run(step)
+            except Exception as refused:
+                assert "a way that its kind does not" in str(refused) or payer is payee, refused  # noqa: PT017
+            else:
+                possible.add((payer.value, payee.value))
+    assert possible == WAYS[kind.value]
     assert (await audit_now(db)).clean
 
 
@@ -196,7 +246,7 @@ async def test_a_hold_is_not_reached_by_the_wrong_kind_or_job(db: Database, kind
         job = world.job if kind == "return" else uuid.uuid4()
         await execute(tx, INSERT_TWO, await insert_transfer(tx, kind, job), escrow, -5, bob, 5)
 
-    with pytest.raises(Exception, match=r"not of a kind|does not move the hold|returned to the user"):
+    with pytest.raises(Exception, match=r"a way that its kind does not|does not move the hold|returned to the user"):
         await db.run(step)
     assert (await audit_now(db)).clean
 

@@ -30,6 +30,7 @@ STEPS = (
     "jobs/schema_2_spread.sql",
     "market/schema_2_isolation.sql",
     "market/schema_2_gateways.sql",
+    "ledger/schema_2_chain.sql",
 )
 
 CREATE_TABLE = """

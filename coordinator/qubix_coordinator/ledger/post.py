@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one door for money.
 
-Callers are few and a test lists them: `jobs.service`, `deposits`, `withdrawals`.
+Callers are few and .importlinter lists them: jobs, rentals, disputes, deposits, withdrawals.
 """
 
 import json
@@ -25,6 +25,7 @@ from qubix_coordinator.ledger.rules import Leg, Transfer
 
 TRANSFERS_MAX = 1000
 CAUSE_REUSED = "QX001"
+_BALANCES = frozenset(f"ledger_account_{kind}_not_negative" for kind in ("user", "fees", "withdrawal", "bond", "fund"))
 
 
 async def post(tx: Tx, transfers: Sequence[Transfer]) -> int:
@@ -63,7 +64,7 @@ def _plain_leg(leg: Leg) -> dict[str, object]:
 
 def _named(problem: BaseException) -> QubixError:
     constraint = failures.constraint(problem)
-    if constraint in ("ledger_account_user_not_negative", "ledger_account_fees_not_negative"):
+    if constraint in _BALANCES:
         return NotEnoughBalance(
             "the balance is less than the amount", field="balance", remedy="Deposit QU, or ask for less"
         )

@@ -4,6 +4,7 @@
 A transfer's id is the UUIDv5 of its cause, so that the same cause is the same transfer however often it is posted.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -18,6 +19,9 @@ BPS = 10_000
 class AccountKind(StrEnum):
     USER = "user"
     HOLD = "hold"
+    WITHDRAWAL = "withdrawal"
+    BOND = "bond"
+    FUND = "fund"
     FEES = "fees"
     WORLD = "world"
 
@@ -28,16 +32,26 @@ class TransferKind(StrEnum):
     SETTLE = "settle"
     RETURN = "return"
     REFUND = "refund"
+    DEPOSIT = "deposit"
+    WITHDRAW = "withdraw"
+    WITHDRAW_SENT = "withdraw_sent"
+    WITHDRAW_BACK = "withdraw_back"
+    BOND = "bond"
+    BOND_END = "bond_end"
+    FUND = "fund"
 
 
 class AccountRef(NamedTuple):
-    """`owner`: the account's id for USER, the job's id for HOLD, None for FEES and WORLD."""
+    """`owner`: the account's id for USER, the job's or rental's for HOLD, the withdrawal's for WITHDRAWAL, the
+    dispute's for BOND; None for FUND, FEES and WORLD."""
 
     kind: AccountKind
     owner: UUID | None = None
 
 
 FEES = AccountRef(AccountKind.FEES)
+FUND = AccountRef(AccountKind.FUND)
+"""Pays awards that no party owes."""
 WORLD = AccountRef(AccountKind.WORLD)
 
 
@@ -128,8 +142,58 @@ def give_back(job_id: UUID, account_id: UUID, amount_qu: int, *, part: int = 0) 
 def refund(
     decision_id: UUID, payer: AccountRef, account_id: UUID, amount_qu: int, *, job_id: UUID | None = None
 ) -> Transfer:
-    """A settled amount given back by a decision; `payer` is the provider's account or FEES, never a hold."""
-    if payer.kind not in (AccountKind.USER, AccountKind.FEES):
-        raise ValueError("a refund comes from a user or from the fees")
+    """A settled amount given back by a decision; `payer` is the provider's account, FEES or FUND, never a hold."""
+    if payer.kind not in (AccountKind.USER, AccountKind.FEES, AccountKind.FUND):
+        raise ValueError("a refund comes from a user, the fees or the fund")
     legs = (Leg(payer, -amount_qu), Leg(user(account_id), amount_qu))
     return Transfer(TransferKind.REFUND, f"refund:{decision_id}:{payer.kind}:{payer.owner}", legs, job_id)
+
+
+def deposit(account_id: UUID, amount_qu: int, *, network: str, tick: int, tx_id: str, output: int) -> Transfer:
+    """QU that arrived on the chain. `output` tells apart what one transaction paid in several places (Q1)."""
+    legs = (Leg(WORLD, -amount_qu), Leg(user(account_id), amount_qu))
+    return Transfer(TransferKind.DEPOSIT, f"deposit:{network}:{tick}:{tx_id}:{output}", legs)
+
+
+def withdraw(withdrawal_id: UUID, account_id: UUID, amount_qu: int) -> Transfer:
+    """Sets QU aside for one withdrawal; they are the user's no longer, and not yet the chain's."""
+    legs = (Leg(user(account_id), -amount_qu), Leg(_withdrawal(withdrawal_id), amount_qu))
+    return Transfer(TransferKind.WITHDRAW, f"withdraw:{withdrawal_id}", legs)
+
+
+def withdraw_sent(withdrawal_id: UUID, amount_qu: int) -> Transfer:
+    """The chain has paid it out."""
+    legs = (Leg(_withdrawal(withdrawal_id), -amount_qu), Leg(WORLD, amount_qu))
+    return Transfer(TransferKind.WITHDRAW_SENT, f"withdraw_sent:{withdrawal_id}", legs)
+
+
+def withdraw_back(withdrawal_id: UUID, account_id: UUID, amount_qu: int) -> Transfer:
+    """It will never be paid out: refused, cancelled, or given up."""
+    legs = (Leg(_withdrawal(withdrawal_id), -amount_qu), Leg(user(account_id), amount_qu))
+    return Transfer(TransferKind.WITHDRAW_BACK, f"withdraw_back:{withdrawal_id}", legs)
+
+
+def _withdrawal(withdrawal_id: UUID) -> AccountRef:
+    return AccountRef(AccountKind.WITHDRAWAL, withdrawal_id)
+
+
+def bond(dispute_id: UUID, account_id: UUID, amount_qu: int) -> Transfer:
+    """What a party stakes on its word (M7); each party of a dispute once."""
+    legs = (Leg(user(account_id), -amount_qu), Leg(_bond(dispute_id), amount_qu))
+    return Transfer(TransferKind.BOND, f"bond:{dispute_id}:{account_id}", legs)
+
+
+def bond_end(dispute_id: UUID, shares: Mapping[AccountRef, int]) -> Transfer:
+    """All that was staked, to users and FUND, by the decision."""
+    gains = tuple(Leg(payee, amount_qu) for payee, amount_qu in shares.items() if amount_qu)
+    legs = (Leg(_bond(dispute_id), -sum(leg.amount_qu for leg in gains)), *gains)
+    return Transfer(TransferKind.BOND_END, f"bond_end:{dispute_id}", legs)
+
+
+def _bond(dispute_id: UUID) -> AccountRef:
+    return AccountRef(AccountKind.BOND, dispute_id)
+
+
+def fund(amount_qu: int, key: str) -> Transfer:
+    """A part of the fees, set aside for awards."""
+    return Transfer(TransferKind.FUND, f"fund:{key}", (Leg(FEES, -amount_qu), Leg(FUND, amount_qu)))

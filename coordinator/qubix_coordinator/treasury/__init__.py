@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chain process: the only holder of keys to QU."""

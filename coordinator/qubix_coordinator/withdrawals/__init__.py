@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QU on their way out to the chain."""
