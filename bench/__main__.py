@@ -16,6 +16,7 @@ from rich.table import Table
 from bench.figures import Figure
 
 BENCHES = {
+    "chain": "a Qubic key, a signature and a strict verification, with and without GMP",
     "protocol": "encode and decode, beside msgspec alone",
     "control": "a signed control round trip, beside a bare libp2p stream and raw TCP",
     "check": "what a check costs, beside the run",
