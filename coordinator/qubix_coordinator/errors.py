@@ -4,11 +4,19 @@
     QubixError
     ├── Refused                 the request cannot be granted as it stands; names a field and a remedy
     │   ├── InvalidInput        a value is malformed or out of range
+    │   │   └── BadIdentity     not the identity of anybody on the Qubic network
     │   ├── Unauthorised        nobody, or an unknown or revoked token or signature
     │   ├── Forbidden           somebody, but not allowed to do this
     │   │   └── WrongNetwork    not on this network (development credit on main)
+    │   ├── NotProven           a wallet's proof that is not accepted
+    │   │   ├── ChallengeUnknown · ChallengeUsed · ChallengeExpired · ChallengeAltered
+    │   │   ├── WrongDomain · WrongWallet · WrongPurpose · WrongScheme
+    │   │   └── SignatureInvalid · SignatureNotCanonical · WeakKey
     │   ├── NotFound            no such thing, or not yours to see
     │   ├── Conflict            the state of the thing does not allow it
+    │   │   ├── WalletTaken     the wallet speaks for another account
+    │   │   ├── WalletInUse     a withdrawal to it is open
+    │   │   ├── LastWayIn       nobody could reach the account without it
     │   │   ├── CauseReused     the same cause or idempotency key with another body
     │   │   └── StaleAttempt    a superseded attempt speaks
     │   ├── NotEnoughBalance    the account cannot cover the amount
@@ -44,6 +52,10 @@ class InvalidInput(Refused):
         super().__init__(problem, field=field, remedy=remedy)
 
 
+class BadIdentity(InvalidInput):
+    pass
+
+
 class Unauthorised(Refused):
     pass
 
@@ -56,11 +68,71 @@ class WrongNetwork(Forbidden):
     pass
 
 
+class NotProven(Refused):
+    pass
+
+
+class ChallengeUnknown(NotProven):
+    pass
+
+
+class ChallengeUsed(NotProven):
+    pass
+
+
+class ChallengeExpired(NotProven):
+    pass
+
+
+class ChallengeAltered(NotProven):
+    pass
+
+
+class WrongDomain(NotProven):
+    pass
+
+
+class WrongWallet(NotProven):
+    pass
+
+
+class WrongPurpose(NotProven):
+    pass
+
+
+class WrongScheme(NotProven):
+    pass
+
+
+class SignatureInvalid(NotProven):
+    pass
+
+
+class SignatureNotCanonical(NotProven):
+    pass
+
+
+class WeakKey(NotProven):
+    pass
+
+
 class NotFound(Refused):
     pass
 
 
 class Conflict(Refused):
+    pass
+
+
+class WalletTaken(Conflict):
+    pass
+
+
+class WalletInUse(Conflict):
+    pass
+
+
+class LastWayIn(Conflict):
     pass
 
 

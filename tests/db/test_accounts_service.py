@@ -9,6 +9,7 @@ from typing import TypeVar
 import pytest
 
 from qubix_coordinator.accounts import service as accounts
+from qubix_coordinator.accounts import sessions
 from qubix_coordinator.accounts.rules import Purpose, Scope, digest_of_token, looks_like_token, token_of
 from qubix_coordinator.db.database import Database, Tx
 from qubix_coordinator.errors import Conflict, InvalidInput, NotFound, Unauthorised
@@ -44,11 +45,11 @@ async def test_a_token_opens_its_account_until_revoked(db: Database) -> None:
     assert kept[0]["last_used_at"] is not None
 
     token_id = kept[0]["id"]
-    await refused(db, NotFound, lambda tx: accounts.revoke_token(tx, bob, token_id))
-    await db.run(lambda tx: accounts.revoke_token(tx, alice, token_id))
-    await db.run(lambda tx: accounts.revoke_token(tx, alice, token_id))
+    await refused(db, NotFound, lambda tx: sessions.revoke(tx, bob, token_id))
+    await db.run(lambda tx: sessions.revoke(tx, alice, token_id))
+    await db.run(lambda tx: sessions.revoke(tx, alice, token_id))
     await refused(db, Unauthorised, lambda tx: accounts.authenticate(tx, token))
-    assert [found["name"] for found in await db.run(lambda tx: accounts.tokens_of(tx, alice))] == ["token"]
+    assert [found.name for found in await db.run(lambda tx: sessions.sessions_of(tx, alice))] == ["token"]
 
 
 @pytest.mark.asyncio
@@ -123,7 +124,7 @@ async def test_the_first_order_binds_its_key(db: Database) -> None:
 @pytest.mark.asyncio
 async def test_a_key_speaks_for_one_account(db: Database) -> None:
     async def first(tx: Tx) -> uuid.UUID:
-        return await accounts.ensure_account_of_key(tx, key(4), Purpose.WALLET, "wallet")
+        return await accounts.ensure_account_of_key(tx, key(4), Purpose.NODE, "node")
 
     assert await db.run(first) == await db.run(first)
     alice = await db.run(lambda tx: accounts.create_account(tx, "alice"))

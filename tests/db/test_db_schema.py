@@ -13,7 +13,15 @@ CONSTRAINTS = {
     "account": "account_pkey:p account_kind_known:c account_name_bounded:c",
     "account_key": "account_key_pkey:p account_key_account_fk:f account_key_is_ed25519:c account_key_purpose_known:c",
     "api_token": "api_token_pkey:p api_token_account_fk:f api_token_digest_unique:u api_token_digest_is_sha256:c"
-    " api_token_name_bounded:c api_token_scopes_known:c api_token_scopes_some:c",
+    " api_token_name_bounded:c api_token_scopes_known:c api_token_scopes_some:c api_token_wallet_signed:f"
+    " api_token_session_expires:c api_token_expires_later:c",
+    "wallet": "wallet_pkey:p wallet_account_fk:f wallet_key_has_32_bytes:c wallet_proof_known:c wallet_proof_of_id:u",
+    "wallet_challenge": "wallet_challenge_pkey:p wallet_challenge_nonce_has_16_bytes:c wallet_challenge_account_fk:f"
+    " wallet_challenge_purpose_known:c wallet_challenge_key_has_32_bytes:c wallet_challenge_asked_from_is_digest:c"
+    " wallet_challenge_text_bounded:c wallet_challenge_text_printable:c wallet_challenge_binds_to_an_account:c"
+    " wallet_challenge_expires_soon:c wallet_challenge_used_in_time:c",
+    "payment_proof": "payment_proof_pkey:p payment_proof_account_fk:f payment_proof_key_has_32_bytes:c"
+    " payment_proof_amount_in_range:c payment_proof_expires:c",
     "node": "node_pkey:p node_account_fk:f node_key_fk:f node_key_unique:u node_peer_id_bounded:c"
     " node_incarnation_counts:c",
     "ledger_account": "ledger_account_pkey:p ledger_account_kind_known:c ledger_account_once:u ledger_account_user_fk:f"
@@ -30,6 +38,7 @@ CONSTRAINTS = {
     " hold_returned_not_negative:c hold_not_overspent:c hold_closed_when_spent:c",
 }
 TRIGGERS = {
+    "wallet": "wallet_kept",
     "network": "network_append_only network_no_truncate",
     "transfer": "transfer_append_only transfer_no_truncate transfer_stamped transfer_balanced",
     "entry": "entry_append_only entry_no_truncate entry_posted",

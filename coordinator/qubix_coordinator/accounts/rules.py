@@ -22,7 +22,6 @@ class Scope(StrEnum):
 class Purpose(StrEnum):
     ORDER = "order"
     NODE = "node"
-    WALLET = "wallet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,8 @@ class Principal:
 
     account_id: UUID
     scopes: frozenset[Scope]
+    token_id: UUID | None = None
+    """Of the token that was shown."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes

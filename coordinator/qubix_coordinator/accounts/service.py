@@ -20,7 +20,7 @@ from qubix_coordinator.accounts.rules import (
     Principal as Principal,
 )
 from qubix_coordinator.accounts.tables import AccountRow, NodeRow
-from qubix_coordinator.db.database import Row, Tx, execute, one, rows, value
+from qubix_coordinator.db.database import Row, Tx, execute, one, value
 from qubix_coordinator.errors import Conflict, InvalidInput, NotFound, Unauthorised
 from qubix_protocol.errors import Malformed
 from qubix_protocol.keys import public_key_of
@@ -39,12 +39,12 @@ async def create_account(tx: Tx, name: str, kind: str = "user", account_id: UUID
         "INSERT INTO account (id, kind, name) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING",
         chosen,
         kind,
-        _name(name),
+        clean_name(name),
     )
     return chosen
 
 
-def _name(name: str) -> str:
+def clean_name(name: str) -> str:
     clean = name.strip()
     if not 1 <= len(clean) <= NAME_MAX:
         raise InvalidInput("name", "the name is empty or too long", f"Use 1 to {NAME_MAX} characters")
@@ -59,9 +59,16 @@ async def account(tx: Tx, account_id: UUID) -> AccountRow:
 
 
 async def create_token(tx: Tx, account_id: UUID, scopes: Iterable[Scope], name: str = "token") -> str:
-    """The plain token, which nobody can ask for again. Raises NotFound, Conflict (too many tokens)."""
+    """The plain token, which nobody can ask for again. It does not end by itself; `sessions` makes those that do.
+
+    Raises NotFound, Conflict (too many tokens).
+    """
     await account(tx, account_id)
-    held = await value(tx, "SELECT count(*) FROM api_token WHERE account_id = $1 AND revoked_at IS NULL", account_id)
+    held = await value(
+        tx,
+        "SELECT count(*) FROM api_token WHERE account_id = $1 AND revoked_at IS NULL AND expires_at IS NULL",
+        account_id,
+    )
     if held >= TOKENS_MAX:
         raise Conflict(f"the account has {TOKENS_MAX} tokens", field="token", remedy="Revoke one of them first")
     token = token_of(secrets.token_bytes(TOKEN_BYTES))
@@ -71,20 +78,20 @@ async def create_token(tx: Tx, account_id: UUID, scopes: Iterable[Scope], name: 
         uuid4(),
         digest_of_token(token),
         account_id,
-        _name(name),
+        clean_name(name),
         sorted({scope.value for scope in scopes}),
     )
     return token
 
 
 async def authenticate(tx: Tx, token: str) -> Principal:
-    """Raises Unauthorised; the message does not say whether a token is unknown or revoked."""
+    """Raises Unauthorised; the message does not say whether a token is unknown, revoked or at its end."""
     found = await _live_token(tx, token) if looks_like_token(token) else None
     if found is None:
         raise Unauthorised(
             "the token is not valid",
             field="Authorization",
-            remedy="Send `Authorization: Bearer qx_…` with a live token",
+            remedy="Send `Authorization: Bearer qx_…` with a live token; a wallet signs in anew for one",
         )
     await execute(
         tx,
@@ -93,37 +100,15 @@ async def authenticate(tx: Tx, token: str) -> Principal:
         found["id"],
         USED_RESOLUTION,
     )
-    return Principal(found["account_id"], frozenset(Scope(scope) for scope in found["scopes"]))
+    return Principal(found["account_id"], frozenset(Scope(scope) for scope in found["scopes"]), found["id"])
 
 
 async def _live_token(tx: Tx, token: str) -> Row | None:
     return await one(
         tx,
-        "SELECT id, account_id, scopes FROM api_token WHERE digest = $1 AND revoked_at IS NULL",
+        "SELECT id, account_id, scopes FROM api_token WHERE digest = $1 AND revoked_at IS NULL"
+        " AND (expires_at IS NULL OR expires_at > now())",
         digest_of_token(token),
-    )
-
-
-async def revoke_token(tx: Tx, account_id: UUID, token_id: UUID) -> None:
-    """Idempotent. Raises NotFound for a token that is not the account's."""
-    done = await execute(
-        tx,
-        "UPDATE api_token SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 AND account_id = $2",
-        token_id,
-        account_id,
-    )
-    if not done:
-        raise NotFound("there is no such token", field="token", remedy="List your tokens")
-
-
-async def tokens_of(tx: Tx, account_id: UUID) -> list[dict[str, object]]:
-    """id, name, scopes, created_at, last_used_at, revoked_at; newest first."""
-    return await rows(
-        tx,
-        "SELECT id, name, scopes, created_at, last_used_at, revoked_at FROM api_token WHERE account_id = $1"
-        " ORDER BY created_at DESC, id LIMIT $2",
-        account_id,
-        10 * TOKENS_MAX,
     )
 
 

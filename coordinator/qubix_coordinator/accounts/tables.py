@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of schema.sql."""
+"""Models of schema.sql and schema_2_wallets.sql."""
 
 from tortoise import fields
 from tortoise.models import Model
@@ -27,3 +27,32 @@ class NodeRow(Model):
 
     class Meta:
         table = "node"
+
+
+class WalletRow(Model):
+    """Rows are never deleted: `ended_at` tells that the wallet was unbound."""
+
+    id = fields.UUIDField(primary_key=True)
+    account_id = fields.UUIDField()
+    public_key = fields.BinaryField()
+    proof = fields.TextField()
+    since = fields.DatetimeField()
+    ended_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "wallet"
+
+
+class PaymentProofRow(Model):
+    """A payment that is waited for, or that proved an address."""
+
+    id = fields.UUIDField(primary_key=True)
+    account_id = fields.UUIDField()
+    public_key = fields.BinaryField()
+    amount_qu = fields.BigIntField()
+    issued_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField()
+    proved_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "payment_proof"

@@ -31,6 +31,7 @@ STEPS = (
     "market/schema_2_isolation.sql",
     "market/schema_2_gateways.sql",
     "ledger/schema_2_chain.sql",
+    "accounts/schema_2_wallets.sql",
 )
 
 CREATE_TABLE = """

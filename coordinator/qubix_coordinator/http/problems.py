@@ -59,6 +59,7 @@ STATUSES: Final[dict[type[Exception], Kind]] = {
     WrongMedia: Kind(415, "The body is of a type that is not taken here"),
     errors.Unauthorised: Kind(401, "Who asks is not known"),
     errors.Forbidden: Kind(403, "This is not allowed"),
+    errors.NotProven: Kind(403, "The wallet's proof is not accepted"),
     errors.NotFound: Kind(404, "There is no such thing here"),
     errors.Conflict: Kind(409, "The state of things does not allow this"),
     errors.NotEnoughBalance: Kind(402, "The balance does not cover this"),
