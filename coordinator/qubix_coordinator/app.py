@@ -36,6 +36,8 @@ from qubix_coordinator.outbox.notifier import Notifier
 from qubix_coordinator.settings import Settings
 from qubix_coordinator.signals import StopSignal
 from qubix_coordinator.telemetry import service as telemetry
+from qubix_coordinator.withdrawals.desk import Desk as WithdrawalDesk
+from qubix_coordinator.withdrawals.engine import Engine as WithdrawalEngine
 from qubix_protocol import barriers
 from qubix_protocol.units import Network
 
@@ -52,6 +54,7 @@ class Coordinator:
     context: Context
     app: Quart
     engine: Engine
+    withdrawals: WithdrawalEngine
 
     async def run(self) -> None:
         """Everything but the HTTP server, until cancelled. A task that fails ends them all."""
@@ -60,6 +63,7 @@ class Coordinator:
             tasks.create_task(context.notifier.run(), name="notifier")
             tasks.create_task(context.mesh.run(), name="mesh")
             tasks.create_task(self.engine.run(), name="engine")
+            tasks.create_task(self.withdrawals.run(), name="withdrawals")
             tasks.create_task(_every(context.db, _MINUTE_S, lambda: _each_minute(context)), name="minutes")
             tasks.create_task(_every(context.db, _HOUR_S, lambda: _each_hour(context)), name="hours")
 
@@ -79,7 +83,8 @@ async def assemble(db: Database, settings: Settings, url: str, clock: Clock | No
         hosts=guard.allowed_hosts(settings),
         url=url,
     )
-    return Coordinator(context, create_app(context), Engine(desk))
+    withdrawals = WithdrawalEngine(WithdrawalDesk(db, settings, desk.clock))
+    return Coordinator(context, create_app(context), Engine(desk), withdrawals)
 
 
 async def serve(settings: Settings) -> None:

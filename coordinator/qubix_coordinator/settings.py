@@ -123,6 +123,68 @@ class Settings:
         minimum=0,
         maximum=10**15,
     )
+    withdrawal_min_qu: int = setting(
+        "QUBIX_WITHDRAWAL_MIN_QU", "Least amount of one withdrawal.", 1000, minimum=1, maximum=10**15
+    )
+    withdrawal_max_qu: int = setting(
+        "QUBIX_WITHDRAWAL_MAX_QU", "Most that one withdrawal may take.", 10**10, minimum=1, maximum=10**15
+    )
+    withdrawal_day_max_qu: int = setting(
+        "QUBIX_WITHDRAWAL_DAY_MAX_QU",
+        "Most that one account may ask for within 24 hours.",
+        2 * 10**10,
+        minimum=1,
+        maximum=10**15,
+    )
+    withdrawal_approval_above_qu: int = setting(
+        "QUBIX_WITHDRAWAL_APPROVAL_ABOVE_QU",
+        "Withdrawals above this wait for an operator's word.",
+        10**9,
+        minimum=0,
+        maximum=10**15,
+    )
+    withdrawal_hot_limit_qu: int = setting(
+        "QUBIX_WITHDRAWAL_HOT_LIMIT_QU",
+        "Most that leaves the hot wallet within 24 hours without an operator's word, all accounts together.",
+        10**11,
+        minimum=0,
+        maximum=10**15,
+    )
+    withdrawal_address_delay_s: int = setting(
+        "QUBIX_WITHDRAWAL_ADDRESS_DELAY_S",
+        "Seconds after which withdrawals to a newly listed address may leave.",
+        86_400,
+        minimum=0,
+        maximum=30 * 86_400,
+    )
+    withdrawal_earnings_delay_s: int = setting(
+        "QUBIX_WITHDRAWAL_EARNINGS_DELAY_S",
+        "Seconds after which new earnings can be withdrawn.",
+        3600,
+        minimum=0,
+        maximum=30 * 86_400,
+    )
+    withdrawal_wait_s: int = setting(
+        "QUBIX_WITHDRAWAL_WAIT_S",
+        "Seconds after which a withdrawal that could not be sent, or that no operator decided, goes back.",
+        7 * 86_400,
+        minimum=60,
+        maximum=90 * 86_400,
+    )
+    withdrawal_tries_max: int = setting(
+        "QUBIX_WITHDRAWAL_TRIES_MAX",
+        "Signed transactions that may miss their tick before a withdrawal fails.",
+        5,
+        minimum=1,
+        maximum=100,
+    )
+    withdrawal_ticks_ahead: int = setting(
+        "QUBIX_WITHDRAWAL_TICKS_AHEAD",
+        "Ticks between signing a withdrawal and the tick it is to run in.",
+        15,
+        minimum=5,
+        maximum=1000,
+    )
     outbox_poll_ms: int = setting(
         "QUBIX_OUTBOX_POLL_MS",
         "Milliseconds between looks at the outbox while somebody listens.",
@@ -168,6 +230,12 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
             "QUBIX_LEASE_S",
             f"{settings.lease_s:g} is less than two heartbeats of {settings.heartbeat_s:g} s",
             "Raise QUBIX_LEASE_S or lower QUBIX_HEARTBEAT_S",
+        )
+    if settings.withdrawal_min_qu > settings.withdrawal_max_qu:
+        raise SettingsError(
+            "QUBIX_WITHDRAWAL_MIN_QU",
+            f"{settings.withdrawal_min_qu} is more than QUBIX_WITHDRAWAL_MAX_QU",
+            "Lower it, or raise QUBIX_WITHDRAWAL_MAX_QU",
         )
     return settings
 

@@ -35,6 +35,18 @@ from qubix_protocol.api import (
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import Sample
 from qubix_protocol.states import DeviceKind
+from qubix_protocol.withdrawals import (
+    AddressBody,
+    AddressesView,
+    AddressView,
+    PayoutBody,
+    PayoutView,
+    RefuseBody,
+    WithdrawableView,
+    WithdrawalBody,
+    WithdrawalsView,
+    WithdrawalView,
+)
 
 
 class AsyncClient:
@@ -96,6 +108,67 @@ class AsyncClient:
     async def statement(self, *, after: str | None = None, limit: int = 50) -> StatementView:
         """The account's entries, newest first, at most 200; `next` of one page is `after` of the next."""
         return await self._session.get("/account/statement", StatementView, _page(after, limit))
+
+    async def withdraw(self, destination: str, amount_qu: int, *, idempotency_key: str | None = None) -> WithdrawalView:
+        """Sets the amount aside and sends it to a listed address; a repeated try is never a second withdrawal."""
+        body = WithdrawalBody(destination=destination, amount_qu=amount_qu)
+        return await self._session.post("/withdrawals", body, WithdrawalView, key=idempotency_key or str(uuid.uuid4()))
+
+    async def withdrawal(self, withdrawal_id: str) -> WithdrawalView:
+        """Where a withdrawal stands, why it waits, and its transactions."""
+        return await self._session.get(f"/withdrawals/{withdrawal_id}", WithdrawalView)
+
+    async def withdrawals(self, *, after: str | None = None, limit: int = 50) -> WithdrawalsView:
+        """The account's withdrawals, newest first; `next` of one page is `after` of the next."""
+        return await self._session.get("/withdrawals", WithdrawalsView, _page(after, limit))
+
+    async def cancel_withdrawal(self, withdrawal_id: str) -> WithdrawalView:
+        """Takes it back while no transaction is signed. Raises `Conflict` later."""
+        return await self._session.post(f"/withdrawals/{withdrawal_id}/cancel", None, WithdrawalView)
+
+    async def withdrawable(self) -> WithdrawableView:
+        """How much can be withdrawn now, and why it is less than the balance."""
+        return await self._session.get("/withdrawals/limits", WithdrawableView)
+
+    async def addresses(self) -> tuple[AddressView, ...]:
+        """Where withdrawals may go."""
+        return (await self._session.get("/account/addresses", AddressesView)).addresses
+
+    async def add_address(self, identity: str, label: str = "") -> AddressView:
+        """Withdrawals to it may leave after a delay (`usable_ms`)."""
+        return await self._session.post("/account/addresses", AddressBody(identity=identity, label=label), AddressView)
+
+    async def remove_address(self, identity: str) -> tuple[AddressView, ...]:
+        """At once; what waits for it is cancelled."""
+        return (await self._session.post(f"/account/addresses/{identity}/remove", None, AddressesView)).addresses
+
+    async def payout(self) -> PayoutView:
+        """The account's standing order."""
+        return await self._session.get("/account/payout", PayoutView)
+
+    async def set_payout(self, destination: str, *, keep_qu: int, least_qu: int = 1) -> PayoutView:
+        """From now on whatever can be withdrawn above `keep_qu` goes to `destination` by itself."""
+        body = PayoutBody(destination=destination, keep_qu=keep_qu, least_qu=least_qu)
+        return await self._session.post("/account/payout", body, PayoutView)
+
+    async def stop_payout(self) -> PayoutView:
+        return await self._session.post("/account/payout/stop", None, PayoutView)
+
+    async def all_withdrawals(
+        self, *, state: str | None = None, reason: str | None = None, after: str | None = None, limit: int = 50
+    ) -> WithdrawalsView:
+        """Everybody's (operators); `reason="approval"` and `"hot_limit"` wait for an operator."""
+        asked = {name: value for name, value in (("state", state), ("reason", reason)) if value is not None}
+        return await self._session.get("/operator/withdrawals", WithdrawalsView, _page(after, limit) | asked)
+
+    async def approve_withdrawal(self, withdrawal_id: str) -> WithdrawalView:
+        """Lets a large withdrawal go out (operators)."""
+        return await self._session.post(f"/operator/withdrawals/{withdrawal_id}/approve", None, WithdrawalView)
+
+    async def refuse_withdrawal(self, withdrawal_id: str, why: str) -> WithdrawalView:
+        """Gives a waiting withdrawal back; its owner reads why (operators)."""
+        body = RefuseBody(why=why)
+        return await self._session.post(f"/operator/withdrawals/{withdrawal_id}/refuse", body, WithdrawalView)
 
     async def kernels(self) -> tuple[dict[str, Any], ...]:
         """What the market can run, each as its specification."""

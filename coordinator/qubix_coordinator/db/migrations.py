@@ -32,6 +32,7 @@ STEPS = (
     "market/schema_2_gateways.sql",
     "ledger/schema_2_chain.sql",
     "accounts/schema_2_wallets.sql",
+    "withdrawals/schema.sql",
 )
 
 CREATE_TABLE = """

@@ -3,7 +3,7 @@
 
 import importlib.util
 
-CAPABILITIES = ("accounts", "ledger", "outbox", "artifacts", "market", "telemetry", "jobs")
+CAPABILITIES = ("accounts", "ledger", "outbox", "artifacts", "market", "telemetry", "withdrawals", "jobs")
 
 
 def table_modules() -> list[str]:

@@ -6,16 +6,12 @@ The job's row repeats the amounts; both are written in the caller's transaction,
 
 from uuid import UUID
 
-import msgspec
-
-from qubix_coordinator.accounts import service as accounts
-from qubix_coordinator.db.database import Tx, value
+from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import NotEnoughBalance
 from qubix_coordinator.jobs.tables import Job
 from qubix_coordinator.ledger import read, rules
 from qubix_coordinator.ledger.post import post
-from qubix_coordinator.outbox import events
-from qubix_protocol.api import AccountView
+from qubix_coordinator.ledger.tell import emit_account
 
 
 async def hold(tx: Tx, job: Job) -> None:
@@ -48,26 +44,3 @@ async def return_rest(tx: Tx, job: Job) -> None:
         await post(tx, [rules.give_back(job.id, job.account_id, left_qu)])
         job.returned_qu += left_qu
         await emit_account(tx, job.account_id)
-
-
-async def emit_account(tx: Tx, account_id: UUID) -> None:
-    """The balance as it is now. `scopes` are of a token, not of the account: none stand in an event."""
-    account, balance = await accounts.account(tx, account_id), await read.balance(tx, account_id)
-    key = await order_key(tx, account_id)
-    view = AccountView(
-        account_id=str(account_id),
-        name=account.name,
-        balance_qu=balance.available_qu,
-        held_qu=balance.held_qu,
-        scopes=(),
-        order_key=key.hex() if key else None,
-    )
-    await events.emit(tx, f"account:{account_id}", msgspec.to_builtins(view))
-
-
-async def order_key(tx: Tx, account_id: UUID) -> bytes | None:
-    """The key that signs the account's orders, once it has one."""
-    found = await value(
-        tx, "SELECT public_key FROM account_key WHERE account_id = $1 AND purpose = 'order'", account_id
-    )
-    return bytes(found) if found is not None else None

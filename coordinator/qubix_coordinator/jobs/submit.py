@@ -18,6 +18,7 @@ from qubix_coordinator.errors import CauseReused, Forbidden, InvalidInput
 from qubix_coordinator.jobs import flow, money, needs, shares, views
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Job, JobInput
+from qubix_coordinator.ledger.tell import order_key
 from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
 from qubix_protocol import digests
@@ -172,7 +173,7 @@ async def _check_order(
 ) -> bytes | None:
     """The signed order (trust.md M6). Optional until an account's first one; from then on each job needs it."""
     if not body.order:
-        if await money.order_key(tx, account_id) is not None:
+        if await order_key(tx, account_id) is not None:
             raise Forbidden(
                 "this account's jobs need an order signed by its key", field="order", remedy="Sign the order"
             )
