@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import qubix.settings
+import qubix_chain.devnet.settings
 import qubix_coordinator.jobs.verify_settings
 import qubix_coordinator.settings
 import qubix_mesh.gateway.settings
@@ -19,14 +20,15 @@ PROCESSES: tuple[tuple[str, type[Any]], ...] = (
     ("Verifier (and all of the coordinator's)", qubix_coordinator.jobs.verify_settings.VerifierSettings),
     ("Gateway", qubix_mesh.gateway.settings.Settings),
     ("Node", qubix_node.settings.Settings),
+    ("Devnet", qubix_chain.devnet.settings.Settings),
     ("SDK and command line", qubix.settings.Settings),
 )
 HEAD = """# Settings
 
 Every process reads its settings once, at the start: from the environment, and from the TOML file that `QUBIX_CONFIG`
-names, where its table is `[coordinator]`, `[verifier]` (laid over `[coordinator]`), `[gateway]`, `[node]` or
-`[client]`. The environment wins. A value that cannot be used ends the process with exit status 2 and a line that names
-the variable, the problem and the remedy. Units stand at the end of a name.
+names, where its table is `[coordinator]`, `[verifier]` (laid over `[coordinator]`), `[gateway]`, `[node]`,
+`[devnet]` or `[client]`. The environment wins. A value that cannot be used ends the process with exit status 2 and a
+line that names the variable, the problem and the remedy. Units stand at the end of a name.
 This page is generated: change the Settings class, then run `make docs`.
 """
 

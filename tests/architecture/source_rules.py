@@ -9,7 +9,10 @@ from pathlib import Path
 from tests.architecture.tree import modules
 
 # Pure modules take time, randomness and the environment as arguments, and do no IO.
-PURE = ("*.rules", "*.billing", "*.shares", "*.pace", "qubix_kernels.*.spec", "qubix_protocol", "qubix_protocol.*")
+PURE = (
+    *("*.rules", "*.billing", "*.shares", "*.pace", "qubix_kernels.*.spec", "qubix_protocol", "qubix_protocol.*"),
+    *("qubix_chain.devnet.engine", "qubix_chain.devnet.faults"),
+)
 IMPURE_IMPORTS = frozenset(
     [
         "aiofiles",

@@ -44,11 +44,17 @@ VIOLATIONS = {
     ),
     "sdk": ("qubix.planted_sdk", "import qubix_node", "qubix.planted_sdk -> qubix_node"),
 }
+# Further modules that spoil a contract, beside the one above.
+MORE_VIOLATIONS = {
+    "qubix_chain.rpc.planted_web": ("quart", "import quart", "qubix_chain.rpc.planted_web -> quart"),
+    "qubix_chain.devnet.planted_engine": ("quart", "import quart", "qubix_chain.devnet.planted_engine -> quart"),
+}
 ALLOWED = {
     "qubix_kernels.cuda": "import numba",
     "qubix_kernels.planted.cuda": "import qubix_kernels.cuda",
     "qubix_mesh.planted_allowed": "import libp2p",
     "qubix_coordinator.http.planted_allowed": "import quart",
+    "qubix_chain.devnet.http.planted_allowed": "import quart",
     "qubix_coordinator.jobs.planted_allowed": "import qubix_coordinator.ledger.post",
     "qubix_coordinator.jobs.planted": "",
     "qubix_coordinator.ledger.post": "",
@@ -104,6 +110,8 @@ def spoiled_report(tmp_path_factory: pytest.TempPathFactory) -> str:
         plant(root, module, "")
     for module, line, _ in VIOLATIONS.values():
         plant(root, module, line)
+    for module, (_, line, _) in MORE_VIOLATIONS.items():
+        plant(root, module, line)
     return _lint(root, folders).stdout
 
 
@@ -111,6 +119,13 @@ def spoiled_report(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_planted_violation_is_caught(contract: str, spoiled_report: str) -> None:
     assert _verdicts(spoiled_report)[contract] == "BROKEN"
     assert VIOLATIONS[contract][2] in re.sub(r"\s+", " ", spoiled_report)
+
+
+@pytest.mark.parametrize("module", sorted(MORE_VIOLATIONS))
+def test_a_further_violation_is_caught(module: str, spoiled_report: str) -> None:
+    contract, _, told = MORE_VIOLATIONS[module]
+    assert _verdicts(spoiled_report)[contract] == "BROKEN"
+    assert told in re.sub(r"\s+", " ", spoiled_report)
 
 
 def test_a_capability_without_a_layer_is_caught(tmp_path: Path) -> None:
