@@ -33,6 +33,7 @@ from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.engine import Engine
 from qubix_coordinator.ledger import read as ledger
 from qubix_coordinator.outbox.notifier import Notifier
+from qubix_coordinator.rentals.engine import Engine as RentalsEngine
 from qubix_coordinator.settings import Settings
 from qubix_coordinator.signals import StopSignal
 from qubix_coordinator.telemetry import service as telemetry
@@ -55,6 +56,7 @@ class Coordinator:
     app: Quart
     engine: Engine
     withdrawals: WithdrawalEngine
+    rentals: RentalsEngine
 
     async def run(self) -> None:
         """Everything but the HTTP server, until cancelled. A task that fails ends them all."""
@@ -64,6 +66,7 @@ class Coordinator:
             tasks.create_task(context.mesh.run(), name="mesh")
             tasks.create_task(self.engine.run(), name="engine")
             tasks.create_task(self.withdrawals.run(), name="withdrawals")
+            tasks.create_task(self.rentals.run(), name="rentals")
             tasks.create_task(_every(context.db, _MINUTE_S, lambda: _each_minute(context)), name="minutes")
             tasks.create_task(_every(context.db, _HOUR_S, lambda: _each_hour(context)), name="hours")
 
@@ -84,7 +87,7 @@ async def assemble(db: Database, settings: Settings, url: str, clock: Clock | No
         url=url,
     )
     withdrawals = WithdrawalEngine(WithdrawalDesk(db, settings, desk.clock))
-    return Coordinator(context, create_app(context), Engine(desk), withdrawals)
+    return Coordinator(context, create_app(context), Engine(desk), withdrawals, RentalsEngine(desk))
 
 
 async def serve(settings: Settings) -> None:

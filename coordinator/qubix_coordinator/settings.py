@@ -116,6 +116,33 @@ class Settings:
     heartbeat_s: float = setting(
         "QUBIX_HEARTBEAT_S", "Seconds between a working node's heartbeats.", 2.0, minimum=0.1, maximum=600
     )
+    rental_beat_s: float = setting(
+        "QUBIX_RENTAL_BEAT_S", "Seconds between the nonces that a rented device answers.", 5.0, minimum=0.2, maximum=60
+    )
+    rental_reach_s: float = setting(
+        "QUBIX_RENTAL_REACH_S",
+        "Seconds after an answer in which the next one must come, or the rental is unreachable and its meter stands.",
+        15.0,
+        minimum=0.5,
+        maximum=600,
+    )
+    rental_silence_s: float = setting(
+        "QUBIX_RENTAL_SILENCE_S",
+        "Seconds without an answer that end a rental.",
+        60.0,
+        minimum=1,
+        maximum=3600,
+    )
+    rental_settle_s: float = setting(
+        "QUBIX_RENTAL_SETTLE_S", "Seconds between the settlements of a rental.", 60.0, minimum=1, maximum=86_400
+    )
+    rental_notice_s: float = setting(
+        "QUBIX_RENTAL_NOTICE_S",
+        "Seconds of notice that a provider owes who ends a rental before its time.",
+        600.0,
+        minimum=0,
+        maximum=7 * 86_400,
+    )
     development_credit_max_qu: int = setting(
         "QUBIX_DEVELOPMENT_CREDIT_MAX_QU",
         "Most development credit one account can get (never on the main network).",
@@ -236,6 +263,13 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
             "QUBIX_WITHDRAWAL_MIN_QU",
             f"{settings.withdrawal_min_qu} is more than QUBIX_WITHDRAWAL_MAX_QU",
             "Lower it, or raise QUBIX_WITHDRAWAL_MAX_QU",
+        )
+    if not 2 * settings.rental_beat_s <= settings.rental_reach_s <= settings.rental_silence_s:
+        raise SettingsError(
+            "QUBIX_RENTAL_REACH_S",
+            f"{settings.rental_reach_s:g} is less than two beats of {settings.rental_beat_s:g} s, or more than the"
+            f" silence of {settings.rental_silence_s:g} s that ends a rental",
+            "Set it between twice QUBIX_RENTAL_BEAT_S and QUBIX_RENTAL_SILENCE_S",
         )
     return settings
 

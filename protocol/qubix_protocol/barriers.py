@@ -10,7 +10,8 @@ from enum import StrEnum
 
 
 class Barrier(StrEnum):
-    """The step and what has just happened in it. A job has seven: submit, assign, accept, chunk, report, check, settle.
+    """The step and what has just happened in it. A job has seven: submit, assign, accept, chunk, report, check, settle;
+    a rental four.
 
     *Committed* is durable in PostgreSQL, *journalled* durable on the node; nobody has been told of it yet.
     """
@@ -39,6 +40,14 @@ class Barrier(StrEnum):
     """Verifier: the verdict is recorded; whether it was applied already is the coordinator's affair."""
     SETTLED = "settle.committed"
     """Coordinator: the attempt is paid; the engine has not gone on."""
+    RENTAL_STORED = "rental.committed"
+    """Coordinator: rental and hold are stored; neither consumer nor node was told."""
+    RENTAL_ASKED = "rental.asked"
+    """Coordinator: a rental was looked after, its nonce stored; the engine has not gone on."""
+    RENTAL_ANSWERED = "rental.answered"
+    """Coordinator: an answered nonce is billed."""
+    RENTAL_ENDED = "rental.ended"
+    """Coordinator: a rental has ended by itself, paid and returned; the engine has not gone on."""
 
 
 Port = Callable[[Barrier], Awaitable[None]]

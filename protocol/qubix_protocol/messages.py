@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from qubix_protocol.arrays import ArrayMeta
-from qubix_protocol.states import Availability, DeviceKind, Isolation, Outcome, Reason
+from qubix_protocol.states import Availability, DeviceKind, Isolation, Outcome, Reason, RentalReason
 from qubix_protocol.units import (
     ARTIFACT_BYTES_MAX,
     CHUNKS_MAX,
@@ -19,6 +19,9 @@ from qubix_protocol.units import (
     PARAMS_MAX,
     QU_MAX,
     RATE_QU_PER_H_MAX,
+    RENTAL_S_MAX,
+    RENTAL_S_MIN,
+    RENTALS_MAX,
     TEXT_MAX,
     THROTTLE_MAX,
     UNITS_MAX,
@@ -84,6 +87,8 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     clock_ms: Millis
     host: Host
     attempts: Annotated[tuple[LiveAttempt, ...], Meta(max_length=256)] = ()
+    rentals: Annotated[tuple[Id, ...], Meta(max_length=RENTALS_MAX)] = ()
+    """Those that the node believes to be open."""
 
 
 class Certificate(Message, frozen=True, kw_only=True, tag="certificate"):
@@ -246,6 +251,8 @@ class Assign(Message, frozen=True, kw_only=True, tag="assign"):
     """From acceptance; the worker is killed beyond it."""
     rate_qu_per_h: Rate
     offer_digest: Digest
+    rental: Id | None = None
+    """The rental of the device that the job belongs to; such a job costs nothing further."""
 
 
 class Accept(Message, frozen=True, kw_only=True, tag="accept"):
@@ -369,6 +376,64 @@ class Settlement(Message, frozen=True, kw_only=True, tag="settlement"):
     decided_ms: Millis
 
 
+# Rentals ------------------------------------------------------------------------------------------------------------
+
+RentalSeconds = Annotated[int, Meta(ge=RENTAL_S_MIN, le=RENTAL_S_MAX)]
+
+
+class RentalStart(Message, frozen=True, kw_only=True, tag="rental_start"):
+    """Coordinator → node: the device is rented. Said again until it is answered, and after each handshake."""
+
+    rental_id: Id
+    device_id: Short
+    rate_qu_per_h: Rate
+    seconds: RentalSeconds
+    offer_digest: Digest
+
+
+class RentalAccept(Message, frozen=True, kw_only=True, tag="rental_accept"):
+    rental_id: Id
+
+
+class RentalDecline(Message, frozen=True, kw_only=True, tag="rental_decline"):
+    rental_id: Id
+    reason: Short
+    detail: Text = ""
+
+
+class RentalNonce(Message, frozen=True, kw_only=True, tag="rental_nonce"):
+    """Coordinator → node: prove that the rented device is there now. Drawn at random for this question alone."""
+
+    rental_id: Id
+    nonce: Digest
+
+
+class RentalBeat(Message, frozen=True, kw_only=True, tag="rental_beat"):
+    """Node → coordinator: the answer. The meter runs only between two of these (trust M9)."""
+
+    rental_id: Id
+    nonce: Digest
+
+
+class RentalNotice(Message, frozen=True, kw_only=True, tag="rental_notice"):
+    """Node → coordinator: the rental cannot go on beyond `ends_ms`, by the coordinator's clock. `device_lost`: it has
+    ended already."""
+
+    rental_id: Id
+    device_lost: bool = False
+    ends_ms: Millis
+    detail: Text = ""
+
+
+class RentalEnd(Message, frozen=True, kw_only=True, tag="rental_end"):
+    """Coordinator → node: it is over; the device is free. What it earned: `paid_qu`, for `billed_ms`."""
+
+    rental_id: Id
+    reason: RentalReason
+    billed_ms: Millis
+    paid_qu: Amount
+
+
 # HTTP requests signed by a key -------------------------------------------------------------------------------------
 
 
@@ -396,13 +461,49 @@ class Order(Message, frozen=True, kw_only=True, tag="order"):
     kernel: Name
     params_digest: Digest
     inputs_digest: Digest
-    cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)]
+    cap_qu: Amount
+    """0 for a job on a rental, which costs nothing further."""
     rate_qu_per_h_max: Rate | None
     """None: any rate whose forecast fits the cap; 0 is a limit like any other."""
+    rental: Id | None = None
 
 
-FromNode = Hello | Accept | Decline | Heartbeat | Progress | Report | Telemetry | Refused
-FromCoordinator = Challenge | Welcome | Assign | Cancel | Acknowledged | Settlement | Refused
+class RentOrder(Message, frozen=True, kw_only=True, tag="rent_order"):
+    """The consumer's signed order that starts a rental (trust M6)."""
+
+    idempotency_key: Short
+    listing_id: Id
+    seconds: RentalSeconds
+    rate_qu_per_h_max: Rate | None
+    cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)] | None
+
+
+class ExtendOrder(Message, frozen=True, kw_only=True, tag="extend_order"):
+    """The consumer's signed order that makes a rental longer."""
+
+    idempotency_key: Short
+    rental_id: Id
+    seconds: RentalSeconds
+    cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)] | None
+
+
+FromNode = (
+    Hello
+    | Accept
+    | Decline
+    | Heartbeat
+    | Progress
+    | Report
+    | Telemetry
+    | RentalAccept
+    | RentalDecline
+    | RentalBeat
+    | RentalNotice
+    | Refused
+)
+FromCoordinator = (
+    Challenge | Welcome | Assign | Cancel | Acknowledged | Settlement | RentalStart | RentalNonce | RentalEnd | Refused
+)
 
 TELEMETRY_TYPES: Final = frozenset({"telemetry", "heartbeat"})
 """What a gateway may hold back for a moment and batch."""

@@ -108,9 +108,52 @@ REASON_TEXT: dict[Reason, str] = {
 }
 
 
+class RentalState(StrEnum):
+    REQUESTED = "requested"
+    """Hold and device are set aside; the node has not said yes yet."""
+    STARTING = "starting"
+    """The node said yes; it has answered no nonce yet. Nothing is billed so far."""
+    ACTIVE = "active"
+    UNREACHABLE = "unreachable"
+    """The last nonce was not answered: the meter stands until one is."""
+    ENDED = "ended"
+
+
+class RentalReason(StrEnum):
+    """Why a rental is in its state. One word a cause; people read `RENTAL_REASON_TEXT`."""
+
+    NONE = "none"
+    STOPPED_BY_CONSUMER = "stopped_by_consumer"
+    TIME_OVER = "time_over"
+    HOLD_USED_UP = "hold_used_up"
+    PROVIDER_GONE = "provider_gone"
+    PROVIDER_MAINTENANCE = "provider_maintenance"
+    SHORT_NOTICE = "short_notice"
+    """The provider ended it with less notice than it owes."""
+    DEVICE_LOST = "device_lost"
+    DECLINED = "declined"
+    NEVER_STARTED = "never_started"
+
+
+RENTAL_REASON_TEXT: dict[RentalReason, str] = {
+    RentalReason.NONE: "",
+    RentalReason.STOPPED_BY_CONSUMER: "stopped by the consumer; the rest of the hold was returned",
+    RentalReason.TIME_OVER: "the agreed time is over",
+    RentalReason.HOLD_USED_UP: "the hold is used up",
+    RentalReason.PROVIDER_GONE: "the provider fell silent; nothing was billed since its last answer",
+    RentalReason.PROVIDER_MAINTENANCE: "the provider ended it for maintenance, with the notice it owes",
+    RentalReason.SHORT_NOTICE: "the provider ended it with less notice than it owes",
+    RentalReason.DEVICE_LOST: "the device failed or was taken away; nothing was billed since its last answer",
+    RentalReason.DECLINED: "the provider did not take it; nothing was billed",
+    RentalReason.NEVER_STARTED: "the provider did not answer in time; nothing was billed",
+}
+
+
 class Availability(StrEnum):
     AVAILABLE = "available"
     BUSY = "busy"
+    RENTED = "rented"
+    """To one consumer for a time: it takes that consumer's jobs alone."""
     DRAINING = "draining"
     OFFLINE = "offline"
 

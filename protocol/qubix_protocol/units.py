@@ -37,6 +37,11 @@ CHUNKS_MAX: Final = 4096
 SPREAD_MAX: Final = 64
 """Providers that one job may be with at once."""
 
+RENTAL_S_MIN: Final = 10
+RENTAL_S_MAX: Final = 30 * 86_400
+RENTALS_MAX: Final = 64
+"""Open at once on one node: one for each of its devices."""
+
 THROTTLE_MAX: Final = 16
 """Reasons that one reading may name for a lowered clock."""
 

@@ -33,6 +33,8 @@ STEPS = (
     "ledger/schema_2_chain.sql",
     "accounts/schema_2_wallets.sql",
     "withdrawals/schema.sql",
+    "market/schema_3_rented.sql",
+    "rentals/schema.sql",
 )
 
 CREATE_TABLE = """

@@ -3,7 +3,7 @@
 
 import importlib.util
 
-CAPABILITIES = ("accounts", "ledger", "outbox", "artifacts", "market", "telemetry", "withdrawals", "jobs")
+CAPABILITIES = ("accounts", "ledger", "outbox", "artifacts", "market", "telemetry", "withdrawals", "jobs", "rentals")
 
 
 def table_modules() -> list[str]:

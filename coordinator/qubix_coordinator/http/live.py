@@ -33,6 +33,7 @@ from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import Cursor, Event, parse_cursor
 from qubix_coordinator.outbox.notifier import Overflow
+from qubix_coordinator.rentals import service as rentals
 from qubix_protocol.api import Subscribe
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ TRY_AGAIN: Final = 1013
 MARKET: Final = "market"
 ACCOUNT: Final = "account"
 _JOB: Final = "job:"
+_RENTAL: Final = "rental:"
 T = TypeVar("T")
 
 
@@ -152,27 +154,33 @@ async def _state(context: Context, who: Principal, topic: Topic) -> Any:
         return await market.listings(context.db, now_ms=context.now_ms())
     if topic.name == ACCOUNT:
         return await money.account(context.db, who)
+    if topic.name.startswith(_RENTAL):
+        return await rentals.get(context.desk, who, topic.name.removeprefix(_RENTAL))
     return await jobs.get(context.desk, who, topic.name.removeprefix(_JOB))
 
 
 async def _topic(context: Context, who: Principal, name: str) -> Topic:
-    """Raises InvalidInput for what is no topic, NotFound for a job of somebody else."""
+    """Raises InvalidInput for what is no topic, NotFound for a job or rental of somebody else."""
     if name == MARKET:
         return Topic(MARKET, MARKET)
     if name == ACCOUNT:
         return Topic(ACCOUNT, f"account:{who.account_id}")
     if name.startswith(_JOB):
-        job_id = _uuid(name.removeprefix(_JOB))
+        job_id = _uuid(name.removeprefix(_JOB), "job")
         await jobs.get(context.desk, who, str(job_id))
         return Topic(f"{_JOB}{job_id}", f"{_JOB}{job_id}")
-    raise InvalidInput("subscribe", f"there is no topic {name!r}", "Use market, account, or job:ID")
+    if name.startswith(_RENTAL):
+        rental_id = _uuid(name.removeprefix(_RENTAL), "rental")
+        await rentals.get(context.desk, who, str(rental_id))
+        return Topic(f"{_RENTAL}{rental_id}", f"{_RENTAL}{rental_id}")
+    raise InvalidInput("subscribe", f"there is no topic {name!r}", "Use market, account, job:ID, or rental:ID")
 
 
-def _uuid(text: str) -> UUID:
+def _uuid(text: str, what: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise InvalidInput("subscribe", f"{text!r} is not the id of a job", "Use job:ID") from None
+        raise InvalidInput("subscribe", f"{text!r} is not the id of a {what}", f"Use {what}:ID") from None
 
 
 def _cursor(text: str) -> Cursor:

@@ -13,6 +13,7 @@ from qubix_coordinator.http.problems import code_of
 from qubix_coordinator.http.session import Session, Statement, certificate
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import service as market
+from qubix_coordinator.rentals import service as rentals
 from qubix_coordinator.telemetry import service as telemetry
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
@@ -27,6 +28,10 @@ from qubix_protocol.messages import (
     Offer,
     Progress,
     Refused,
+    RentalAccept,
+    RentalBeat,
+    RentalDecline,
+    RentalNotice,
     Report,
     Telemetry,
 )
@@ -119,6 +124,7 @@ class Peer:
         log.info("mesh.node_up", extra={"peer": self.peer_id, "incarnation": self.session.incarnation})
         try:
             await self._through_outages(lambda: jobs.on_hello(self.mesh.desk, self.peer_id, hello.attempts))
+            await self._through_outages(lambda: rentals.on_hello(self.mesh.desk, self.peer_id, hello.rentals))
         except QubixError as problem:
             self._refuse(code_of(type(problem)), problem)
 
@@ -186,8 +192,10 @@ class Peer:
         message = self.session.receive(raw)
         self.mesh.count_received(type(message).__name__.lower())
         reply = await self._through_outages(lambda: self._dispatch(message, raw))
-        if isinstance(message, Accept | Decline | Progress | Report):
+        if isinstance(message, Accept | Decline | Progress | Report | RentalAccept | RentalDecline | RentalNotice):
             self.mesh.nudge()
+        if isinstance(message, RentalBeat):
+            await barriers.reach(Barrier.RENTAL_ANSWERED)
         if reply is not None:
             await barriers.reach(Barrier.REPORT_COMMITTED if reply.link is None else Barrier.LINK_COMMITTED)
             self.send(reply)
@@ -223,6 +231,14 @@ class Peer:
                 await jobs.on_accept(desk, peer_id, message)
             case Decline():
                 await jobs.on_decline(desk, peer_id, message)
+            case RentalAccept():
+                await rentals.on_accept(desk, peer_id, message)
+            case RentalDecline():
+                await rentals.on_decline(desk, peer_id, message)
+            case RentalBeat():
+                await rentals.on_beat(desk, peer_id, message)
+            case RentalNotice():
+                await rentals.on_notice(desk, peer_id, message)
             case Refused():
                 log.warning(
                     "mesh.refused_by_node", extra={"peer": peer_id, "code": message.code, "why": message.detail}

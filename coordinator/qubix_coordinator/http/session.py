@@ -25,13 +25,29 @@ from qubix_protocol.messages import (
     Offer,
     Progress,
     Refused,
+    RentalAccept,
+    RentalBeat,
+    RentalDecline,
+    RentalNotice,
     Report,
     Telemetry,
     Welcome,
 )
 from qubix_protocol.units import GOSSIP_BYTES_MAX, Network
 
-Statement: TypeAlias = Accept | Decline | Heartbeat | Progress | Report | Telemetry | Refused
+Statement: TypeAlias = (
+    Accept
+    | Decline
+    | Heartbeat
+    | Progress
+    | Report
+    | Telemetry
+    | RentalAccept
+    | RentalDecline
+    | RentalBeat
+    | RentalNotice
+    | Refused
+)
 _KINDS: Final[dict[str, type[Statement]]] = {
     "accept": Accept,
     "decline": Decline,
@@ -39,6 +55,10 @@ _KINDS: Final[dict[str, type[Statement]]] = {
     "progress": Progress,
     "report": Report,
     "telemetry": Telemetry,
+    "rental_accept": RentalAccept,
+    "rental_decline": RentalDecline,
+    "rental_beat": RentalBeat,
+    "rental_notice": RentalNotice,
     "refused": Refused,
 }
 

@@ -9,22 +9,18 @@ from uuid import UUID
 
 import msgspec
 
-from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Principal
 from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.artifacts.service import Artifact
 from qubix_coordinator.db.database import Tx, execute, value
-from qubix_coordinator.errors import CauseReused, Forbidden, InvalidInput
-from qubix_coordinator.jobs import flow, money, needs, shares, views
+from qubix_coordinator.errors import CauseReused, InvalidInput
+from qubix_coordinator.jobs import flow, money, needs, orders, shares, views
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Job, JobInput
-from qubix_coordinator.ledger.tell import order_key
 from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
 from qubix_protocol import digests
 from qubix_protocol.api import CandidateView, EstimateBody, EstimateView, InputBody, JobBody, JobView
-from qubix_protocol.envelope import ANYONE, Opened, open_envelope
-from qubix_protocol.errors import ProtocolError, WrongAudience
 from qubix_protocol.messages import InputRef, Order
 from qubix_protocol.states import JobState, Reason
 
@@ -43,7 +39,7 @@ async def submit(desk: Desk, principal: Principal, body: JobBody, idempotency_ke
     plan = needs.plan_of(body.kernel, body.params, {name: one.meta for name, one in body.inputs.items()})
 
     async def step(tx: Tx) -> JobView:
-        await _take_turns(tx, principal.account_id, idempotency_key)
+        await take_turns(tx, principal.account_id, idempotency_key)
         known = await Job.filter(account_id=principal.account_id, idempotency_key=idempotency_key).using_db(tx).first()
         if known is None:
             known = await _store(desk, tx, principal.account_id, body, idempotency_key, plan)
@@ -60,7 +56,7 @@ async def submit(desk: Desk, principal: Principal, body: JobBody, idempotency_ke
     return view
 
 
-async def _take_turns(tx: Tx, account_id: UUID, key: str) -> None:
+async def take_turns(tx: Tx, account_id: UUID, key: str) -> None:
     """Two requests with the same key at once: the second waits and finds the first one's job."""
     number = int.from_bytes(hashlib.sha256(account_id.bytes + key.encode()).digest()[:8], "big", signed=True)
     await execute(tx, "SELECT pg_advisory_xact_lock($1)", number)
@@ -79,7 +75,7 @@ async def _store(desk: Desk, tx: Tx, account_id: UUID, body: JobBody, idempotenc
     refs = input_refs(body.inputs)
     await _check_artifacts(tx, account_id, body.inputs)
     inputs_digest, params_digest = digests.of_inputs(refs), digests.of_params(plan.params)
-    order_raw = await _check_order(desk, tx, account_id, body, idempotency_key, params_digest, inputs_digest)
+    order_raw = await _ordered(desk, tx, account_id, body, idempotency_key, params_digest, inputs_digest)
     now_ms = desk.now_ms()
     job = Job(
         id=uuid.uuid4(),
@@ -162,7 +158,7 @@ def _check_artifact(name: str, wanted: InputBody, found: Artifact | None) -> Non
         )
 
 
-async def _check_order(
+async def _ordered(
     desk: Desk,
     tx: Tx,
     account_id: UUID,
@@ -171,14 +167,6 @@ async def _check_order(
     params_digest: bytes,
     inputs_digest: bytes,
 ) -> bytes | None:
-    """The signed order (trust.md M6). Optional until an account's first one; from then on each job needs it."""
-    if not body.order:
-        if await order_key(tx, account_id) is not None:
-            raise Forbidden(
-                "this account's jobs need an order signed by its key", field="order", remedy="Sign the order"
-            )
-        return None
-    opened = _open_order(desk, body.order)
     wanted = Order(
         idempotency_key=idempotency_key,
         kernel=body.kernel,
@@ -187,41 +175,7 @@ async def _check_order(
         cap_qu=body.cap_qu,
         rate_qu_per_h_max=body.rate_qu_per_h_max,
     )
-    _compare_order(_order_in(opened), wanted)
-    await accounts.bind_order_key(tx, account_id, opened.header.sender)
-    return opened.raw
-
-
-def _open_order(desk: Desk, text: str) -> Opened:
-    try:
-        raw = bytes.fromhex(text)
-        opened = open_envelope(raw, network=desk.network, audience=desk.key.public, now_ms=desk.now_ms())
-        _check_addressed(opened)
-    except (ProtocolError, ValueError) as problem:
-        raise InvalidInput(
-            "order", f"the order cannot be accepted: {problem}", "Sign it anew, addressed to this coordinator"
-        ) from problem
-    return opened
-
-
-def _check_addressed(opened: Opened) -> None:
-    if opened.header.audience == ANYONE:
-        raise WrongAudience("it is addressed to anyone")
-
-
-def _order_in(opened: Opened) -> Order:
-    try:
-        return opened.body(Order)
-    except ProtocolError as problem:
-        raise InvalidInput("order", f"this is no order: {problem}", "Sign an Order statement") from problem
-
-
-def _compare_order(signed: Order, wanted: Order) -> None:
-    for field in Order.__struct_fields__:
-        if getattr(signed, field) != getattr(wanted, field):
-            raise InvalidInput(
-                f"order.{field}", "what was signed is not what the request says", "Sign the request that you send"
-            )
+    return await orders.check(desk, tx, account_id, body.order, wanted)
 
 
 async def estimate(desk: Desk, body: EstimateBody) -> EstimateView:

@@ -69,6 +69,17 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Rentable:
+    """A listing as somebody sees it who wants the device for a time."""
+
+    candidate: Candidate
+    kind: str
+    online: bool
+    offered_ms: int
+    rental_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
     """What is left to do of a job. `hold_left_qu` None: only an estimate, any price will do."""
 
@@ -182,6 +193,13 @@ def occupied(candidate: Candidate, running: int, now_ms: int) -> Obstacle | None
     return None
 
 
+def rented(candidate: Candidate) -> Candidate:
+    """The device to its renter: it takes one job at a time, and what a job of theirs did to it is their own affair."""
+    own = candidate.availability in (Availability.RENTED, Availability.BUSY)
+    availability = Availability.AVAILABLE if own else candidate.availability
+    return replace(candidate, availability=availability, jobs_parallel=1, backoff_until_ms=0)
+
+
 def places_free(candidates: Iterable[Candidate], running: Mapping[UUID, int], now_ms: int) -> int:
     """How many more attempts the market could take now, whatever they ask for."""
     counted = ((one, running.get(one.listing_id, 0)) for one in candidates)
@@ -192,7 +210,7 @@ def score(choice: Choice) -> tuple[int, int, int, int, str]:
     """Lower is better: free by its own word, then cost, then speed, then fewer rejections; the id breaks ties."""
     candidate = choice.candidate
     return (
-        int(candidate.availability is Availability.BUSY),
+        int(candidate.availability in (Availability.BUSY, Availability.RENTED)),
         choice.forecast.cost_qu,
         choice.forecast.run_ms,
         candidate.jobs_rejected + candidate.failures,

@@ -175,7 +175,9 @@ async def listings_in(tx: Tx, *, now_ms: int, offer_s: float = OFFER_S) -> list[
 
 async def _visible(tx: Tx, now_ms: int, offer_s: float = OFFER_S) -> list[Listing]:
     since_ms = rules.visible_since_ms(now_ms, offer_s)
-    found = Listing.filter(online=True, offered_ms__gte=since_ms).exclude(availability=Availability.OFFLINE.value)
+    found = Listing.filter(online=True, rental_id__isnull=True, offered_ms__gte=since_ms).exclude(
+        availability=Availability.OFFLINE.value
+    )
     return await found.using_db(tx).order_by("rate_qu_per_h", "id").limit(LISTINGS_MAX)
 
 
@@ -184,10 +186,44 @@ async def candidates(tx: Tx, *, now_ms: int, offer_s: float = OFFER_S) -> list[r
     return [candidate(row) for row in await _visible(tx, now_ms, offer_s)]
 
 
-async def lock(tx: Tx, key: UUID) -> rules.Candidate | None:
-    """The listing as it is now, locked until the transaction ends; None when it left or somebody else holds it."""
+async def lock(tx: Tx, key: UUID, *, rental_id: UUID | None = None) -> rules.Candidate | None:
+    """The listing as it is now, locked until the transaction ends; None when it left, is rented to others than
+    `rental_id`, or somebody else holds it."""
     row = await Listing.filter(id=key, online=True).using_db(tx).select_for_update(skip_locked=True).first()
-    return candidate(row) if row is not None else None
+    if row is None or row.rental_id != rental_id:
+        return None
+    return candidate(row) if rental_id is None else rules.rented(candidate(row))
+
+
+async def rented_candidate(tx: Tx, rental_id: UUID) -> rules.Candidate | None:
+    """The device of a rental as the choice of its consumer's jobs sees it; None while it cannot be reached."""
+    row = await Listing.filter(rental_id=rental_id, online=True).using_db(tx).first()
+    return rules.rented(candidate(row)) if row is not None else None
+
+
+async def lock_for_rent(tx: Tx, key: UUID) -> rules.Rentable | None:
+    """The listing, locked until the transaction ends; None for one that there is not."""
+    row = await Listing.filter(id=key).using_db(tx).select_for_update().first()
+    if row is None:
+        return None
+    return rules.Rentable(candidate(row), row.kind, row.online, row.offered_ms, row.rental_id)
+
+
+async def rent(tx: Tx, key: UUID, rental_id: UUID, *, now_ms: int) -> None:
+    """Off the market at once."""
+    row = await Listing.filter(id=key).using_db(tx).select_for_update().get()
+    row.rental_id, row.updated_ms = rental_id, now_ms
+    await row.save(using_db=tx, update_fields=["rental_id", "updated_ms"])
+    await events.emit(tx, TOPIC, {"gone": str(row.id)})
+
+
+async def release(tx: Tx, key: UUID, rental_id: UUID, *, now_ms: int) -> None:
+    """Back in the market, when it is this rental's and can be reached."""
+    row = await Listing.filter(id=key, rental_id=rental_id).using_db(tx).select_for_update().first()
+    if row is not None:
+        row.rental_id, row.updated_ms = None, now_ms
+        await row.save(using_db=tx, update_fields=["rental_id", "updated_ms"])
+        await emit(tx, row, now_ms)
 
 
 async def count_accepted(tx: Tx, key: UUID, *, now_ms: int, forgive: bool) -> None:
@@ -221,6 +257,9 @@ async def _count_bad(tx: Tx, key: UUID, now_ms: int, *, rejected: bool) -> None:
 
 
 async def emit(tx: Tx, row: Listing, now_ms: int) -> None:
+    """A rented device left the market when it was rented: what becomes of it meanwhile is no news there."""
+    if row.rental_id is not None:
+        return
     gone = not row.online or row.availability == Availability.OFFLINE.value
     payload = {"gone": str(row.id)} if gone else msgspec.to_builtins(view(row, now_ms))
     await events.emit(tx, TOPIC, payload)

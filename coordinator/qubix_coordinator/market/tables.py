@@ -28,6 +28,8 @@ class Listing(Model):
     offer_digest = fields.BinaryField()
     offer_raw = fields.BinaryField()
     online = fields.BooleanField(default=True)
+    rental_id = fields.UUIDField(null=True)
+    """While set, it is off the market: `rentals` decides."""
     verified = fields.BooleanField(default=False)
     jobs_accepted = fields.IntField(default=0)
     jobs_rejected = fields.IntField(default=0)

@@ -11,6 +11,15 @@ api: Final = Blueprint("api", __name__, url_prefix=PREFIX)
 
 def load() -> Blueprint:
     """The blueprint with every route on it."""
-    from qubix_coordinator.http.api import accounts, artifacts, jobs, market, network, statements, withdrawals  # noqa: F401 - they register
+    from qubix_coordinator.http.api import (  # noqa: F401 - they register
+        accounts,
+        artifacts,
+        jobs,
+        market,
+        network,
+        rentals,
+        statements,
+        withdrawals,
+    )
 
     return api

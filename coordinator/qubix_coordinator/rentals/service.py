@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rentals' front door: what the HTTP API and the mesh link call.
+
+What nodes say is in `nodes`, what time does in `engine`, and every decision in `rules`.
+"""
+
+import logging
+import uuid
+from uuid import UUID
+
+import msgspec
+
+from qubix_coordinator.accounts.rules import Principal
+from qubix_coordinator.db.database import Tx, execute, one, value
+from qubix_coordinator.errors import CauseReused, Conflict, InvalidInput, NotFound
+from qubix_coordinator.jobs import assign, orders
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.flow import tell
+from qubix_coordinator.jobs.submit import KEY_MAX, take_turns
+from qubix_coordinator.market import rules as market_rules
+from qubix_coordinator.market import service as market
+from qubix_coordinator.rentals import flow, money, read, rules, views
+from qubix_coordinator.rentals.nodes import on_accept, on_beat, on_decline, on_hello, on_notice
+from qubix_coordinator.rentals.read import get, list_rentals
+from qubix_coordinator.rentals.rules import Event
+from qubix_coordinator.rentals.tables import Rental
+from qubix_protocol import digests
+from qubix_protocol.messages import ExtendOrder, RentOrder
+from qubix_protocol.rentals import ExtendBody, RentalBody, RentalView, SettleView
+from qubix_protocol.states import Availability, RentalReason, RentalState
+from qubix_protocol.units import OFFER_S, RENTAL_S_MAX
+
+log = logging.getLogger(__name__)
+
+__all__ = [
+    "create",
+    "extend",
+    "get",
+    "list_rentals",
+    "on_accept",
+    "on_beat",
+    "on_decline",
+    "on_hello",
+    "on_notice",
+    "settle",
+    "stop",
+]
+
+
+async def create(desk: Desk, principal: Principal, body: RentalBody, idempotency_key: str) -> RentalView:
+    """Freezes the rate, holds rate × time, takes the device off the market. The same key with the same body is the same
+    rental; with another body it is a conflict.
+
+    Raises InvalidInput, CauseReused, NotFound (no such listing), Conflict (rented, busy, away, dearer than agreed),
+    NotEnoughBalance, Forbidden (order).
+    """
+    _check_key(idempotency_key)
+
+    async def step(tx: Tx) -> RentalView:
+        await take_turns(tx, principal.account_id, f"rental {idempotency_key}")
+        found = Rental.filter(account_id=principal.account_id, idempotency_key=idempotency_key).using_db(tx)
+        known = await found.first()
+        if known is None:
+            known = await _store(desk, tx, principal.account_id, body, idempotency_key)
+        elif bytes(known.body_digest) != _digest(body):
+            raise _reused()
+        return views.view(desk, known)
+
+    return await desk.db.run(step)
+
+
+def _check_key(key: str) -> None:
+    if not 1 <= len(key) <= KEY_MAX:
+        raise InvalidInput("Idempotency-Key", "it is missing or too long", f"Send one of 1 to {KEY_MAX} characters")
+
+
+def _reused() -> CauseReused:
+    return CauseReused(
+        "this Idempotency-Key was used for another request",
+        field="Idempotency-Key",
+        remedy="Repeat the first request exactly, or use a new key",
+    )
+
+
+def _digest(body: RentalBody | ExtendBody) -> bytes:
+    """Without the order's envelope: a retry may sign the same order anew."""
+    plain = msgspec.to_builtins(msgspec.structs.replace(body, order=""))
+    return digests.of_bytes(msgspec.json.encode(plain, order="deterministic"))
+
+
+async def _store(desk: Desk, tx: Tx, account_id: UUID, body: RentalBody, key: str) -> Rental:
+    wanted = RentOrder(
+        idempotency_key=key,
+        listing_id=body.listing_id,
+        seconds=body.seconds,
+        rate_qu_per_h_max=body.rate_qu_per_h_max,
+        cap_qu=body.cap_qu,
+    )
+    order_raw = await orders.check(desk, tx, account_id, body.order, wanted)
+    now_ms = desk.now_ms()
+    found = await _free(tx, UUID(body.listing_id), body.rate_qu_per_h_max, now_ms)
+    one = found.candidate
+    rental = Rental(
+        id=uuid.uuid4(),
+        no=await value(tx, "SELECT nextval(pg_get_serial_sequence('rental', 'no'))"),
+        account_id=account_id,
+        idempotency_key=key,
+        body_digest=_digest(body),
+        order_raw=order_raw,
+        listing_id=one.listing_id,
+        peer_id=one.peer_id,
+        device_id=one.device_id,
+        kind=found.kind,
+        model=one.model,
+        backends=list(one.backends),
+        state=RentalState.REQUESTED.value,
+        reason=RentalReason.NONE.value,
+        detail="",
+        rate_qu_per_h=one.rate_qu_per_h,
+        rate_max=body.rate_qu_per_h_max,
+        fee_bps=desk.settings.fee_bps,
+        offer_digest=one.offer_digest,
+        seconds=body.seconds,
+        hold_qu=rules.hold_qu(one.rate_qu_per_h, body.seconds, body.cap_qu),
+        sent_ms=now_ms,
+        since_ms=now_ms,
+        created_ms=now_ms,
+        due_ms=now_ms,
+    )
+    await rental.save(using_db=tx, force_create=True)
+    await money.hold(tx, rental, rental.hold_qu, part=0)
+    await market.rent(tx, one.listing_id, rental.id, now_ms=now_ms)
+    await tell(tx, rental.peer_id, flow.start_of(rental))
+    await flow.save(desk, tx, rental)
+    log.info("rental.requested", extra={"rental": str(rental.id), "peer": one.peer_id, "hold_qu": rental.hold_qu})
+    return rental
+
+
+async def _free(tx: Tx, listing_id: UUID, rate_max: int | None, now_ms: int) -> market_rules.Rentable:
+    """The device, locked, when it can be rented now."""
+    found = await market.lock_for_rent(tx, listing_id)
+    if found is None:
+        raise NotFound("there is no such listing", field="listing_id", remedy="List the market with GET /offers")
+    if found.rental_id is not None:
+        raise Conflict(
+            "the device is rented to somebody else",
+            field="listing_id",
+            remedy="Rent another one; it comes back into the market when its rental ends",
+        )
+    away = found.candidate.availability in (Availability.DRAINING, Availability.OFFLINE)
+    if away or not found.online or found.offered_ms < market_rules.visible_since_ms(now_ms, OFFER_S):
+        raise Conflict("the device is not in the market now", field="listing_id", remedy="Rent another one")
+    if await assign.running_on(tx, listing_id):
+        raise Conflict(
+            "the device is running somebody's job", field="listing_id", remedy="Try again in a moment, or rent another"
+        )
+    rate = found.candidate.rate_qu_per_h
+    if rate_max is not None and rate > rate_max:
+        raise Conflict(
+            f"the device asks {rate} QU an hour, more than the {rate_max} that you agree to",
+            field="rate_qu_per_h_max",
+            remedy=f"Agree to {rate} QU an hour, or rent a cheaper one",
+        )
+    return found
+
+
+async def extend(
+    desk: Desk, principal: Principal, rental_id: str, body: ExtendBody, idempotency_key: str
+) -> RentalView:
+    """More time at the same rate, with the hold that it needs. The same key again extends once.
+
+    Raises NotFound, Conflict (over, or the provider has given notice), CauseReused, NotEnoughBalance, Forbidden.
+    """
+    _check_key(idempotency_key)
+
+    async def step(tx: Tx) -> RentalView | Conflict:
+        rental = await flow.lock(tx, (await read.own(tx, principal, rental_id)).id)
+        known = await one(
+            tx,
+            "SELECT body_digest FROM rental_extension WHERE rental_id = $1 AND idempotency_key = $2",
+            rental.id,
+            idempotency_key,
+        )
+        if known is not None:
+            if bytes(known["body_digest"]) != _digest(body):
+                raise _reused()
+            return views.view(desk, rental)
+        await flow.catch_up(desk, tx, rental)
+        refusal = _no_longer(rental, body)
+        if refusal is not None:
+            # What time has brought about is committed all the same.
+            return refusal
+        await _extend(desk, tx, rental, body, idempotency_key)
+        return views.view(desk, rental)
+
+    found = await desk.db.run(step)
+    if isinstance(found, Conflict):
+        raise found
+    return found
+
+
+def _no_longer(rental: Rental, body: ExtendBody) -> Conflict | None:
+    if rental.state == RentalState.ENDED.value:
+        return Conflict("the rental is over", field="rental_id", remedy="Rent the device anew: POST /rentals")
+    if rental.closing is not None:
+        return Conflict(
+            "the provider has given notice: the rental ends when it said", field="rental_id", remedy="Rent another one"
+        )
+    if rental.seconds + body.seconds > RENTAL_S_MAX:
+        return Conflict(
+            f"a rental lasts {RENTAL_S_MAX} s at most, and this one would last {rental.seconds + body.seconds}",
+            field="seconds",
+            remedy=f"Add {RENTAL_S_MAX - rental.seconds} s at most",
+        )
+    return None
+
+
+async def _extend(desk: Desk, tx: Tx, rental: Rental, body: ExtendBody, key: str) -> None:
+    wanted = ExtendOrder(idempotency_key=key, rental_id=str(rental.id), seconds=body.seconds, cap_qu=body.cap_qu)
+    order_raw = await orders.check(desk, tx, rental.account_id, body.order, wanted)
+    part = rental.extensions + 1
+    added_qu = rules.hold_qu(rental.rate_qu_per_h, body.seconds, body.cap_qu)
+    await money.hold(tx, rental, added_qu, part=part)
+    await execute(
+        tx,
+        "INSERT INTO rental_extension (rental_id, part, idempotency_key, body_digest, order_raw, seconds, hold_qu,"
+        " at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        rental.id,
+        part,
+        key,
+        _digest(body),
+        order_raw,
+        body.seconds,
+        added_qu,
+        desk.now_ms(),
+    )
+    rental.extensions = part
+    rental.seconds += body.seconds
+    rental.hold_qu += added_qu
+    if rental.ends_ms is not None:
+        rental.ends_ms += body.seconds * 1000
+    await flow.save(desk, tx, rental)
+    log.info("rental.extended", extra={"rental": str(rental.id), "seconds": body.seconds, "hold_qu": added_qu})
+
+
+async def stop(desk: Desk, principal: Principal, rental_id: str) -> RentalView:
+    """Ends it now: what was answered for is paid, the rest returned at once. Stopping twice is fine."""
+
+    async def step(tx: Tx) -> RentalView:
+        rental = await flow.lock(tx, (await read.own(tx, principal, rental_id)).id)
+        await flow.catch_up(desk, tx, rental)
+        await flow.step(desk, tx, rental, Event.STOP)
+        return views.view(desk, rental)
+
+    view = await desk.db.run(step)
+    desk.wake.set()
+    return view
+
+
+async def settle(desk: Desk, rental_id: UUID) -> SettleView:
+    """Does what is due of a rental, as the engine would: anybody may ask. Says when the next thing is due."""
+
+    async def step(tx: Tx) -> SettleView:
+        rental = await flow.lock(tx, rental_id)
+        done = await flow.catch_up(desk, tx, rental)
+        facts, times = views.facts(rental), views.times(desk.settings)
+        return SettleView(
+            rental_id=str(rental.id),
+            done=done,
+            state=RentalState(rental.state),
+            paid_qu=rental.paid_qu,
+            fee_qu=rental.fee_qu,
+            returned_qu=rental.returned_qu,
+            due_ms=rules.act_due_ms(facts, times),
+        )
+
+    return await desk.db.run(step)
