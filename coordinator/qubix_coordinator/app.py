@@ -14,6 +14,7 @@ from typing import Final, cast
 from quart import Quart
 
 from qubix_coordinator import outbox
+from qubix_coordinator.accounts import challenges
 from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.artifacts.uploads import Uploads
 from qubix_coordinator.barriers import hold
@@ -100,7 +101,7 @@ async def serve(settings: Settings) -> None:
         url = settings.public_url.rstrip("/") or _url(settings.http_host, sock.getsockname()[1])
         async with _database(settings) as (db, own_server):
             coordinator = await assemble(db, settings, url)
-            server = server_for(coordinator.app)
+            server = server_for(coordinator.app, settings.trusted_proxies)
             async with asyncio.TaskGroup() as tasks:
                 background = tasks.create_task(coordinator.run(), name="coordinator")
                 serving = tasks.create_task(server.serve([sock]), name="http")
@@ -170,6 +171,7 @@ async def _every(db: Database, seconds: float, work: Callable[[], Awaitable[None
 async def _each_minute(context: Context) -> None:
     await context.db.run(lambda tx: outbox.prune(tx, context.settings.outbox_keep_s))
     await context.db.run(ledger.sweep)
+    await context.db.run(lambda tx: challenges.sweep(tx, context.clock.now()))
 
 
 async def _each_hour(context: Context) -> None:

@@ -69,6 +69,23 @@ class Settings:
         "Further host names accepted in Host and Origin, beside localhost and the public address.",
         (),
     )
+    trusted_proxies: tuple[str, ...] = setting(
+        "QUBIX_TRUSTED_PROXIES",
+        "Addresses or networks of reverse proxies whose X-Forwarded-For is believed; empty: nobody's.",
+        (),
+    )
+    session_life_s: int = setting(
+        "QUBIX_SESSION_LIFE_S",
+        "Seconds after which a wallet has to sign in again.",
+        30 * 86_400,
+        minimum=60,
+        maximum=366 * 86_400,
+    )
+    walletconnect_project_id: str = setting(
+        "QUBIX_WALLETCONNECT_PROJECT_ID",
+        "Project id for WalletConnect, by which mobile wallets sign; empty: WalletConnect is not offered.",
+        "",
+    )
     artifact_url: str = setting(
         "QUBIX_ARTIFACT_URL", "Where artifacts are kept (file:///…, s3://…); empty: a folder in the data folder.", ""
     )

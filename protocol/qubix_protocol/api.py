@@ -63,6 +63,8 @@ class NetworkView(View, frozen=True, kw_only=True):
     """Multiaddrs of the gateways connected now."""
     regions: tuple[str, ...]
     clock_ms: int
+    walletconnect_project_id: str = ""
+    """What clients start WalletConnect with; "": it is not offered."""
 
 
 class EnrolView(View, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ import numpy as np
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.app import Coordinator, assemble
+from qubix_coordinator.clock import Clock
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.http.server import bind, server_for
 from qubix_coordinator.settings import Settings
@@ -58,8 +59,10 @@ async def make_person(db: Database, *scopes: Scope, name: str = "somebody") -> P
         return Person(account_id, await accounts.create_token(tx, account_id, scopes or (Scope.USER,)))
 
 
-async def assembled(db: Database, data_dir: Path, url: str = TEST_URL, **settings: Any) -> Coordinator:
-    return await assemble(db, Settings(data_dir=data_dir, **{"outbox_poll_ms": 5, **settings}), url)
+async def assembled(
+    db: Database, data_dir: Path, url: str = TEST_URL, clock: Clock | None = None, **settings: Any
+) -> Coordinator:
+    return await assemble(db, Settings(data_dir=data_dir, **{"outbox_poll_ms": 5, **settings}), url, clock)
 
 
 @contextlib.asynccontextmanager

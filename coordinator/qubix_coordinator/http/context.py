@@ -12,6 +12,7 @@ from qubix_coordinator.clock import Clock
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.http.mesh import Mesh
 from qubix_coordinator.http.metrics import Metrics
+from qubix_coordinator.http.rates import Doors
 from qubix_coordinator.http.requests_seen import SeenRequests
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.outbox.notifier import Notifier
@@ -34,6 +35,7 @@ class Context:
     url: str
     """Where others reach this server."""
     seen: SeenRequests = field(default_factory=SeenRequests)
+    doors: Doors = field(default_factory=Doors)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: open WebSockets end by themselves."""
 

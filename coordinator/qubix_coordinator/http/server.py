@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
         yield
 
 
-def server_for(app: Quart) -> Server:
+def server_for(app: Quart, trusted_proxies: tuple[str, ...] = ()) -> Server:
     # It reports each connection and each late one at shutdown: our own lines say what matters.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     logging.getLogger("quart").setLevel(logging.CRITICAL)
@@ -118,7 +118,8 @@ def server_for(app: Quart) -> Server:
             lifespan="off",
             log_config=None,
             access_log=False,
-            proxy_headers=False,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
             server_header=False,
             limit_concurrency=CONNECTIONS_MAX,
             timeout_keep_alive=30,

@@ -125,3 +125,9 @@ async def remove(desk: Desk, account_id: UUID, text: str) -> AddressesView:
 
 async def cancel_removed(desk: Desk, tx: Tx, row: Withdrawal) -> None:
     await flow.step(desk, tx, row, Event.CANCEL, detail="its address was taken off the list")
+
+
+async def open_to(tx: Tx, account_id: UUID, public_key: bytes) -> list[UUID]:
+    """Withdrawals of the account to this identity that have not ended."""
+    found = Withdrawal.filter(account_id=account_id, destination=public_key, ended_ms__isnull=True)
+    return [row.id for row in await found.using_db(tx).order_by("no")]

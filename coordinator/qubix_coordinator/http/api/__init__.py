@@ -19,6 +19,7 @@ def load() -> Blueprint:
         network,
         rentals,
         statements,
+        wallets,
         withdrawals,
     )
 

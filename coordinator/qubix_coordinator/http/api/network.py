@@ -30,6 +30,7 @@ async def get_network() -> NetworkView:
         gateways=await context.mesh.gateway_addresses(),
         regions=(REGION,),
         clock_ms=context.now_ms(),
+        walletconnect_project_id=context.settings.walletconnect_project_id,
     )
 
 

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signing in with a Qubic wallet, the account's wallets, and its sessions."""
+
+from uuid import UUID
+
+import msgspec
+from quart import request
+
+from qubix_coordinator.accounts.service import Principal
+from qubix_coordinator.http import wallets
+from qubix_coordinator.http.api import api
+from qubix_coordinator.http.context import here
+from qubix_coordinator.http.rates import asker_of
+from qubix_coordinator.http.routes import bearer, route
+from qubix_coordinator.http.wallets import Asked
+from qubix_protocol.wallet_text import Purpose
+from qubix_protocol.wallets import (
+    ChallengeBody,
+    ChallengeView,
+    EndedView,
+    SessionsView,
+    SignedBody,
+    SignedInView,
+    WalletsView,
+)
+
+
+class SessionsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    this_too: bool = False
+
+
+@route(api, "POST", "/wallet/challenge", body=ChallengeBody, answer=ChallengeView, status=201, group="wallet")
+async def ask_challenge(body: ChallengeBody) -> ChallengeView:
+    """A text for the wallet to sign, to sign in; or, with a token, to be bound to that account"""
+    who = await bearer("user", request.headers) if body.purpose is Purpose.BIND else None
+    return await wallets.challenge(here(), _asked(), body, who)
+
+
+@route(api, "POST", "/wallet/sign-in", body=SignedBody, answer=SignedInView, status=201, group="wallet")
+async def sign_in(body: SignedBody) -> SignedInView:
+    """A token for the account of the wallet that signed; its first sign-in makes the account"""
+    return await wallets.sign_in(here(), _asked(), body)
+
+
+@route(api, "POST", "/wallet/bind", scope="user", body=SignedBody, answer=WalletsView, group="wallet")
+async def bind_wallet(who: Principal, body: SignedBody) -> WalletsView:
+    """Bind a wallet to your account by its signature: it signs in to it, and pay-outs may go to it"""
+    return await wallets.bind(here(), _asked(), who, body)
+
+
+@route(api, "GET", "/wallets", scope="user", answer=WalletsView, group="wallet")
+async def list_wallets(who: Principal) -> WalletsView:
+    """Your wallets, what each may do, and both balances: in the market and on the chain"""
+    return await wallets.view(here(), who)
+
+
+@route(api, "DELETE", "/wallets/<identity>", scope="user", answer=WalletsView, group="wallet")
+async def unbind_wallet(who: Principal, identity: str) -> WalletsView:
+    """Unbind a wallet; its sessions end"""
+    return await wallets.unbind(here(), who, identity)
+
+
+@route(api, "GET", "/sessions", scope="user", answer=SessionsView, group="wallet")
+async def list_sessions(who: Principal) -> SessionsView:
+    """Where your account is signed in, and the tokens that open it"""
+    return await wallets.list_sessions(here(), who)
+
+
+@route(api, "DELETE", "/sessions/<uuid:session_id>", scope="user", answer=SessionsView, group="wallet")
+async def end_session(who: Principal, session_id: UUID) -> SessionsView:
+    """End one session, or revoke one token"""
+    return await wallets.end_session(here(), who, session_id)
+
+
+@route(api, "DELETE", "/sessions", scope="user", query=SessionsQuery, answer=EndedView, group="wallet")
+async def end_sessions(who: Principal, query: SessionsQuery) -> EndedView:
+    """End every session but this one; with `this_too`, this one as well"""
+    return await wallets.end_sessions(here(), who, this_too=query.this_too)
+
+
+def _asked() -> Asked:
+    domain = wallets.domain_of(request.headers.get("Host"), request.headers.get("Origin"))
+    return Asked(asker_of(request.remote_addr), domain)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often somebody may ask, in bounded memory: token buckets, of which the ones asked longest ago are forgotten.
+
+Of this process alone: with several coordinators, each counts for itself.
+"""
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Final
+
+from qubix_coordinator.errors import LimitExceeded
+
+KEYS_MAX: Final = 20_000
+
+
+class Rate:
+    """`burst` at once, then `per_s` each second, for each key."""
+
+    def __init__(self, burst: int, per_s: float, keys_max: int = KEYS_MAX) -> None:
+        self._burst, self._per_s, self._keys_max = burst, per_s, keys_max
+        self._left: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def wait_s(self, key: Hashable, now_s: float) -> float:
+        """Counts one and gives 0, or counts nothing and gives how long to wait."""
+        left, at_s = self._left.pop(key, (float(self._burst), now_s))
+        left = min(self._burst, left + max(0.0, now_s - at_s) * self._per_s)
+        granted = left >= 1
+        self._left[key] = (left - granted, now_s)
+        if len(self._left) > self._keys_max:
+            self._left.popitem(last=False)
+        return 0.0 if granted else (1 - left) / self._per_s
+
+    def forget(self) -> None:
+        """As if nobody had asked yet."""
+        self._left.clear()
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+
+def _by_address() -> Rate:
+    return Rate(burst=40, per_s=0.5)
+
+
+def _by_identity() -> Rate:
+    return Rate(burst=10, per_s=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What strangers may ask for: challenges and sign-ins, each by address, and by identity at an address.
+
+    Never by the identity alone: anybody could then lock anybody else out.
+    """
+
+    challenges: Rate = field(default_factory=_by_address)
+    challenges_of_one: Rate = field(default_factory=_by_identity)
+    sign_ins: Rate = field(default_factory=_by_address)
+    sign_ins_of_one: Rate = field(default_factory=_by_identity)
+
+    def challenge(self, address: str, identity: str, now_s: float) -> None:
+        """Raises LimitExceeded."""
+        _pass(self.challenges, self.challenges_of_one, address, identity, now_s)
+
+    def sign_in(self, address: str, identity: str, now_s: float) -> None:
+        """Raises LimitExceeded."""
+        _pass(self.sign_ins, self.sign_ins_of_one, address, identity, now_s)
+
+
+def _pass(by_address: Rate, by_identity: Rate, address: str, identity: str, now_s: float) -> None:
+    wait_s = by_address.wait_s(address, now_s) or by_identity.wait_s((address, identity), now_s)
+    if wait_s:
+        raise LimitExceeded(
+            "too many tries from this address",
+            field="identity",
+            remedy=f"Wait {max(1, round(wait_s))} s, then try again",
+            retry_after_s=wait_s,
+        )
+
+
+def asker_of(address: str | None) -> str:
+    """Who counts as one: an IPv4 address, or the /64 that a household has of IPv6."""
+    try:
+        found = ipaddress.ip_address(address or "")
+    except ValueError:
+        return "unknown"
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((found, 64), strict=False))
+    return str(found)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wallets and sessions as the API shows them: challenge, sign-in, binding, and what each wallet may do."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from qubix_chain import identity as identities
+from qubix_coordinator.accounts import challenges, sessions, signatures, wallets
+from qubix_coordinator.accounts.challenges import Challenge
+from qubix_coordinator.accounts.service import Principal
+from qubix_coordinator.accounts.sessions import Session
+from qubix_coordinator.accounts.wallet_rules import BoundWallet
+from qubix_coordinator.db.database import Tx
+from qubix_coordinator.errors import InvalidInput, WalletInUse
+from qubix_coordinator.http.context import Context
+from qubix_coordinator.ledger import read
+from qubix_coordinator.withdrawals import addresses
+from qubix_protocol.wallet_text import Purpose, is_domain
+from qubix_protocol.wallets import (
+    ChallengeBody,
+    ChallengeView,
+    EndedView,
+    SessionsView,
+    SessionView,
+    SignedBody,
+    SignedInView,
+    WalletsView,
+    WalletView,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Where a request came from (`address`, see `rates.asker_of`) and under which name of ours (`domain`)."""
+
+    address: str
+    domain: str
+
+
+def domain_of(host: str | None, origin: str | None) -> str:
+    """What a person sees in the address bar: the page's host, or, asked without a page, the one that was called.
+
+    The guard has let both pass. Raises InvalidInput for a name that is none.
+    """
+    named = (origin.partition("://")[2] if origin is not None else host or "").lower()
+    if not is_domain(named):
+        raise InvalidInput("Host", f"{named[:100]!r} is no host name", "Use the server's own address")
+    return named
+
+
+async def challenge(context: Context, asked: Asked, body: ChallengeBody, who: Principal | None) -> ChallengeView:
+    """`who` asks to bind; None: to sign in."""
+    public_key = signatures.key_of(body.identity)
+    context.doors.challenge(asked.address, body.identity, context.clock.monotonic_s())
+    await asyncio.to_thread(signatures.require_signer, public_key)
+    made = await context.db.run(
+        lambda tx: challenges.issue(
+            tx,
+            identity=body.identity,
+            public_key=public_key,
+            domain=asked.domain,
+            network=context.network,
+            address=asked.address,
+            now=context.clock.now(),
+            account_id=None if who is None else who.account_id,
+        )
+    )
+    return ChallengeView(
+        text=made.text,
+        identity=body.identity,
+        domain=asked.domain,
+        network=context.network,
+        purpose=made.purpose,
+        expires_ms=_ms(made.expires),
+    )
+
+
+async def sign_in(context: Context, asked: Asked, body: SignedBody) -> SignedInView:
+    proved = await _proved(context, asked, body, Purpose.SIGN_IN)
+    life = timedelta(seconds=context.settings.session_life_s)
+
+    async def step(tx: Tx) -> SignedInView:
+        wallet, created = await wallets.sign_in(tx, proved, name=f"wallet {body.identity[:8]}", now=context.clock.now())
+        token, session_id, _ = await sessions.start(tx, wallet, name=body.name, life=life)
+        found = next(s for s in await sessions.sessions_of(tx, wallet.account_id) if s.session_id == session_id)
+        return SignedInView(
+            account_id=str(wallet.account_id), token=token, created=created, session=_session(found, session_id)
+        )
+
+    view = await context.db.run(step)
+    log.info("wallet.signed_in", extra={"account_id": view.account_id, "created": view.created})
+    return view
+
+
+async def bind(context: Context, asked: Asked, who: Principal, body: SignedBody) -> WalletsView:
+    proved = await _proved(context, asked, body, Purpose.BIND)
+    await context.db.run(lambda tx: wallets.bind(tx, proved, who.account_id, now=context.clock.now()))
+    return await view(context, who)
+
+
+async def _proved(context: Context, asked: Asked, body: SignedBody, purpose: Purpose) -> Challenge:
+    """The challenge that was signed. It is not used up yet."""
+    public_key = signatures.key_of(body.identity)
+    context.doors.sign_in(asked.address, body.identity, context.clock.monotonic_s())
+    found = await context.db.run(
+        lambda tx: challenges.signed(
+            tx,
+            body.text,
+            identity=body.identity,
+            domain=asked.domain,
+            network=context.network,
+            purpose=purpose,
+            now=context.clock.now(),
+        )
+    )
+    signature = bytes.fromhex(body.signature)
+    await asyncio.to_thread(signatures.check, public_key, found.text, signature, body.scheme)
+    return found
+
+
+async def view(context: Context, who: Principal) -> WalletsView:
+    async def step(tx: Tx) -> tuple[list[BoundWallet], read.Balance]:
+        return await wallets.wallets_of(tx, who.account_id), await read.balance(tx, who.account_id)
+
+    bound, money = await context.db.run(step)
+    return WalletsView(
+        wallets=tuple([await _wallet(context, found) for found in bound]),
+        balance_qu=money.available_qu,
+        held_qu=money.held_qu,
+    )
+
+
+async def _wallet(context: Context, found: BoundWallet) -> WalletView:
+    return WalletView(
+        identity=identities.encode(found.public_key),
+        proof=found.proof.value,
+        may_sign_in=found.may.sign_in,
+        may_be_paid=found.may.be_paid,
+        since_ms=_ms(found.since),
+        chain_problem="this market is not connected to the Qubic network",
+    )
+
+
+async def unbind(context: Context, who: Principal, identity: str) -> WalletsView:
+    public_key = signatures.key_of(identity)
+
+    async def step(tx: Tx) -> None:
+        found = await wallets.lock(tx, who.account_id, public_key)
+        if waiting := await addresses.open_to(tx, who.account_id, public_key):
+            raise WalletInUse(
+                f"withdrawal {waiting[0]} to this wallet is open",
+                field="identity",
+                remedy="Wait until it has ended, or cancel it while it is waiting",
+            )
+        await wallets.unbind(tx, found, now=context.clock.now())
+
+    await context.db.run(step)
+    return await view(context, who)
+
+
+async def list_sessions(context: Context, who: Principal) -> SessionsView:
+    found = await context.db.run(lambda tx: sessions.sessions_of(tx, who.account_id))
+    now = context.clock.now()
+    return SessionsView(sessions=tuple(_session(session, who.token_id, now) for session in found))
+
+
+async def end_session(context: Context, who: Principal, session_id: UUID) -> SessionsView:
+    await context.db.run(lambda tx: sessions.revoke(tx, who.account_id, session_id))
+    return await list_sessions(context, who)
+
+
+async def end_sessions(context: Context, who: Principal, *, this_too: bool) -> EndedView:
+    but = None if this_too else who.token_id
+    return EndedView(ended=await context.db.run(lambda tx: sessions.revoke_all(tx, who.account_id, but=but)))
+
+
+def _session(found: Session, current: UUID | None, now: datetime | None = None) -> SessionView:
+    over = found.expires is not None and now is not None and found.expires <= now
+    ended = found.revoked or (found.expires if over else None)
+    return SessionView(
+        session_id=str(found.session_id),
+        name=found.name,
+        scopes=found.scopes,
+        created_ms=_ms(found.created),
+        last_used_ms=None if found.last_used is None else _ms(found.last_used),
+        expires_ms=None if found.expires is None else _ms(found.expires),
+        ended_ms=None if ended is None else _ms(ended),
+        identity="" if found.public_key is None else identities.encode(found.public_key),
+        current=found.session_id == current,
+    )
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
