@@ -229,6 +229,19 @@ class Settings:
         minimum=5,
         maximum=1000,
     )
+    qubic_url: tuple[str, ...] = setting(
+        "QUBIX_QUBIC_URL",
+        "Base addresses of the Qubic network's API, such as https://rpc.qubic.org; with several, another one is asked"
+        " when one does not answer. Empty: no deposits or withdrawals (`qubix up` starts a devnet).",
+        (),
+    )
+    deposit_min_qu: int = setting(
+        "QUBIX_DEPOSIT_MIN_QU",
+        "Least payment that is credited; smaller ones are shown and kept.",
+        1000,
+        minimum=1,
+        maximum=10**15,
+    )
     outbox_poll_ms: int = setting(
         "QUBIX_OUTBOX_POLL_MS",
         "Milliseconds between looks at the outbox while somebody listens.",

@@ -7,11 +7,12 @@ in every other process `reach` does nothing. Like logging, and for its reasons, 
 
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from typing import Final
 
 
 class Barrier(StrEnum):
     """The step and what has just happened in it. A job has seven: submit, assign, accept, chunk, report, check, settle;
-    a rental four.
+    a rental four; the chain process has its own.
 
     *Committed* is durable in PostgreSQL, *journalled* durable on the node; nobody has been told of it yet.
     """
@@ -48,7 +49,32 @@ class Barrier(StrEnum):
     """Coordinator: an answered nonce is billed."""
     RENTAL_ENDED = "rental.ended"
     """Coordinator: a rental has ended by itself, paid and returned; the engine has not gone on."""
+    DEPOSITS_READ = "deposits.read"
+    """Chain: payments were found and proven; nothing of it is stored."""
+    DEPOSITS_COMMITTED = "deposits.committed"
+    """Chain: payments are credited and the tick cursor has moved."""
+    SWEEP_SIGNED = "sweep.committed"
+    """Chain: a signed sweep is stored; nobody has seen it."""
+    SWEEP_SENT = "sweep.sent"
+    """Chain: the network took the sweep; that it did is not stored."""
+    SWEEP_ENDED = "sweep.ended"
+    """Chain: what became of a sweep is stored."""
 
+
+OF_NO_JOB: Final = frozenset(
+    {
+        Barrier.RENTAL_STORED,
+        Barrier.RENTAL_ASKED,
+        Barrier.RENTAL_ANSWERED,
+        Barrier.RENTAL_ENDED,
+        Barrier.DEPOSITS_READ,
+        Barrier.DEPOSITS_COMMITTED,
+        Barrier.SWEEP_SIGNED,
+        Barrier.SWEEP_SENT,
+        Barrier.SWEEP_ENDED,
+    }
+)
+"""Those that no job ever reaches."""
 
 Port = Callable[[Barrier], Awaitable[None]]
 """Returns when the process may go on. Cancelling it is safe."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qubix_protocol.barriers import Barrier
+from qubix_protocol.barriers import OF_NO_JOB, Barrier
 from tests.support.crash_market import VICTIMS, Consumer, CrashMarket, check_everything, running
 
 QUICK = {
@@ -26,6 +26,7 @@ CELLS = [
     )
     for victim in VICTIMS
     for barrier in Barrier
+    if barrier not in OF_NO_JOB
 ]
 
 

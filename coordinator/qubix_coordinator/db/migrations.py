@@ -35,6 +35,7 @@ STEPS = (
     "withdrawals/schema.sql",
     "market/schema_3_rented.sql",
     "rentals/schema.sql",
+    "deposits/schema.sql",
 )
 
 CREATE_TABLE = """

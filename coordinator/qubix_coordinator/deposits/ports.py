@@ -87,8 +87,12 @@ class Chain(Protocol):
         """All with this destination in these ticks, both included, unverified, in ascending order of ticks."""
         ...
 
-    async def qu_transfers(self, first_tick: int, last_tick: int, destination: bytes) -> Sequence[QuTransfer] | None:
-        """Event logs of QU that came to `destination`; None from a source that keeps no event logs."""
+    async def send_manys(self, first_tick: int, last_tick: int) -> Sequence[Archived]:
+        """All calls of QUTIL's SendToManyV1 in these ticks, unverified, in ascending order of ticks."""
+        ...
+
+    async def qu_transfers(self, tick: int, destination: bytes) -> Sequence[QuTransfer] | None:
+        """Event logs of QU that came to `destination`, by log id; None from a source that keeps no event logs."""
         ...
 
     async def epoch_end(self) -> EpochEnd:
