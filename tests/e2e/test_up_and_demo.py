@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,20 @@ def test_a_setting_that_a_part_cannot_use_is_bad_usage_of_up(place: Path) -> Non
         assert f"qubix: {name}" in done.stderr
         assert "Traceback" not in done.stderr + done.stdout
     wait_gone(place / "bad")
+
+
+def test_a_market_of_another_network_is_told_to_name_it(place: Path) -> None:
+    done = qubix("up", "--data-dir", str(place / "main"), "--port", "0", QUBIX_NETWORK="main")
+    assert done.returncode == 2
+    assert "Set QUBIX_QUBIC_URL" in done.stderr
+    wait_gone(place / "main")
+
+
+def test_up_starts_a_devnet_and_says_so(up: Up) -> None:
+    assert up.process.info["network"] == "devnet"
+    with urllib.request.urlopen(up.process.info["qubic_url"] + "/devnet/v1/status", timeout=10) as answer:
+        assert json.load(answer)["network"] == "devnet"
+    assert "Qubic network: devnet, play money" in up.process.tail()
 
 
 def test_a_second_up_on_the_folder_is_refused_and_the_first_goes_on(up: Up) -> None:

@@ -9,6 +9,7 @@ import pytest
 from qubix.errors import StartFailed
 from qubix.up import lock, logs, rules
 from qubix.up.market import Plan, environment, parts, where_it_runs
+from qubix.up.supervisor import Part
 
 
 def test_restarts_wait_longer_each_time_and_end() -> None:
@@ -56,8 +57,16 @@ def test_logs_are_bounded_and_end_in_their_last_lines(tmp_path: Path) -> None:
 
 def test_what_starts(tmp_path: Path) -> None:
     plan = Plan(data_dir=tmp_path, port=0)
-    assert [one.name for one in parts(plan, {})] == ["database", "coordinator", "gateway", "verifier", "node"]
-    without = parts(Plan(data_dir=tmp_path, port=0, node=False), {"DATABASE_URL": "postgresql://elsewhere/db"})
+    assert [one.name for one in parts(plan, {})] == [
+        "database",
+        "devnet",
+        "coordinator",
+        "gateway",
+        "verifier",
+        "node",
+    ]
+    elsewhere = {"DATABASE_URL": "postgresql://elsewhere/db", "QUBIX_QUBIC_URL": "https://elsewhere"}
+    without = parts(Plan(data_dir=tmp_path, port=0, node=False), elsewhere)
     assert [one.name for one in without] == ["coordinator", "gateway", "verifier"]
 
 
@@ -78,6 +87,19 @@ def test_the_coordinator_keeps_its_port_over_a_restart(tmp_path: Path) -> None:
     assert told == {"QUBIX_COORDINATOR_URL": "http://127.0.0.1:4711", "QUBIX_HTTP_PORT": "4711"}
     assert coordinator.env({"QUBIX_HTTP_PORT": "0"}, told) == {"QUBIX_HTTP_PORT": "4711"}
     assert coordinator.env({"QUBIX_HTTP_PORT": "0"}, {}) == {}
+
+
+def test_the_devnet_is_where_wallets_look_for_it_and_keeps_its_port(tmp_path: Path) -> None:
+    def devnet(port: int, outside: dict[str, str]) -> Part:
+        return next(one for one in parts(Plan(data_dir=tmp_path, port=port), outside) if one.name == "devnet")
+
+    assert devnet(8600, {}).env({}, {}) == {}
+    assert devnet(0, {}).env({}, {}) == {"QUBIX_DEVNET_PORT": "0"}
+    assert devnet(0, {"QUBIX_DEVNET_PORT": "4712"}).env({}, {}) == {}
+    told = devnet(0, {}).exports({"url": "http://127.0.0.1:4711", "network": "devnet", "tick": 5})
+    assert told == {"QUBIX_QUBIC_URL": "http://127.0.0.1:4711"}
+    assert devnet(0, {}).env({}, told) == {"QUBIX_DEVNET_PORT": "4711"}
+    assert "devnet, play money" in where_it_runs("devnet", {"url": "http://127.0.0.1:4711", "tick": 5})
 
 
 def test_every_part_hears_what_up_heard_but_not_where_other_markets_are(tmp_path: Path) -> None:

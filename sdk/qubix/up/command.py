@@ -65,13 +65,27 @@ def _make_folder(path: Path) -> None:
 def _ready(printed: Printed, plan: Plan, env: Env, new: bool, ready_fd: int | None) -> None:
     url, token = env["QUBIX_COORDINATOR_URL"], plan.data_dir / TOKEN_FILE
     printed.say("The market is open: ", (url, "bold"))
+    printed.say(*_network(env))
     if new:
         printed.say("Developer token (shown this once): ", (token.read_text(encoding="ascii").strip(), "bold"))
     printed.say(f"The developer token is kept in {token}; `qubix` on this machine finds it there.")
     printed.say("Ctrl-C stops everything.")
     sys.stdout.flush()
     if ready_fd is not None:
-        _tell_ready(ready_fd, {"process": "up", "pid": os.getpid(), "url": url, "data_dir": str(plan.data_dir)})
+        _tell_ready(
+            ready_fd, {"process": "up", "pid": os.getpid(), "url": url, "data_dir": str(plan.data_dir)} | _told(env)
+        )
+
+
+def _told(env: Env) -> dict[str, Any]:
+    return {"network": env.get("QUBIX_NETWORK") or "devnet", "qubic_url": env["QUBIX_QUBIC_URL"]}
+
+
+def _network(env: Env) -> tuple[str | tuple[str, str], ...]:
+    """Which money this is. On the devnet it is nobody's."""
+    told = _told(env)
+    kind = ", play money" if told["network"] == "devnet" else ""
+    return ("Qubic network: ", (f"{told['network']}{kind}", "bold"), f" at {told['qubic_url']}")
 
 
 def _tell_ready(descriptor: int, info: dict[str, Any]) -> None:

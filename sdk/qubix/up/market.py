@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -48,6 +49,10 @@ def parts(plan: Plan, outside: Mapping[str, str]) -> list[Part]:
         Part(name="gateway", command=command("gateway"), env=gateway_env, exports=_gateway),
         Part(name="verifier", command=command("verifier")),
     ]
+    if not outside.get("QUBIX_QUBIC_URL"):
+        # A market of another network has no devnet: its settings refuse that, and say what is needed instead.
+        devnet_env = partial(_devnet_port, plan, outside)
+        found.insert(0, Part(name="devnet", command=command("devnet"), env=devnet_env, exports=_devnet))
     if not outside.get("DATABASE_URL"):
         found.insert(0, Part(name="database", command=command("database"), exports=_database))
     if plan.node:
@@ -57,6 +62,18 @@ def parts(plan: Plan, outside: Mapping[str, str]) -> list[Part]:
 
 def _database(info: dict[str, Any]) -> dict[str, str]:
     return {"DATABASE_URL": str(info["database_url"])}
+
+
+def _devnet(info: dict[str, Any]) -> dict[str, str]:
+    return {"QUBIX_QUBIC_URL": str(info["url"])}
+
+
+def _devnet_port(plan: Plan, outside: Mapping[str, str], env: Env, last: Env) -> dict[str, str]:
+    """Its own default, so that wallets find it; a free one where the market's port is; the same when started again."""
+    known = urlsplit(last.get("QUBIX_QUBIC_URL", "")).port
+    if known is not None:
+        return {"QUBIX_DEVNET_PORT": str(known)}
+    return {"QUBIX_DEVNET_PORT": "0"} if plan.port == 0 and not outside.get("QUBIX_DEVNET_PORT") else {}
 
 
 def _coordinator(info: dict[str, Any]) -> dict[str, str]:
@@ -93,6 +110,8 @@ def where_it_runs(part: str, info: Mapping[str, Any]) -> str:
     """What a person wants to know of a part's ready line, without secrets."""
     if part == "database":
         return _without_password(str(info.get("database_url", "")))
+    if part == "devnet":
+        return f"{info.get('url', '')}  devnet, play money, tick {info.get('tick', '')}"
     if part == "coordinator":
         return str(info.get("url", ""))
     if part == "gateway":
