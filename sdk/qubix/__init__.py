@@ -28,14 +28,21 @@ if TYPE_CHECKING:
         JobEnded,
         JobFailed,
         KeyFileRefused,
+        KeyringUnavailable,
+        KeystoreDamaged,
         LimitExceeded,
         NotEnoughBalance,
         NotFinished,
         NotFound,
         NotGenuine,
+        NoWallet,
         QubixError,
         Unauthorised,
         Unavailable,
+        WalletError,
+        WalletExists,
+        WalletLocked,
+        WrongPassphrase,
     )
     from qubix.job import AsyncJob, Update, VerifiedReceipt
     from qubix.settings import Settings
@@ -69,7 +76,10 @@ __all__ = [
     "JobEnded",
     "JobFailed",
     "KeyFileRefused",
+    "KeyringUnavailable",
+    "KeystoreDamaged",
     "LimitExceeded",
+    "NoWallet",
     "NotEnoughBalance",
     "NotFinished",
     "NotFound",
@@ -81,6 +91,10 @@ __all__ = [
     "Update",
     "VerifiedReceipt",
     "Wallet",
+    "WalletError",
+    "WalletExists",
+    "WalletLocked",
+    "WrongPassphrase",
 ]
 
 

@@ -6,6 +6,13 @@ QubixError
 ├── CannotReach            no coordinator answered
 ├── CoordinatorChanged     another coordinator answered than the one that was pinned
 ├── KeyFileRefused         a key or token file that cannot be used safely
+├── WalletError            about the Qubic key on this machine
+│   ├── NoWallet           there is none
+│   ├── WalletExists       there is one already, which is never overwritten
+│   ├── WalletLocked       it must be unlocked first
+│   ├── WrongPassphrase
+│   ├── KeystoreDamaged    the file is not what was written
+│   └── KeyringUnavailable the system's keyring cannot be used
 ├── NotGenuine             a result or receipt that does not prove what it claims
 ├── NotFinished            the caller's patience ended before the job (also a TimeoutError)
 ├── JobEnded               there is no result: `reason` says why
@@ -62,6 +69,34 @@ class CoordinatorChanged(QubixError):
 
 
 class KeyFileRefused(QubixError):
+    pass
+
+
+class WalletError(QubixError):
+    """None of these quotes a seed or a passphrase."""
+
+
+class NoWallet(WalletError):
+    pass
+
+
+class WalletExists(WalletError):
+    pass
+
+
+class WalletLocked(WalletError):
+    pass
+
+
+class WrongPassphrase(WalletError):
+    pass
+
+
+class KeystoreDamaged(WalletError):
+    pass
+
+
+class KeyringUnavailable(WalletError):
     pass
 
 

@@ -39,9 +39,24 @@ class Settings:
     )
     data_dir: Path = setting(  # noqa: RUF009 - it returns a dataclass field
         "QUBIX_DATA_DIR",
-        "Folder of the order key, the pinned coordinators and, on the market's own machine, the developer token.",
+        "Folder of the keys, the pinned coordinators and, on the market's own machine, the developer token.",
         default_factory=default_data_dir,
         default_doc="~/.local/share/qubix (/var/lib/qubix as root)",
+    )
+    wallet_passphrase: str = setting(
+        "QUBIX_WALLET_PASSPHRASE",
+        "Passphrase of the Qubic wallet, for scripts. A file or a descriptor shows it to fewer programs.",
+        "",
+        default_doc="asked for when it is needed",
+        secret=True,
+    )
+    wallet_passphrase_file: Path | None = setting(  # noqa: RUF009 - it returns a dataclass field
+        "QUBIX_WALLET_PASSPHRASE_FILE",
+        "File (mode 600) with the passphrase of the Qubic wallet on its only line.",
+        None,
+    )
+    wallet_passphrase_fd: int | None = setting(
+        "QUBIX_WALLET_PASSPHRASE_FD", "File descriptor with the passphrase of the Qubic wallet.", None, minimum=0
     )
     connect_timeout_s: float = setting(
         "QUBIX_CONNECT_TIMEOUT_S", "Seconds to wait for a connection.", 5.0, minimum=0.1, maximum=300

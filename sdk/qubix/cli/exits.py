@@ -59,6 +59,10 @@ _BAD_INPUT: Final = (
     "NotFound",
     "Unauthorised",
     "Conflict",
+    "NoWallet",
+    "WalletExists",
+    "WalletLocked",
+    "WrongPassphrase",
 )
 _IN_OUR_WORDS: Final = {
     "Authorization": "Set QUBIX_TOKEN, or QUBIX_DATA_DIR to the data folder of the market on this machine.",

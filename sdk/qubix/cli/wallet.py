@@ -5,20 +5,28 @@ import click
 
 from qubix.cli import shown
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
+from qubix.cli.wallet_keys import KEPT_IN, create, import_, seed
 from qubix_protocol.units import QU_MAX
 
 
 @click.group()
 def wallet() -> None:
-    """Balance, statement and development credit."""
+    """The Qubic key on this machine, and the account's money."""
+
+
+wallet.add_command(create)
+wallet.add_command(import_)
+wallet.add_command(seed)
 
 
 @wallet.command()
 @json_option
 def show(as_json: bool) -> None:
-    """Balance and keys."""
+    """Keys and where they are kept, and the account's balance."""
     with market() as client:
-        account, key = client.account(), client.wallet
+        key = client.wallet
+        kept = key.kept
+        account = client.account()
     if as_json:
         print_json(
             {
@@ -29,6 +37,9 @@ def show(as_json: bool) -> None:
                 "order_key": key.public_key,
                 "order_key_known": account.order_key,
                 "order_key_file": str(key.path),
+                "identity": None if kept is None else kept.header.identity,
+                "kept_in": None if kept is None else kept.header.kept_in,
+                "keystore_file": None if kept is None else str(kept.path),
             }
         )
         return
@@ -40,6 +51,8 @@ def show(as_json: bool) -> None:
             ("held", f"{shown.qu(account.held_qu)} QU"),
             ("order key", f"{key.public_key}  {known.get(account.order_key, 'the market knows ANOTHER key')}"),
             ("kept in", str(key.path)),
+            ("Qubic identity", "none yet: qubix wallet create" if kept is None else kept.header.identity),
+            ("kept in", "" if kept is None else f"{KEPT_IN[kept.header.kept_in]} ({kept.path})"),
         ]
     )
 
