@@ -160,6 +160,13 @@ class Settings:
         minimum=0,
         maximum=7 * 86_400,
     )
+    accept_s: float = setting(
+        "QUBIX_ACCEPT_S",
+        "Seconds in which the result of a kernel without a verifier can be disputed before it is paid.",
+        86_400.0,
+        minimum=1,
+        maximum=30 * 86_400,
+    )
     development_credit_max_qu: int = setting(
         "QUBIX_DEVELOPMENT_CREDIT_MAX_QU",
         "Most development credit one account can get (never on the main network).",

@@ -58,7 +58,12 @@ class ArraySpec(msgspec.Struct, frozen=True, kw_only=True):
 
 class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """`version` rises when results may differ; a job keeps the version it was submitted for. An `open` kernel has
-    further inputs, and outputs, that each job names for itself."""
+    further inputs, and outputs, that each job names for itself.
+
+    A kernel whose `verifier` is False has no cheap check: its results are paid by the consumer's word, or when an
+    acceptance window ends. Two honest results of it differ by at most `absolute + relative × |value|`, element by
+    element (whole numbers too).
+    """
 
     name: str
     version: int
@@ -69,6 +74,9 @@ class KernelSpec(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[ArraySpec, ...]
     backends: tuple[str, ...]
     open: bool = False
+    verifier: bool = True
+    relative: float = 0.0
+    absolute: float = 0.0
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -114,12 +122,27 @@ class Kernel(ABC):
         """What a worker does once before it runs chunks of a job, such as compiling for its card: start-up is not
         paid (B4). Nothing, by default. Raises `LookupError` where there is no device."""
 
-    @abstractmethod
     def verify(self, inputs: Arrays, params: Params, outputs: Arrays, rng: np.random.Generator) -> Verdict:
         """Judge outputs that somebody else made; never raises, whatever the outputs are.
 
-        `rng` must have been seeded after the outputs were committed to (trust C1).
+        `rng` must have been seeded after the outputs were committed to (trust C1). Every kernel with a verifier has its
+        own; of one without, only the outputs' form is judged.
         """
+        problems = self.check_outputs(metas_of(inputs), params, outputs)
+        if problems:
+            return Verdict(accepted=False, reason="shape", detail=f"{problems[0].field} {problems[0].problem}")
+        return Verdict(accepted=True, reason="form")
+
+    def compare(self, outputs: Arrays, others: Arrays) -> Verdict:
+        """Whether two results of the same units, both of the right form, are one: by the specification's tolerance."""
+        for spec in self.spec.outputs:
+            off = _apart(outputs[spec.name], others[spec.name], self.spec.relative, self.spec.absolute)
+            if off:
+                detail = (
+                    f"{off:,} of {outputs[spec.name].size:,} elements of {spec.name} are not those of the other run"
+                )
+                return Verdict(accepted=False, reason="differs", detail=detail, measured={"apart": float(off)})
+        return Verdict(accepted=True, reason="same")
 
     # Sizes and prices, from forms alone -----------------------------------------------------------------------------
 
@@ -195,6 +218,17 @@ class Kernel(ABC):
 
 def metas_of(arrays: Arrays) -> dict[str, ArrayMeta]:
     return {name: ArrayMeta.of(array) for name, array in arrays.items()}
+
+
+def _apart(mine: Array, other: Array, relative: float, absolute: float) -> int:
+    """How many elements differ by more than they may. A NaN is equal to a NaN alone."""
+    if mine.dtype != other.dtype or mine.shape != other.shape:
+        return max(mine.size, 1)
+    if mine.dtype.kind in "iub" and relative == absolute == 0.0:
+        return int(np.count_nonzero(mine != other))  # float64 would make large neighbours equal
+    with np.errstate(all="ignore"):
+        near = np.isclose(mine.astype(np.float64), other.astype(np.float64), relative, absolute, equal_nan=True)
+    return int(np.count_nonzero(~near))
 
 
 def no_backend(spec: KernelSpec, backend: str) -> LookupError:

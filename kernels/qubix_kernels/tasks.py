@@ -57,13 +57,18 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class VerifyTask(Frame, frozen=True, kw_only=True, tag="verify"):
-    """Check these parts. `seed` is drawn by the parent after the parts' digests were committed (trust C1)."""
+    """Check these parts. `seed` is drawn by the parent after the parts' digests were committed (trust C1).
+
+    `others` are somebody else's outputs of the same units, in parts of their own: a kernel without a verifier is judged
+    by comparing with them.
+    """
 
     kernel: str
     params: Params
     inputs: dict[str, str]
     parts: Annotated[tuple[Part, ...], Meta(min_length=1)]
     seed: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    others: tuple[Part, ...] = ()
 
 
 class WipeTask(Frame, frozen=True, kw_only=True, tag="wipe"):
@@ -240,7 +245,21 @@ def _check(
         outputs = kernel.join([_read(kernel, inputs, task.params, part) for part in parts])
     except (ProtocolError, ValueError, TypeError, KeyError) as error:
         return _Unreadable(detail=f"the output cannot be read: {error}"[:500])
-    return kernel.verify(part_inputs, params, outputs, rng)
+    verdict = kernel.verify(part_inputs, params, outputs, rng)
+    if verdict.accepted and task.others and not kernel.spec.verifier:
+        return kernel.compare(outputs, _others(kernel, inputs, task, parts[0].start, parts[-1].stop))
+    return verdict
+
+
+def _others(kernel: Any, inputs: Mapping[str, Array], task: VerifyTask, start: int, stop: int) -> dict[str, Array]:
+    """Units [start, stop) of the other run. Raises what says that it does not have them: nothing was compared then."""
+    parts = sorted((part for part in task.others if start < part.stop and part.start < stop), key=lambda p: p.start)
+    edges = [part.stop for part in parts]
+    if not parts or parts[0].start > start or edges[-1] < stop or [p.start for p in parts[1:]] != edges[:-1]:
+        raise Malformed(f"the other run lacks some of the units {start} to {stop}")
+    joined = kernel.join([_read(kernel, inputs, task.params, part) for part in parts])
+    first = parts[0].start
+    return {name: array[start - first : stop - first] for name, array in joined.items()}
 
 
 def _read(kernel: Any, inputs: Mapping[str, Array], params: Params, part: Part) -> dict[str, Array]:

@@ -270,6 +270,8 @@ class AttemptView(View, frozen=True, kw_only=True):
     receipt: bool = False
     listing_id: Id | None = None
     """The device it runs on: what that says of itself is in the market."""
+    owed_qu: int = 0
+    """For what it delivered, fee included, while that waits for acceptance."""
 
 
 class JobView(View, frozen=True, kw_only=True):
@@ -297,8 +299,22 @@ class JobView(View, frozen=True, kw_only=True):
     expected_finish_ms: int | None
     spread: int = 1
     """At most so many attempts at once."""
+    owed_qu: int = 0
+    """Part of `held_qu`: for what was delivered and waits for acceptance."""
+    accept_until_ms: int | None = None
+    """When the acceptance window ends; what is owed is paid then, unless it was disputed."""
     attempts: tuple[AttemptView, ...]
     revision: int
+
+
+class SettleView(View, frozen=True, kw_only=True):
+    """`POST /jobs/{id}/settle`, for anybody. `due_ms`: when the next thing falls due by itself; None when nothing
+    will."""
+
+    job_id: Id
+    state: JobState
+    due_ms: int | None = None
+    said: str
 
 
 class JobsView(View, frozen=True, kw_only=True):

@@ -12,12 +12,21 @@ class JobState(StrEnum):
     ASSIGNED = "assigned"
     RUNNING = "running"
     VERIFYING = "verifying"
+    DELIVERED = "delivered"
+    """Of a kernel without a verifier: its outputs are here and readable, and are paid by the consumer's word or when
+    the acceptance window ends."""
+    DISPUTED = "disputed"
+    """Somebody disputes what was delivered; the hold stays until that is decided."""
     SETTLED = "settled"
+    RESOLVED = "resolved"
+    """Paid and returned as a dispute was decided."""
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
-FINAL_JOB_STATES = frozenset({JobState.SETTLED, JobState.FAILED, JobState.CANCELLED})
+FINAL_JOB_STATES = frozenset({JobState.SETTLED, JobState.RESOLVED, JobState.FAILED, JobState.CANCELLED})
+DONE_JOB_STATES = FINAL_JOB_STATES | {JobState.DELIVERED, JobState.DISPUTED}
+"""Nobody works on it any more: what there is of a result is readable."""
 
 
 class AttemptState(StrEnum):
@@ -26,6 +35,8 @@ class AttemptState(StrEnum):
     RUNNING = "running"
     VERIFYING = "verifying"
     """Ended on the node's side (reported, lost or cancelled); its links wait for the check."""
+    DELIVERED = "delivered"
+    """Its outputs are committed, of the right form and readable; they are not paid yet (see `JobState.DELIVERED`)."""
     ACCEPTED = "accepted"
     """Every link it made was accepted (it may still be only a part of the job)."""
     REJECTED = "rejected"
@@ -81,6 +92,11 @@ class Reason(StrEnum):
     JOB_ENDED = "job_ended"
     """The job could not be completed, for a reason that is not this attempt's."""
     BAD_INPUT = "bad_input"
+    AWAITING_ACCEPTANCE = "awaiting_acceptance"
+    ACCEPTED_BY_CONSUMER = "accepted_by_consumer"
+    NOT_DISPUTED = "not_disputed"
+    DISPUTE_OPENED = "dispute_opened"
+    DISPUTE_DECIDED = "dispute_decided"
 
 
 REASON_TEXT: dict[Reason, str] = {
@@ -105,6 +121,11 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.RELIEVED: "slower than its forecast while another provider was free; the rest goes on there",
     Reason.JOB_ENDED: "the job could not be completed; checked chunks were paid",
     Reason.BAD_INPUT: "the kernel refused the input data",
+    Reason.AWAITING_ACCEPTANCE: "the result is here: accept it or dispute it before the acceptance window ends",
+    Reason.ACCEPTED_BY_CONSUMER: "accepted by the consumer and paid",
+    Reason.NOT_DISPUTED: "paid: nobody disputed it within the acceptance window",
+    Reason.DISPUTE_OPENED: "disputed: nothing is paid or returned until that is decided",
+    Reason.DISPUTE_DECIDED: "paid and returned as the dispute was decided",
 }
 
 

@@ -35,6 +35,8 @@ class Job:
     result = blocking(AsyncJob.result)
     receipts = blocking(AsyncJob.receipts)
     cancel = blocking(AsyncJob.cancel)
+    accept = blocking(AsyncJob.accept)
+    settle = blocking(AsyncJob.settle)
 
     def __repr__(self) -> str:
         return f"Job({self.id}, {self.view.state})"

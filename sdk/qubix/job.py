@@ -11,11 +11,11 @@ from qubix.errors import NotGenuine
 from qubix.follow import Deadline, Follower
 from qubix.session import Session
 from qubix_protocol import receipts
-from qubix_protocol.api import JobView, ReceiptsView, ReceiptView
+from qubix_protocol.api import JobView, ReceiptsView, ReceiptView, SettleView
 from qubix_protocol.arrays import Array
 from qubix_protocol.errors import ProtocolError
 from qubix_protocol.messages import Report, Settlement
-from qubix_protocol.states import FINAL_JOB_STATES, JobState, Reason
+from qubix_protocol.states import DONE_JOB_STATES, FINAL_JOB_STATES, JobState, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,11 @@ class Update:
     @property
     def final(self) -> bool:
         return self.state in FINAL_JOB_STATES
+
+    @property
+    def done(self) -> bool:
+        """Nobody works on it any more: it is final, or delivered and to be accepted."""
+        return self.state in DONE_JOB_STATES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,8 @@ class AsyncJob:
         return self.view
 
     async def follow(self, timeout_s: float | None = None) -> AsyncGenerator[Update, None]:
-        """Updates until the job is over, the first one at once. A lost connection is taken up where it broke.
+        """Updates until nobody works on it any more, the first one at once. A lost connection is taken up where it
+        broke.
 
         Raises `NotFinished` after `timeout_s`, `CannotReach` when the coordinator stays away for a minute.
         """
@@ -68,7 +74,7 @@ class AsyncJob:
         update = self._update(self.view, 0.0)
         try:
             yield update
-            while not update.final:
+            while not update.done:
                 view = await follower.look(deadline.left_s())
                 if view is not None:
                     update = self._update(view, update.fraction)
@@ -77,7 +83,7 @@ class AsyncJob:
             await follower.close()
 
     async def wait(self, timeout_s: float | None = None) -> JobView:
-        """Until the job is over, however it ends. Raises `NotFinished`."""
+        """Until the job is over, however it ends, or delivered and to be accepted. Raises `NotFinished`."""
         async with aclosing(self.follow(timeout_s)) as updates:
             async for _ in updates:
                 pass
@@ -110,9 +116,19 @@ class AsyncJob:
         self.view = await self._session.post(f"/jobs/{self.id}/cancel", None, JobView)
         return self.view
 
+    async def accept(self) -> JobView:
+        """Your word that what was delivered is right: it is paid at once, and the rest returns. For kernels without a
+        verifier; asking twice is asking once."""
+        self.view = await self._session.post(f"/jobs/{self.id}/accept", None, JobView)
+        return self.view
+
+    async def settle(self) -> SettleView:
+        """Has done what is due by now, such as paying when the acceptance window has ended; says when more is due."""
+        return await self._session.post(f"/jobs/{self.id}/settle", None, SettleView)
+
     def _update(self, view: JobView, fraction: float) -> Update:
         self.view = view
-        finish_ms = None if view.state in FINAL_JOB_STATES else view.expected_finish_ms
+        finish_ms = None if view.state in DONE_JOB_STATES else view.expected_finish_ms
         eta_s = None if finish_ms is None else max(0.0, (finish_ms - self._session.clock_ms()) / 1000)
         return Update(
             state=view.state,

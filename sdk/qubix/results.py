@@ -10,7 +10,7 @@ from qubix.transport import Call
 from qubix_protocol.api import JobView, ResultPart, ResultView
 from qubix_protocol.arrays import Array, ArrayMeta, unpack_arrays
 from qubix_protocol.errors import Malformed
-from qubix_protocol.states import JobState
+from qubix_protocol.states import JobState, Reason
 
 
 async def fetch(session: Session, view: JobView) -> dict[str, Array]:
@@ -54,9 +54,12 @@ async def _part(session: Session, part: ResultPart) -> dict[str, Array]:
 
 def error_of(view: JobView) -> JobEnded | None:
     """The error of a job that ended without its result; None for one that did not."""
-    if view.state not in (JobState.FAILED, JobState.CANCELLED):
+    partial = (
+        view.state in (JobState.DELIVERED, JobState.DISPUTED, JobState.RESOLVED) and view.units_accepted < view.units
+    )
+    if view.state not in (JobState.FAILED, JobState.CANCELLED) and not partial:
         return None
-    kind = JobCancelled if view.state is JobState.CANCELLED else JobFailed
+    kind = JobCancelled if view.reason is Reason.CANCELLED_BY_CONSUMER else JobFailed
     said = f": {view.detail}" if view.detail else ""
     return kind(
         f"job {view.job_id} {view.state}: {view.reason_text or view.reason}{said}",

@@ -28,6 +28,13 @@ def test_catalogue_lists_its_folders_and_refuses_other_names() -> None:
         get("matmul.cpu")
 
 
+@pytest.mark.parametrize("name", names())
+def test_every_kernel_of_the_catalogue_has_a_verifier_of_its_own(name: str) -> None:
+    """B1: none of them waits for anybody's word."""
+    assert get(name).spec.verifier
+    assert type(get(name)).verify is not Kernel.verify
+
+
 def test_back_ends_are_not_imported_by_specs() -> None:
     code = (
         "import sys, qubix_kernels as q; [q.get(n) for n in q.names()]; "

@@ -29,8 +29,9 @@ from qubix_protocol.states import (
     Reason,
 )
 
-OPEN_JOB_STATES = [state for state in JobState if state not in FINAL_JOB_STATES]
-OPEN_ATTEMPT_STATES = [state for state in AttemptState if state not in FINAL_ATTEMPT_STATES]
+OPEN_ATTEMPT_STATES = [AttemptState.OFFERED, AttemptState.RUNNING, AttemptState.VERIFYING]
+ON_DELIVERY = (JobEvent.ACCEPT, JobEvent.WINDOW_ENDED, JobEvent.DISPUTE, JobEvent.RESOLVE)
+"""Events about what was delivered; the others are about who works."""
 
 
 IN_HAND = {
@@ -79,7 +80,7 @@ def test_every_job_state_decides_every_event(state: JobState, event: JobEvent) -
 
 
 @pytest.mark.parametrize(("state", "hands"), OPEN_FACTS)
-@pytest.mark.parametrize("event", JobEvent)
+@pytest.mark.parametrize("event", AFTER)
 @pytest.mark.parametrize("closing", [None, Reason.EXPIRED])
 def test_a_job_shows_what_its_hands_do(state: JobState, hands: Hands, event: JobEvent, closing: Reason | None) -> None:
     """Whatever happens to a job in several hands, it moves to the state that the hands that are left show, ends only
@@ -189,6 +190,63 @@ def test_every_open_attempt_has_a_default_outcome(state: AttemptState) -> None:
         decision = decide_attempt(state, AttemptEvent.DUE, links=links)
         assert decision.verb is Verb.APPLY
         assert decision.state is not state
+
+
+@pytest.mark.parametrize(("state", "hands"), OPEN_FACTS)
+@pytest.mark.parametrize("event", ON_DELIVERY)
+def test_nothing_is_accepted_or_disputed_before_it_is_delivered(state: JobState, hands: Hands, event: JobEvent) -> None:
+    decision = decide_job(JobFacts(state, hands, owed_qu=5), event)
+    assert decision.verb is (Verb.IGNORE if event is JobEvent.WINDOW_ENDED else Verb.REFUSE)
+
+
+@pytest.mark.parametrize("closing", [None, *rules.BLAMELESS & {Reason.EXPIRED, Reason.CANCELLED_BY_CONSUMER}])
+def test_what_is_owed_is_delivered_before_the_job_ends(closing: Reason | None) -> None:
+    """Complete, cancelled or expired: as soon as nobody works, whatever is owed for can be judged first."""
+    facts = JobFacts(JobState.VERIFYING, complete=closing is None, owed_qu=5, closing=closing)
+    delivered = decide_job(facts, JobEvent.CHECKED)
+    assert (delivered.state, delivered.closing) == (JobState.DELIVERED, closing)
+    assert delivered.reason is (closing or Reason.AWAITING_ACCEPTANCE)
+    ends = {
+        None: JobState.SETTLED,
+        Reason.EXPIRED: JobState.FAILED,
+        Reason.CANCELLED_BY_CONSUMER: JobState.CANCELLED,
+    }
+    for event, reason in ((JobEvent.ACCEPT, Reason.ACCEPTED_BY_CONSUMER), (JobEvent.WINDOW_ENDED, Reason.NOT_DISPUTED)):
+        decision = decide_job(JobFacts(JobState.DELIVERED, owed_qu=5, closing=closing), event)
+        assert (decision.verb, decision.state, decision.reason) == (Verb.APPLY, ends[closing], closing or reason)
+
+
+@pytest.mark.parametrize("event", [JobEvent.CANCEL, JobEvent.EXPIRE])
+def test_a_queued_job_that_owes_delivers_before_it_ends(event: JobEvent) -> None:
+    assert decide_job(JobFacts(JobState.QUEUED, owed_qu=5), event).state is JobState.DELIVERED
+    assert decide_job(JobFacts(JobState.QUEUED), event).state in FINAL_JOB_STATES
+
+
+def test_committed_outputs_beat_a_later_cancel_and_deadline() -> None:
+    """trust.md M4."""
+    for state in (JobState.DELIVERED, JobState.DISPUTED):
+        assert decide_job(JobFacts(state, owed_qu=5), JobEvent.CANCEL).verb is Verb.REFUSE
+        assert decide_job(JobFacts(state, owed_qu=5), JobEvent.EXPIRE).verb is Verb.IGNORE
+
+
+def test_a_dispute_excludes_acceptance_and_the_windows_end() -> None:
+    disputed = decide_job(JobFacts(JobState.DELIVERED, owed_qu=5), JobEvent.DISPUTE)
+    assert (disputed.verb, disputed.state) == (Verb.APPLY, JobState.DISPUTED)
+    facts = JobFacts(JobState.DISPUTED, owed_qu=5)
+    assert decide_job(facts, JobEvent.ACCEPT).verb is Verb.REFUSE
+    assert decide_job(facts, JobEvent.WINDOW_ENDED).verb is Verb.IGNORE
+    resolved = decide_job(facts, JobEvent.RESOLVE)
+    assert (resolved.verb, resolved.state) == (Verb.APPLY, JobState.RESOLVED)
+    assert decide_job(JobFacts(JobState.DELIVERED, owed_qu=5), JobEvent.RESOLVE).verb is Verb.REFUSE
+
+
+def test_a_delivered_attempt_is_passed_or_failed_once() -> None:
+    assert decide_attempt(AttemptState.VERIFYING, AttemptEvent.FORMED, links=1).state is AttemptState.DELIVERED
+    assert decide_attempt(AttemptState.DELIVERED, AttemptEvent.PASSED, links=1).state is AttemptState.ACCEPTED
+    assert decide_attempt(AttemptState.DELIVERED, AttemptEvent.FAILED_CHECK, links=1).state is AttemptState.REJECTED
+    for event in AttemptEvent:
+        if event not in (AttemptEvent.PASSED, AttemptEvent.FAILED_CHECK):
+            assert decide_attempt(AttemptState.DELIVERED, event, links=1).verb is not Verb.APPLY
 
 
 def test_each_deadline_has_its_reason() -> None:

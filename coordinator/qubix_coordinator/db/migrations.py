@@ -36,6 +36,7 @@ STEPS = (
     "market/schema_3_rented.sql",
     "rentals/schema.sql",
     "deposits/schema.sql",
+    "jobs/schema_3_acceptance.sql",
 )
 
 CREATE_TABLE = """

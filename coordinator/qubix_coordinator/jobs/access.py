@@ -29,7 +29,7 @@ async def may_access(tx: Tx, peer_id: str, request: ArtifactRequest) -> UUID:
         await _check_input(tx, job, request)
     else:
         await _check_output(tx, job, request)
-    return job.account_id
+    return job.data_owner
 
 
 async def _check_input(tx: Tx, job: Job, request: ArtifactRequest) -> None:
@@ -42,7 +42,7 @@ async def _check_output(tx: Tx, job: Job, request: ArtifactRequest) -> None:
     """All that an attempt announces together is no more than the job's whole output, packed in chunks."""
     outputs = msgspec.convert(job.outputs, dict[str, ArrayMeta])
     whole = sum(meta.nbytes for meta in outputs.values())
-    count, size_bytes = await artifacts.announced_by(tx, job.account_id, request.attempt_id, but=request.digest)
+    count, size_bytes = await artifacts.announced_by(tx, job.data_owner, request.attempt_id, but=request.digest)
     limit = whole + OUTPUT_OVERHEAD_BYTES * (count + 1)
     if size_bytes + request.size_bytes > limit or count >= CHUNKS_MAX:
         raise Forbidden(

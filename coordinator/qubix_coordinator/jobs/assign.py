@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import msgspec
+from tortoise.expressions import Q
 
 from qubix_coordinator.db.database import Tx, execute, rows, value
 from qubix_coordinator.jobs import billing, flow, needs, rules, shares
@@ -125,7 +126,7 @@ async def _avoided(tx: Tx, job: Job) -> frozenset[str]:
 
 def hold_free_qu(job: Job, open_now: Iterable[Attempt]) -> int:
     """What no open attempt may still cost. All of them together never cost more than the hold (trust.md M2)."""
-    return job.hold_left_qu - sum(_may_cost_qu(attempt) for attempt in open_now)
+    return job.hold_spare_qu - sum(_may_cost_qu(attempt) for attempt in open_now)
 
 
 def _may_cost_qu(attempt: Attempt) -> int:
@@ -211,12 +212,14 @@ async def _say_why(tx: Tx, job: Job, why: market_rules.Shortfall, now_ms: int) -
 
 
 async def ranges_left(tx: Tx, job: Job, open_now: Iterable[Attempt]) -> list[Range]:
-    """Units that neither a paid link covers nor an open attempt has."""
+    """Units that neither a paid or owed link covers nor an open attempt has."""
     taken = [Range(*pair) for attempt in open_now for pair in attempt.ranges]
     if job.units_accepted:
-        paid = await ChainLink.filter(job_no=job.no, paid=True).using_db(tx).only("start", "stop")
-        taken += [Range(link.start, link.stop) for link in paid]
-    return billing.uncovered(job.units, taken)
+        made = await ChainLink.filter(Q(paid=True) | Q(owed=True), job_no=job.no).using_db(tx).only("start", "stop")
+        taken += [Range(link.start, link.stop) for link in made]
+    if job.only_units is not None:
+        taken += billing.uncovered(job.units_whole, [Range(*pair) for pair in job.only_units])
+    return billing.uncovered(job.units_whole or job.units, taken)
 
 
 async def _write_attempts(desk: Desk, tx: Tx, job: Job, found: Sequence[Share], left: Sequence[Range]) -> None:
@@ -277,7 +280,7 @@ def assign_of(job: Job, attempt: Attempt, inputs: Sequence[JobInput]) -> Assign:
         kernel_version=job.kernel_version,
         params=job.params,
         inputs=tuple(input_ref(one) for one in sorted(inputs, key=lambda one: one.name)),
-        units_total=job.units,
+        units_total=job.units_whole or job.units,
         ranges=tuple(Range(*pair) for pair in attempt.ranges),
         chunk_units=attempt.chunk_units,
         time_limit_ms=attempt.time_limit_ms,

@@ -13,10 +13,9 @@ from uuid import UUID
 
 from qubix_coordinator.db.database import Tx, execute, value
 from qubix_coordinator.errors import Unavailable
-from qubix_coordinator.jobs import assign, flow, relieve, rules, settle
+from qubix_coordinator.jobs import assign, due, flow, relieve, rules, settle
 from qubix_coordinator.jobs.desk import Desk
-from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent
-from qubix_coordinator.jobs.tables import Attempt, Job
+from qubix_coordinator.jobs.tables import Attempt
 from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
 from qubix_protocol import barriers
@@ -65,7 +64,6 @@ class Engine:
         await self._pause_leases()
         await self._settle_checked()
         await self._fire_due()
-        await self._expire_jobs()
         await self._resend()
         await self._assign()
         await self._relieve()
@@ -80,42 +78,13 @@ class Engine:
         return await desk.db.run(_anything_checking)
 
     async def _fire_due(self) -> None:
-        now_ms = self._desk.now_ms()
-
-        async def due(tx: Tx) -> list[UUID]:
-            found = Attempt.filter(state__in=flow.OPEN_STATES, due_ms__lte=now_ms).using_db(tx)
-            return [row.id for row in await found.order_by("due_ms").limit(BATCH).only("id")]
-
-        for attempt_id in await self._desk.db.run(due):
-            await self._each("due", attempt_id, self._fire)
-
-    async def _fire(self, tx: Tx, attempt_id: UUID) -> None:
-        desk = self._desk
-        job, attempt = await flow.lock_attempt(tx, attempt_id)
-        state, now_ms = AttemptState(attempt.state), desk.now_ms()
-        if attempt.due_ms is None or attempt.due_ms > now_ms:
-            return
-        if state is AttemptState.VERIFYING:
-            await settle.give_up_check(desk, tx, job, attempt)
-            return
-        reason = rules.due_reason(state, limit_ms=attempt.limit_ms, now_ms=now_ms)
-        await flow.end_attempt(desk, tx, job, attempt, AttemptEvent.DUE, reason)
-        await flow.tell(tx, attempt.peer_id, flow.cancel_of(attempt, reason))
-
-    async def _expire_jobs(self) -> None:
         desk, now_ms = self._desk, self._desk.now_ms()
-
-        async def due(tx: Tx) -> list[UUID]:
-            found = Job.filter(ended_ms__isnull=True, closing__isnull=True, deadline_ms__lte=now_ms).using_db(tx)
-            return [row.id for row in await found.order_by("deadline_ms").limit(BATCH).only("id")]
-
-        async def expire(tx: Tx, job_id: UUID) -> None:
-            job = await flow.lock_job(tx, job_id)
-            if job.deadline_ms <= desk.now_ms() and job.closing is None:
-                await flow.step_job(desk, tx, job, JobEvent.EXPIRE)
-
-        for job_id in await desk.db.run(due):
-            await self._each("expire", job_id, expire)
+        for attempt_id in await desk.db.run(lambda tx: due.due_attempts(tx, now_ms, BATCH)):
+            await self._each("due", attempt_id, lambda tx, key: due.fire_attempt(desk, tx, key))
+        for job_id in await desk.db.run(lambda tx: due.expired_jobs(tx, now_ms, BATCH)):
+            await self._each("expire", job_id, lambda tx, key: due.expire(desk, tx, key))
+        for job_id in await desk.db.run(lambda tx: due.ended_windows(tx, now_ms, BATCH)):
+            await self._each("window", job_id, lambda tx, key: due.end_window(desk, tx, key))
 
     async def _resend(self) -> None:
         """Assignments that nobody has answered yet; the fence makes a second one harmless."""

@@ -11,12 +11,13 @@ from uuid import UUID
 
 import msgspec
 
+from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import Forbidden, NotFound, StaleAttempt
 from qubix_coordinator.jobs import money, rules, views
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
-from qubix_coordinator.jobs.tables import Attempt, Job
+from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import events
 from qubix_protocol.messages import Cancel, Message
@@ -75,7 +76,8 @@ def facts(job: Job, open_now: Sequence[Attempt], refusals: int = 0) -> rules.Job
         hands_max=job.hands_max,
         complete=job.units_accepted == job.units,
         reported_all=job.units_accepted + reported == job.units,
-        hold_left_qu=job.hold_left_qu,
+        hold_left_qu=job.hold_spare_qu,
+        owed_qu=job.owed_qu,
         bad_attempts=job.bad_attempts,
         refusals=refusals,
         closing=Reason(job.closing) if job.closing else None,
@@ -97,6 +99,9 @@ async def step_job(desk: Desk, tx: Tx, job: Job, event: JobEvent, *, detail: str
     job.units_waiting = job.units - job.units_accepted - sum(attempt.units for attempt in open_now)
     if job.units_waiting > waited:
         job.match_ms = now_ms
+    job.due_ms = None
+    if decision.state is JobState.DELIVERED:
+        await _deliver(desk, tx, job, now_ms)
     if decision.state in FINAL_JOB_STATES:
         await _finish(tx, job, now_ms)
     await save_job(tx, job, now_ms)
@@ -115,9 +120,18 @@ async def _stop_hands(desk: Desk, tx: Tx, job: Job, open_now: Sequence[Attempt],
             await tell(tx, attempt.peer_id, cancel_of(attempt, reason))
 
 
+async def _deliver(desk: Desk, tx: Tx, job: Job, now_ms: int) -> None:
+    """The acceptance window opens. What was made is owed from now on unless somebody disputes it, so its owner may read
+    it (trust.md M3): nobody can judge what they cannot see."""
+    job.due_ms = now_ms + round(desk.settings.accept_s * 1000)
+    links = await ChainLink.filter(job_no=job.no, owed=True).using_db(tx).only("output_digest")
+    await artifacts.release(tx, job.data_owner, [bytes(link.output_digest) for link in links])
+    log.info("job.delivered", extra={"job": str(job.id), "owed_qu": job.owed_qu, "due_ms": job.due_ms})
+
+
 async def _finish(tx: Tx, job: Job, now_ms: int) -> None:
     job.ended_ms, job.closing, job.units_waiting = now_ms, None, 0
-    job.fraction = 1.0 if job.state == JobState.SETTLED.value else job.fraction
+    job.fraction = 1.0 if job.units_accepted == job.units else job.fraction
     await money.return_rest(tx, job)
     log.info("job.ended", extra={"job": str(job.id), "state": job.state, "reason": job.reason, "paid_qu": job.paid_qu})
 

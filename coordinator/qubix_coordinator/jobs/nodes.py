@@ -216,7 +216,7 @@ def _check_place(attempt: Attempt, link: Link) -> None:
 
 async def _check_output(tx: Tx, job: Job, attempt: Attempt, link: Link) -> None:
     """Sent whole by this very attempt: naming the digest of what somebody else made is no work (trust.md M3, D1)."""
-    found = await artifacts.sent_by(tx, job.account_id, link.output_digest, str(attempt.id))
+    found = await artifacts.sent_by(tx, job.data_owner, link.output_digest, str(attempt.id))
     if found is None or found.size_bytes != link.output_bytes:
         raise Conflict(
             "the output of this link is not here from this attempt, or has another size",

@@ -4,6 +4,7 @@
 from uuid import UUID
 
 import msgspec
+from tortoise.expressions import Q
 
 from qubix_coordinator.accounts.rules import Principal
 from qubix_coordinator.db.database import Tx
@@ -13,7 +14,7 @@ from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
 from qubix_protocol.api import JobsView, JobView, ReceiptsView, ReceiptView, ResultPart, ResultView
 from qubix_protocol.arrays import ArrayMeta
-from qubix_protocol.states import FINAL_JOB_STATES, REASON_TEXT, JobState, Reason
+from qubix_protocol.states import DONE_JOB_STATES, REASON_TEXT, JobState, Reason
 
 PAGE_MAX = 200
 
@@ -28,6 +29,14 @@ async def own_job(tx: Tx, principal: Principal, job_id: str) -> Job:
     if job is None:
         raise _unknown()
     return job
+
+
+async def state_of(tx: Tx, job_id: UUID) -> JobState:
+    """Of anybody's job. Raises NotFound."""
+    job = await Job.filter(id=job_id).using_db(tx).only("state").first()
+    if job is None:
+        raise NotFound("there is no such job", field="job_id", remedy="Check the id")
+    return JobState(job.state)
 
 
 def _unknown() -> NotFound:
@@ -64,11 +73,12 @@ def _position(after: str | None) -> int:
 
 
 async def result(desk: Desk, principal: Principal, job_id: str) -> ResultView:
-    """The parts that were checked and paid, in order. Raises Conflict while there are none to give."""
+    """The parts that were checked and paid, or delivered for acceptance, in order. Raises Conflict while there are none
+    to give."""
 
     async def step(tx: Tx) -> ResultView:
         job = await own_job(tx, principal, job_id)
-        links = await ChainLink.filter(job_no=job.no, paid=True).using_db(tx).order_by("start")
+        links = await ChainLink.filter(Q(paid=True) | Q(owed=True), job_no=job.no).using_db(tx).order_by("start")
         _check_ready(job, len(links))
         return ResultView(
             job_id=str(job.id),
@@ -80,11 +90,11 @@ async def result(desk: Desk, principal: Principal, job_id: str) -> ResultView:
 
 
 def _check_ready(job: Job, parts: int) -> None:
-    if JobState(job.state) not in FINAL_JOB_STATES:
+    if JobState(job.state) not in DONE_JOB_STATES:
         raise Conflict(
-            f"the job is {job.state}; a result is readable once it was checked and paid",
+            f"the job is {job.state}; a result is readable once it was checked and paid, or delivered for acceptance",
             field="job_id",
-            remedy="Follow the job until it is settled",
+            remedy="Follow the job until it is settled or delivered",
         )
     if parts == 0:
         raise Conflict(

@@ -54,6 +54,13 @@ class JobEvent(StrEnum):
     CHECKED = "checked"
     CANCEL = "cancel"
     EXPIRE = "expire"
+    ACCEPT = "accept"
+    """The consumer's word that what was delivered is right."""
+    WINDOW_ENDED = "window_ended"
+    """Nobody disputed what was delivered in time."""
+    DISPUTE = "dispute"
+    RESOLVE = "resolve"
+    """The last dispute about what was delivered is decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,8 @@ class JobFacts:
     """The attempts in hand have committed reports that cover all that was left."""
     hold_left_qu: int = 1
     bad_attempts: int = 0
+    owed_qu: int = 0
+    """For what was delivered and waits for acceptance (of kernels without a verifier alone)."""
     refusals: int = 0
     """Attempts that ended with BAD_INPUT."""
     closing: Reason | None = None
@@ -123,6 +132,10 @@ class _Then(Enum):
     CLOSE_UNLESS_REPORTED = auto()
     """As above, but a result that is here already beats a later cancel (trust.md M4)."""
     END = auto()
+    PAY = auto()
+    """What is owed is paid; the job ends as it was to end."""
+    CONTEST = auto()
+    RESOLVED = auto()
 
 
 _J, _E = JobState, JobEvent
@@ -132,6 +145,28 @@ _FINAL_ROW: Final[dict[JobEvent, Verb | _Then]] = {
     _E.EMPTIED: Verb.REFUSE,
     _E.HANDED_IN: Verb.REFUSE,
     _E.CHECKED: Verb.REFUSE,
+    _E.CANCEL: Verb.REFUSE,
+    _E.EXPIRE: Verb.IGNORE,
+    # Said again, or too late to matter.
+    _E.ACCEPT: Verb.IGNORE,
+    _E.WINDOW_ENDED: Verb.IGNORE,
+    # What is paid may still be disputed; the job itself stays as it ended (see disputes/).
+    _E.DISPUTE: Verb.REFUSE,
+    _E.RESOLVE: Verb.REFUSE,
+}
+_NOT_DELIVERED: Final[dict[JobEvent, Verb | _Then]] = {
+    _E.ACCEPT: Verb.REFUSE,
+    _E.WINDOW_ENDED: Verb.IGNORE,
+    _E.DISPUTE: Verb.REFUSE,
+    _E.RESOLVE: Verb.REFUSE,
+}
+_NOBODY_WORKS: Final[dict[JobEvent, Verb | _Then]] = {
+    _E.ASSIGN: Verb.REFUSE,
+    _E.START: Verb.REFUSE,
+    _E.EMPTIED: Verb.REFUSE,
+    _E.HANDED_IN: Verb.REFUSE,
+    _E.CHECKED: Verb.REFUSE,
+    # Committed outputs beat a later cancel (trust.md M4): they are accepted or disputed.
     _E.CANCEL: Verb.REFUSE,
     _E.EXPIRE: Verb.IGNORE,
 }
@@ -144,6 +179,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.CHECKED: Verb.REFUSE,
         _E.CANCEL: _Then.END,
         _E.EXPIRE: _Then.END,
+        **_NOT_DELIVERED,
     },
     # Nobody works yet; what earlier hands made may be in check.
     _J.ASSIGNED: {
@@ -154,6 +190,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.CHECKED: _Then.GO_ON,
         _E.CANCEL: _Then.CLOSE,
         _E.EXPIRE: _Then.CLOSE,
+        **_NOT_DELIVERED,
     },
     _J.RUNNING: {
         _E.ASSIGN: _Then.FOLLOW,
@@ -163,6 +200,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.CHECKED: _Then.GO_ON,
         _E.CANCEL: _Then.CLOSE,
         _E.EXPIRE: _Then.CLOSE,
+        **_NOT_DELIVERED,
     },
     # Nobody works any more; units that wait may still be given to somebody.
     _J.VERIFYING: {
@@ -173,11 +211,29 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.CHECKED: _Then.GO_ON,
         _E.CANCEL: _Then.CLOSE_UNLESS_REPORTED,
         _E.EXPIRE: _Then.CLOSE,
+        **_NOT_DELIVERED,
+    },
+    _J.DELIVERED: {
+        **_NOBODY_WORKS,
+        _E.ACCEPT: _Then.PAY,
+        _E.WINDOW_ENDED: _Then.PAY,
+        _E.DISPUTE: _Then.CONTEST,
+        _E.RESOLVE: Verb.REFUSE,
+    },
+    _J.DISPUTED: {
+        **_NOBODY_WORKS,
+        _E.ACCEPT: Verb.REFUSE,
+        _E.WINDOW_ENDED: Verb.IGNORE,
+        # Of another attempt: a job has as many disputes as attempts.
+        _E.DISPUTE: _Then.CONTEST,
+        _E.RESOLVE: _Then.RESOLVED,
     },
     _J.SETTLED: _FINAL_ROW,
+    _J.RESOLVED: _FINAL_ROW,
     _J.FAILED: _FINAL_ROW,
     _J.CANCELLED: {**_FINAL_ROW, _E.CANCEL: Verb.IGNORE},
 }
+_PAID: Final = {JobEvent.ACCEPT: Reason.ACCEPTED_BY_CONSUMER, JobEvent.WINDOW_ENDED: Reason.NOT_DISPUTED}
 _CLOSING: Final = {JobEvent.CANCEL: Reason.CANCELLED_BY_CONSUMER, JobEvent.EXPIRE: Reason.EXPIRED}
 
 
@@ -186,7 +242,13 @@ def decide_job(facts: JobFacts, event: JobEvent) -> JobDecision:
     if isinstance(then, Verb):
         return JobDecision(then, facts.state, closing=facts.closing)
     if then is _Then.END:
-        return _ended(_CLOSING[event])
+        return _ended(_CLOSING[event], facts)
+    if then is _Then.PAY:
+        return _ended(facts.closing) if facts.closing else JobDecision(Verb.APPLY, JobState.SETTLED, _PAID[event])
+    if then is _Then.CONTEST:
+        return JobDecision(Verb.APPLY, JobState.DISPUTED, Reason.DISPUTE_OPENED, facts.closing)
+    if then is _Then.RESOLVED:
+        return JobDecision(Verb.APPLY, JobState.RESOLVED, Reason.DISPUTE_DECIDED)
     if then is _Then.GO_ON:
         return _go_on(facts)
     beaten = then is _Then.CLOSE_UNLESS_REPORTED and facts.reported_all
@@ -201,6 +263,8 @@ def decide_job(facts: JobFacts, event: JobEvent) -> JobDecision:
 
 def _go_on(facts: JobFacts) -> JobDecision:
     if facts.complete:
+        if facts.owed_qu:
+            return JobDecision(Verb.APPLY, JobState.DELIVERED, Reason.AWAITING_ACCEPTANCE)
         return JobDecision(Verb.APPLY, JobState.SETTLED, Reason.COMPLETED)
     reason = facts.closing or _cannot_go_on(facts)
     if facts.hands.open:
@@ -208,7 +272,7 @@ def _go_on(facts: JobFacts) -> JobDecision:
         stop = newly and facts.hands.live > 0
         return JobDecision(Verb.APPLY, facts.hands.state, reason or Reason.NONE, reason, stop_hands=stop)
     if reason is not None:
-        return _ended(reason)
+        return _ended(reason, facts)
     return JobDecision(Verb.APPLY, JobState.QUEUED, Reason.WAITING_FOR_PROVIDER)
 
 
@@ -228,7 +292,10 @@ def bad_attempts_max(hands_max: int) -> int:
     return ATTEMPTS_BAD_MAX + hands_max - 1
 
 
-def _ended(reason: Reason) -> JobDecision:
+def _ended(reason: Reason, facts: JobFacts | None = None) -> JobDecision:
+    """Unless something was delivered, which is accepted or disputed first."""
+    if facts is not None and facts.owed_qu:
+        return JobDecision(Verb.APPLY, JobState.DELIVERED, reason, reason)
     state = JobState.CANCELLED if reason is Reason.CANCELLED_BY_CONSUMER else JobState.FAILED
     return JobDecision(Verb.APPLY, state, reason)
 
@@ -252,6 +319,8 @@ class AttemptEvent(StrEnum):
     FAILED_CHECK = "failed_check"
     UNCHECKED = "unchecked"
     """The check could not be carried out."""
+    FORMED = "formed"
+    """What it made is of the right form, and there is no verifier to say more."""
 
 
 class _Ends(Enum):
@@ -274,6 +343,7 @@ _OVER: Final[dict[AttemptEvent, AttemptState | Verb | _Ends]] = {
     _V.PASSED: Verb.IGNORE,
     _V.FAILED_CHECK: Verb.IGNORE,
     _V.UNCHECKED: Verb.IGNORE,
+    _V.FORMED: Verb.IGNORE,
 }
 ATTEMPT_TABLE: Final[dict[AttemptState, dict[AttemptEvent, AttemptState | Verb | _Ends]]] = {
     _A.OFFERED: {
@@ -290,6 +360,7 @@ ATTEMPT_TABLE: Final[dict[AttemptState, dict[AttemptEvent, AttemptState | Verb |
         _V.PASSED: Verb.REFUSE,
         _V.FAILED_CHECK: Verb.REFUSE,
         _V.UNCHECKED: Verb.REFUSE,
+        _V.FORMED: Verb.REFUSE,
     },
     _A.RUNNING: {
         _V.ACCEPT: Verb.IGNORE,
@@ -303,6 +374,7 @@ ATTEMPT_TABLE: Final[dict[AttemptState, dict[AttemptEvent, AttemptState | Verb |
         _V.PASSED: Verb.REFUSE,
         _V.FAILED_CHECK: Verb.REFUSE,
         _V.UNCHECKED: Verb.REFUSE,
+        _V.FORMED: Verb.REFUSE,
     },
     _A.VERIFYING: {
         _V.ACCEPT: Verb.IGNORE,
@@ -317,7 +389,10 @@ ATTEMPT_TABLE: Final[dict[AttemptState, dict[AttemptEvent, AttemptState | Verb |
         _V.PASSED: _A.ACCEPTED,
         _V.FAILED_CHECK: _A.REJECTED,
         _V.UNCHECKED: _A.EMPTY,
+        _V.FORMED: _A.DELIVERED,
     },
+    # The job's acceptance window runs; the consumer's word, its end or a decision passes or fails it.
+    _A.DELIVERED: {**_OVER, _V.PASSED: _A.ACCEPTED, _V.FAILED_CHECK: _A.REJECTED},
     _A.ACCEPTED: _OVER,
     _A.REJECTED: _OVER,
     _A.EMPTY: _OVER,

@@ -7,18 +7,22 @@ The bodies live beside it: submit, read, nodes, access. The engine is `jobs.engi
 from qubix_coordinator.accounts.rules import Principal
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import Conflict
+from qubix_coordinator.jobs import accept as acceptance
 from qubix_coordinator.jobs import flow, read, views
 from qubix_coordinator.jobs.access import may_access
 from qubix_coordinator.jobs.connection import on_gone
 from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.due import settle_due
 from qubix_coordinator.jobs.nodes import on_accept, on_decline, on_heartbeat, on_hello, on_progress, on_report
 from qubix_coordinator.jobs.read import get, list_jobs, receipts, result
 from qubix_coordinator.jobs.rules import JobEvent, Verb
 from qubix_coordinator.jobs.submit import estimate, submit
 from qubix_protocol.api import JobView
+from qubix_protocol.states import JobState
 
 __all__ = [
     "Desk",
+    "accept",
     "cancel",
     "estimate",
     "get",
@@ -33,6 +37,7 @@ __all__ = [
     "on_report",
     "receipts",
     "result",
+    "settle_due",
     "submit",
 ]
 
@@ -55,7 +60,44 @@ async def cancel(desk: Desk, principal: Principal, job_id: str) -> JobView:
     return view
 
 
+async def accept(desk: Desk, principal: Principal, job_id: str) -> JobView:
+    """The consumer's word that what was delivered is right: it is paid at once. Accepting twice is fine.
+
+    Raises NotFound, or Conflict: nothing is delivered, it is disputed, or the kernel has a verifier, whose verdict
+    needs nobody's word (trust.md M6).
+    """
+
+    async def step(tx: Tx) -> JobView:
+        job = await flow.lock_job(tx, (await read.own_job(tx, principal, job_id)).id)
+        if job.has_verifier:
+            raise Conflict(
+                f"results of {job.kernel} are checked: nothing waits for your word",
+                field="job_id",
+                remedy="Nothing is to be done; the verdict settles the job",
+            )
+        decision = await acceptance.close(desk, tx, job, JobEvent.ACCEPT)
+        if decision.verb is Verb.REFUSE:
+            raise Conflict(
+                f"the job is {job.state}: there is nothing to accept",
+                field="job_id",
+                remedy="Withdraw the dispute, or wait for its decision"
+                if job.state == JobState.DISPUTED.value
+                else "Wait until the result is delivered",
+            )
+        return await views.of_job(tx, job, desk.now_ms())
+
+    view = await desk.db.run(step)
+    desk.wake.set()
+    return view
+
+
 def _too_late(state: str) -> Conflict:
+    if state in (JobState.DELIVERED.value, JobState.DISPUTED.value):
+        return Conflict(
+            f"the job is {state}: its result is here, readable and owed for",
+            field="job_id",
+            remedy="Accept it, or dispute it before the acceptance window ends",
+        )
     if state == "verifying":
         return Conflict(
             "the result is here and being checked", field="job_id", remedy="Wait for the check; it takes a moment"

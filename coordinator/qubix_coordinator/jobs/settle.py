@@ -26,7 +26,9 @@ WORDS = {
     AttemptState.ACCEPTED: "accepted",
     AttemptState.REJECTED: "rejected",
     AttemptState.EMPTY: "unchecked",
+    AttemptState.DELIVERED: "delivered",
 }
+_WITHOUT_FAULT = (AttemptState.ACCEPTED, AttemptState.DELIVERED)
 
 
 async def new_verdicts(tx: Tx, limit: int) -> list[UUID]:
@@ -42,8 +44,15 @@ async def apply_verdict(desk: Desk, tx: Tx, attempt_id: UUID) -> None:
         return
     verdict.applied = True
     await verdict.save(using_db=tx, update_fields=["applied"])
-    event = AttemptEvent.PASSED if verdict.accepted else AttemptEvent.FAILED_CHECK
-    await _settle(desk, tx, job, attempt, event if verdict.carried_out else AttemptEvent.UNCHECKED, verdict)
+    await _settle(desk, tx, job, attempt, _event_of(job, verdict), verdict)
+
+
+def _event_of(job: Job, verdict: Verdict) -> AttemptEvent:
+    if not verdict.carried_out:
+        return AttemptEvent.UNCHECKED
+    if not verdict.accepted:
+        return AttemptEvent.FAILED_CHECK
+    return AttemptEvent.PASSED if job.has_verifier else AttemptEvent.FORMED
 
 
 async def give_up_check(desk: Desk, tx: Tx, job: Job, attempt: Attempt) -> None:
@@ -64,20 +73,20 @@ async def _settle(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: Attempt
     already_counted = Reason(attempt.reason) not in rules.UNCOUNTED
     _conclude(attempt, decision.state, verdict)
     if verdict is not None and verdict.carried_out:
-        await _mark(tx, links, len(good))
+        await _mark(tx, links, len(good), paid=job.has_verifier)
     if good:
-        await _pay(desk, tx, job, attempt, good)
-    if decision.state is not AttemptState.ACCEPTED and not already_counted:
+        charge_qu = _count(job, attempt, good)
+        if job.has_verifier:
+            await pay(desk, tx, job, attempt, charge_qu)
+            await artifacts.release(tx, job.data_owner, [bytes(link.output_digest) for link in good])
+        else:
+            attempt.owed_qu, job.owed_qu = charge_qu, job.owed_qu + charge_qu
+    if decision.state not in _WITHOUT_FAULT and not already_counted:
         job.bad_attempts += 1
-    statement = settlement_of(desk, job, attempt, verdict)
-    attempt.settlement_raw = _sign(desk, statement)
     await attempt.save(using_db=tx)
-    await flow.tell(tx, attempt.peer_id, statement)
+    if attempt.owed_qu == 0:
+        await conclude(desk, tx, job, attempt, _verdict_text(verdict))
     await _reputation(desk, tx, job, attempt, decision.state, paid=bool(good))
-    log.info(
-        "attempt.settled",
-        extra={"attempt": str(attempt.id), "verdict": attempt.verdict, "paid_qu": attempt.paid_qu, "job": str(job.id)},
-    )
     await flow.step_job(desk, tx, job, JobEvent.CHECKED, detail=_job_detail(attempt, decision.state))
 
 
@@ -93,6 +102,18 @@ def accepted_prefix(links: Sequence[ChainLink], verdict: Verdict | None) -> list
     return good
 
 
+async def conclude(desk: Desk, tx: Tx, job: Job, attempt: Attempt, why: str) -> None:
+    """The attempt's last word from us, signed, for its receipt; and what the node hears of it."""
+    statement = settlement_of(desk, job, attempt, why)
+    attempt.settlement_raw = _sign(desk, statement)
+    await attempt.save(using_db=tx)
+    await flow.tell(tx, attempt.peer_id, statement)
+    log.info(
+        "attempt.settled",
+        extra={"attempt": str(attempt.id), "verdict": attempt.verdict, "paid_qu": attempt.paid_qu, "job": str(job.id)},
+    )
+
+
 def _conclude(attempt: Attempt, state: AttemptState, verdict: Verdict | None) -> None:
     attempt.state, attempt.verdict, attempt.due_ms = state.value, WORDS[state], None
     attempt.check_ms = verdict.check_ms if verdict else 0
@@ -104,31 +125,34 @@ def _conclude(attempt: Attempt, state: AttemptState, verdict: Verdict | None) ->
         attempt.reason, attempt.detail = Reason.CHECK_FAILED.value, why
 
 
-async def _mark(tx: Tx, links: Sequence[ChainLink], good: int) -> None:
+async def _mark(tx: Tx, links: Sequence[ChainLink], good: int, *, paid: bool) -> None:
     first, last = [link.id for link in links[:good]], [link.id for link in links[good:]]
-    await ChainLink.filter(id__in=first).using_db(tx).update(verdict=True, paid=True)
+    await ChainLink.filter(id__in=first).using_db(tx).update(verdict=True, paid=paid, owed=not paid)
     await ChainLink.filter(id__in=last).using_db(tx).update(verdict=False)
 
 
-async def _pay(desk: Desk, tx: Tx, job: Job, attempt: Attempt, good: Sequence[ChainLink]) -> None:
+def _count(job: Job, attempt: Attempt, good: Sequence[ChainLink]) -> int:
+    """The good links' units are the job's; gives what they cost."""
     chunks = [billing.Chunk(link.stop - link.start, link.claimed_ms, link.observed_ms) for link in good]
     attempt.units_accepted = sum(chunk.units for chunk in chunks)
     attempt.billed_ms = billing.billed_ms(chunks, forecast_ms=attempt.forecast_ms, attempt_units=attempt.units)
-    charge_qu = billing.charge_qu(
-        attempt.rate_qu_per_h, attempt.billed_ms, units=attempt.units_accepted, hold_left_qu=job.hold_left_qu
+    job.units_accepted += attempt.units_accepted
+    job.fraction = rules.fraction(job.fraction, job.units, job.units_accepted, 0.0)
+    return billing.charge_qu(
+        attempt.rate_qu_per_h, attempt.billed_ms, units=attempt.units_accepted, hold_left_qu=job.hold_spare_qu
     )
+
+
+async def pay(desk: Desk, tx: Tx, job: Job, attempt: Attempt, charge_qu: int) -> None:
     provider = await accounts.account_of_node(tx, attempt.peer_id)
     attempt.paid_qu, attempt.fee_qu = await money.settle(
         tx, job, attempt.id, provider, charge_qu, desk.settings.fee_bps
     )
     job.paid_qu += attempt.paid_qu
     job.fee_qu += attempt.fee_qu
-    job.units_accepted += attempt.units_accepted
-    job.fraction = rules.fraction(job.fraction, job.units, job.units_accepted, 0.0)
-    await artifacts.release(tx, job.account_id, [bytes(link.output_digest) for link in good])
 
 
-def settlement_of(desk: Desk, job: Job, attempt: Attempt, verdict: Verdict | None) -> Settlement:
+def settlement_of(desk: Desk, job: Job, attempt: Attempt, why: str) -> Settlement:
     return Settlement(
         network=desk.network,
         job_id=str(job.id),
@@ -139,7 +163,7 @@ def settlement_of(desk: Desk, job: Job, attempt: Attempt, verdict: Verdict | Non
         units_accepted=attempt.units_accepted,
         units_total=job.units,
         verdict=attempt.verdict,
-        verdict_detail=_verdict_text(verdict),
+        verdict_detail=why,
         check_ms=attempt.check_ms,
         run_ms=attempt.claimed_ms,
         billed_ms=attempt.billed_ms,
@@ -170,14 +194,15 @@ def _sign(desk: Desk, statement: Settlement) -> bytes:
 
 
 async def _reputation(desk: Desk, tx: Tx, job: Job, attempt: Attempt, state: AttemptState, *, paid: bool) -> None:
-    """Work for one's own account earns no reputation (trust.md C5); a wrong result always costs some."""
+    """Work for one's own account earns no reputation, nor does work that nobody could check (trust.md C5); a wrong
+    result always costs some."""
     now_ms = desk.now_ms()
     if state is AttemptState.REJECTED:
         await market.count_rejected(tx, attempt.listing_id, now_ms=now_ms)
-    elif paid and await accounts.account_of_node(tx, attempt.peer_id) != job.account_id:
+    elif paid and job.has_verifier and await accounts.account_of_node(tx, attempt.peer_id) != job.account_id:
         finished = attempt.reason == Reason.COMPLETED.value
         await market.count_accepted(tx, attempt.listing_id, now_ms=now_ms, forgive=finished)
 
 
 def _job_detail(attempt: Attempt, state: AttemptState) -> str:
-    return "" if state is AttemptState.ACCEPTED else f"attempt {attempt.fence}: {attempt.detail}"
+    return "" if state in _WITHOUT_FAULT else f"attempt {attempt.fence}: {attempt.detail}"

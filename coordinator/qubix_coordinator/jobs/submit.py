@@ -94,6 +94,7 @@ async def _store(desk: Desk, tx: Tx, account_id: UUID, body: JobBody, idempotenc
         inputs_digest=inputs_digest,
         outputs=msgspec.to_builtins(plan.outputs),
         units=plan.units,
+        has_verifier=plan.kernel.spec.verifier,
         units_waiting=plan.units,
         spread=body.spread,
         hands_max=shares.hands_max(body.spread, body.provider),

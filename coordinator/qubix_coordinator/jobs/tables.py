@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The jobs' tables as ORM models; schema.sql is the truth about their constraints."""
 
+from uuid import UUID
+
 from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
@@ -10,6 +12,9 @@ class Job(Model):
     id = fields.UUIDField(primary_key=True)
     no = fields.BigIntField()
     account_id = fields.UUIDField()
+    data_account_id = fields.UUIDField(null=True)
+    only_units = fields.JSONField[list[list[int]]](null=True)
+    units_whole = fields.BigIntField(null=True)
     idempotency_key = fields.TextField()
     body_digest = fields.BinaryField()
     state = fields.TextField()
@@ -33,6 +38,9 @@ class Job(Model):
     paid_qu = fields.BigIntField(default=0)
     fee_qu = fields.BigIntField(default=0)
     returned_qu = fields.BigIntField(default=0)
+    has_verifier = fields.BooleanField(default=True)
+    owed_qu = fields.BigIntField(default=0)
+    due_ms = fields.BigIntField(null=True)
     rate_max = fields.BigIntField(null=True)
     provider = fields.CharField(max_length=64, null=True)
     order_raw = fields.BinaryField(null=True)
@@ -48,9 +56,22 @@ class Job(Model):
         table = "job"
 
     @property
+    def data_owner(self) -> UUID:
+        """Whose inputs it reads, and whose its outputs are."""
+        owner: UUID = self.data_account_id or self.account_id
+        return owner
+
+    @property
     def hold_left_qu(self) -> int:
+        """In escrow, owed or not."""
         left: int = self.cap_qu - self.paid_qu - self.fee_qu - self.returned_qu
         return left
+
+    @property
+    def hold_spare_qu(self) -> int:
+        """What is left of the hold beside what is owed for delivered work."""
+        spare: int = self.hold_left_qu - self.owed_qu
+        return spare
 
 
 class JobInput(Model):
@@ -97,6 +118,7 @@ class Attempt(Model):
     billed_ms = fields.BigIntField(default=0)
     paid_qu = fields.BigIntField(default=0)
     fee_qu = fields.BigIntField(default=0)
+    owed_qu = fields.BigIntField(default=0)
     verdict = fields.TextField(default="")
     check_ms = fields.BigIntField(default=0)
     settlement_raw = fields.BinaryField(null=True)
@@ -131,6 +153,7 @@ class ChainLink(Model):
     observed_ms = fields.BigIntField()
     verdict = fields.BooleanField(null=True)
     paid = fields.BooleanField(default=False)
+    owed = fields.BooleanField(default=False)
 
     class Meta:
         table = "link"

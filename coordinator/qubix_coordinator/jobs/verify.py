@@ -74,7 +74,7 @@ async def _claim_of(tx: Tx, attempt: Attempt) -> Claim:
     assert attempt.due_ms is not None, "a check has a deadline"
     return Claim(
         attempt_id=attempt.id,
-        account_id=job.account_id,
+        account_id=job.data_owner,
         kernel=job.kernel,
         params=job.params,
         inputs={one.name: File(bytes(one.digest), one.size_bytes) for one in inputs},

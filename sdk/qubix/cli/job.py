@@ -146,6 +146,28 @@ def cancel(job_id: object, as_json: bool) -> None:
 
 @job.command()
 @click.argument("job_id", type=click.UUID, metavar="JOB")
+@json_option
+def accept(job_id: object, as_json: bool) -> None:
+    """Say that a delivered result is right: it is paid at once (kernels without a verifier)."""
+    with market() as client:
+        _show(client.job(str(job_id)).accept(), as_json)
+
+
+@job.command()
+@click.argument("job_id", type=click.UUID, metavar="JOB")
+@json_option
+def settle(job_id: object, as_json: bool) -> None:
+    """Have done what is due for a job by now, or hear when something will be."""
+    with market() as client:
+        found = client.job(str(job_id)).settle()
+    if as_json:
+        print_json(found)
+    else:
+        console().print(f"job {found.job_id} is {found.state}: {found.said}.", soft_wrap=True)
+
+
+@job.command()
+@click.argument("job_id", type=click.UUID, metavar="JOB")
 @click.option(
     "-o", "--out", "folder", type=click.Path(file_okay=False, path_type=Path), default=".", help="Folder to write to."
 )
@@ -235,6 +257,7 @@ def _show(view: JobView, as_json: bool) -> None:
             ("state", f"{view.state}  {view.reason_text}".strip()),
             ("detail", view.detail),
             ("done", f"{view.fraction * 100:.1f} % ({view.units_accepted:,} of {view.units:,} units accepted)"),
+            ("accept until", shown.moment(view.accept_until_ms) if view.accept_until_ms else ""),
             ("QU", "  ".join(f"{name} {amount}" for name, amount in rows.money(view))),
         ]
     )

@@ -14,7 +14,7 @@ from quart.wrappers import Response as QuartResponse
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.errors import InvalidInput, NotFound
-from qubix_coordinator.http import results
+from qubix_coordinator.http import results, settling
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.downloads import FILE_HEADERS, SENT_S_PER_BYTE
@@ -31,6 +31,7 @@ from qubix_protocol.api import (
     ReceiptsView,
     ResultPart,
     ResultView,
+    SettleView,
 )
 from qubix_protocol.arrays import npy_prefix
 from qubix_protocol.barriers import Barrier
@@ -80,6 +81,18 @@ async def get_job(who: Principal, job_id: UUID) -> JobView:
 async def cancel_job(who: Principal, job_id: UUID) -> JobView:
     """Stop; checked chunks are paid, the rest is returned"""
     return await jobs.cancel(here().desk, who, str(job_id))
+
+
+@route(api, "POST", "/jobs/<uuid:job_id>/accept", scope="user", answer=JobView, group="jobs")
+async def accept_job(who: Principal, job_id: UUID) -> JobView:
+    """Your word that what was delivered is right: it is paid at once. For kernels without a verifier"""
+    return await jobs.accept(here().desk, who, str(job_id))
+
+
+@route(api, "POST", "/jobs/<uuid:job_id>/settle", scope="user", answer=SettleView, group="jobs")
+async def settle_job(who: Principal, job_id: UUID) -> SettleView:
+    """Do for any job what is due by now, or say when something will be"""
+    return await settling.settle(here(), job_id)
 
 
 @route(api, "GET", "/jobs/<uuid:job_id>/receipts", scope="user", answer=ReceiptsView, group="jobs")

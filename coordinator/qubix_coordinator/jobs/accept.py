@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How delivered work of kernels without a verifier is paid: by the consumer's word, by a window that ends, by decision.
+
+`close` is the only way out of DELIVERED but a dispute; `decide` pays each disputed attempt its share. Either is one
+transaction under the job's lock, so that accepting, disputing and the window's end exclude each other (trust.md M4).
+"""
+
+import logging
+from collections.abc import Mapping
+from uuid import UUID
+
+from qubix_coordinator.db.database import Tx
+from qubix_coordinator.jobs import flow, rules, settle
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
+from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
+from qubix_protocol.states import REASON_TEXT, AttemptState, Reason
+
+log = logging.getLogger(__name__)
+_WHY = {
+    JobEvent.ACCEPT: REASON_TEXT[Reason.ACCEPTED_BY_CONSUMER],
+    JobEvent.WINDOW_ENDED: REASON_TEXT[Reason.NOT_DISPUTED],
+}
+
+
+async def close(desk: Desk, tx: Tx, job: Job, event: JobEvent) -> rules.JobDecision:
+    """Pays what is owed and ends the job, if the event says so."""
+    decision = rules.decide_job(flow.facts(job, await flow.hands(tx, job.id)), event)
+    if decision.verb is not Verb.APPLY:
+        return decision
+    for attempt in await owed(tx, job.id):
+        await pay_owed(desk, tx, job, attempt, attempt.owed_qu, _WHY[event])
+    return await flow.step_job(desk, tx, job, event)
+
+
+async def owed(tx: Tx, job_id: UUID) -> list[Attempt]:
+    """The attempts that wait to be paid; call under the job's lock."""
+    return await Attempt.filter(job_id=job_id, owed_qu__gt=0).using_db(tx).order_by("fence").select_for_update()
+
+
+async def pay_owed(desk: Desk, tx: Tx, job: Job, attempt: Attempt, charge_qu: int, why: str) -> None:
+    """Pays `charge_qu` of what is owed for an attempt; the rest stays in the hold and returns with it. An attempt that
+    earned nothing is rejected; without blame, since nobody could check it."""
+    job.owed_qu -= attempt.owed_qu
+    attempt.owed_qu = 0
+    if charge_qu:
+        await settle.pay(desk, tx, job, attempt, charge_qu)
+    event = AttemptEvent.PASSED if charge_qu else AttemptEvent.FAILED_CHECK
+    decision = rules.decide_attempt(AttemptState(attempt.state), event, links=attempt.links)
+    if decision.verb is Verb.APPLY:
+        attempt.state, attempt.verdict = decision.state.value, settle.WORDS[decision.state]
+    if not charge_qu:
+        attempt.units_accepted = 0
+    links = ChainLink.filter(attempt_id=attempt.id, owed=True).using_db(tx)
+    await links.update(owed=False, paid=charge_qu > 0)
+    await settle.conclude(desk, tx, job, attempt, why)
+
+
+async def decide(desk: Desk, tx: Tx, job: Job, shares_qu: Mapping[UUID, int], why: str) -> rules.JobDecision:
+    """Ends a disputed job: each attempt named gets its share of what is owed for it, every other one all of it."""
+    decision = rules.decide_job(flow.facts(job, await flow.hands(tx, job.id)), JobEvent.RESOLVE)
+    if decision.verb is not Verb.APPLY:
+        return decision
+    for attempt in await owed(tx, job.id):
+        share_qu = shares_qu.get(attempt.id, attempt.owed_qu)
+        assert 0 <= share_qu <= attempt.owed_qu, "a share is a part of what is owed"
+        words = why if attempt.id in shares_qu else REASON_TEXT[Reason.NOT_DISPUTED]
+        await pay_owed(desk, tx, job, attempt, share_qu, words)
+    return await flow.step_job(desk, tx, job, JobEvent.RESOLVE)
