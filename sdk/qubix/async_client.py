@@ -8,12 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from qubix import catalogue, files, settings
+from qubix import catalogue, settings, signing_in, tokens
 from qubix.inputs import digest_of
 from qubix.job import AsyncJob
 from qubix.orders import Terms, body_of, sign
 from qubix.session import Session
-from qubix.settings import TOKEN_FILE, Settings
+from qubix.settings import Settings
+from qubix.signing_in import SignsText
+from qubix.tokens import token_of
 from qubix.transport import AsyncPort, Port
 from qubix.uploads import OnUpload, upload
 from qubix.wallet import Balance, Wallet
@@ -35,6 +37,15 @@ from qubix_protocol.api import (
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import Sample
 from qubix_protocol.states import DeviceKind
+from qubix_protocol.wallets import (
+    EndedView,
+    PaymentProofBody,
+    PaymentProofView,
+    SessionsView,
+    SessionView,
+    SignedInView,
+    WalletsView,
+)
 from qubix_protocol.withdrawals import (
     AddressBody,
     AddressesView,
@@ -170,6 +181,58 @@ class AsyncClient:
         body = RefuseBody(why=why)
         return await self._session.post(f"/operator/withdrawals/{withdrawal_id}/refuse", body, WithdrawalView)
 
+    async def sign_in(self, wallet: SignsText, *, name: str = "") -> SignedInView:
+        """Opens the account of the wallet's identity; the first time makes it. The session's token is kept in the data
+        folder and used from now on, here and by clients to come. `name` is what the session is listed as.
+
+        The text is read before it is signed: raises `NotGenuine` when it is not this coordinator's, at this address.
+        """
+        return await signing_in.sign_in(self._session, wallet, name)
+
+    async def sign_out(self) -> EndedView:
+        """Ends the session of the last `sign_in` at this address, and forgets its token."""
+        folder, url = self.settings.data_dir, self.settings.url
+        kept = (await self._session.port.aside(lambda: tokens.read(folder))).get(url)
+        if kept is None:
+            return EndedView(ended=0)
+        self._port.use_token(kept.token)
+        await self._session.port.aside(lambda: tokens.forget(folder, url))
+        try:
+            await self._session.delete(f"/sessions/{kept.session_id}", SessionsView)
+        finally:
+            self._port.use_token(token_of(self.settings))
+        return EndedView(ended=1)
+
+    async def wallets(self) -> WalletsView:
+        """The account's wallets, what each may do, and both balances: in the market and on the chain."""
+        return await self._session.get("/wallets", WalletsView)
+
+    async def bind_wallet(self, wallet: SignsText) -> WalletsView:
+        """Lets a wallet sign in to this account, and be paid out to. Raises `Conflict` when it opens another account,
+        `NotGenuine` as `sign_in` does."""
+        return await signing_in.bind(self._session, wallet)
+
+    async def unbind_wallet(self, identity: str) -> WalletsView:
+        """Its sessions end. Raises `Conflict` while a withdrawal to it is open, or when it is the last way in."""
+        return await self._session.delete(f"/wallets/{identity}", WalletsView)
+
+    async def prove_wallet_by_payment(self, identity: str) -> PaymentProofView:
+        """For a wallet that cannot sign: the exact payment that proves it for pay-outs (never for signing in)."""
+        body = PaymentProofBody(identity=identity)
+        return await self._session.post("/wallet/payment-proof", body, PaymentProofView)
+
+    async def sessions(self) -> tuple[SessionView, ...]:
+        """Where the account is signed in, newest first, with the latest that ended."""
+        return (await self._session.get("/sessions", SessionsView)).sessions
+
+    async def end_session(self, session_id: str) -> tuple[SessionView, ...]:
+        """One session, or one token of the account."""
+        return (await self._session.delete(f"/sessions/{session_id}", SessionsView)).sessions
+
+    async def end_sessions(self, *, this_too: bool = False) -> EndedView:
+        """Every session of a wallet but this one."""
+        return await self._session.delete("/sessions", EndedView, {"this_too": "true" if this_too else "false"})
+
     async def kernels(self) -> tuple[dict[str, Any], ...]:
         """What the market can run, each as its specification."""
         return (await self._session.get("/kernels", KernelsView)).kernels
@@ -286,13 +349,6 @@ def settings_of(given: Settings | None, url: str | None, token: str | None, data
     if data_dir is not None:
         changed["data_dir"] = Path(data_dir)
     return settings.checked(replace(given or settings.from_environment(), **changed))
-
-
-def token_of(found: Settings) -> str:
-    """The API token: the setting, or the file that `qubix up` leaves; "" when there is neither."""
-    if found.token:
-        return found.token
-    return (files.read_private(found.data_dir / TOKEN_FILE) or b"").decode("ascii", "replace").strip()
 
 
 def _page(after: str | None, limit: int) -> dict[str, str | int]:

@@ -5,10 +5,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from qubix.async_client import AsyncClient, settings_of, token_of
+from qubix.async_client import AsyncClient, settings_of
 from qubix.blocking import blocking, blocking_as, iterating
 from qubix.job import AsyncJob
 from qubix.settings import Settings
+from qubix.tokens import token_of
 from qubix.transport import BlockingPort, Port
 from qubix.wallet import Wallet
 from qubix_protocol.api import JobView
@@ -92,6 +93,15 @@ class Client:
     all_withdrawals = blocking(AsyncClient.all_withdrawals)
     approve_withdrawal = blocking(AsyncClient.approve_withdrawal)
     refuse_withdrawal = blocking(AsyncClient.refuse_withdrawal)
+    sign_in = blocking(AsyncClient.sign_in)
+    sign_out = blocking(AsyncClient.sign_out)
+    wallets = blocking(AsyncClient.wallets)
+    bind_wallet = blocking(AsyncClient.bind_wallet)
+    unbind_wallet = blocking(AsyncClient.unbind_wallet)
+    prove_wallet_by_payment = blocking(AsyncClient.prove_wallet_by_payment)
+    sessions = blocking(AsyncClient.sessions)
+    end_session = blocking(AsyncClient.end_session)
+    end_sessions = blocking(AsyncClient.end_sessions)
     kernels = blocking(AsyncClient.kernels)
     offers = blocking(AsyncClient.offers)
     readings = blocking(AsyncClient.readings)

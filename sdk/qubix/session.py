@@ -38,6 +38,10 @@ class Session:
         call = Call(method="POST", path=API + path, headers=headers, content=content, repeatable=repeatable)
         return self.decode(await self.send(call), kind, path)
 
+    async def delete(self, path: str, kind: type[T], query: Mapping[str, str | int] | None = None) -> T:
+        reply = await self.send(Call(method="DELETE", path=API + path, query=query or {}))
+        return self.decode(reply, kind, path)
+
     def decode(self, reply: Reply, kind: type[T], what: str) -> T:
         try:
             return msgspec.json.decode(reply.content, type=kind)

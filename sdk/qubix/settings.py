@@ -34,7 +34,7 @@ class Settings:
         "QUBIX_TOKEN",
         "API token.",
         "",
-        default_doc="the file developer.token in the data folder",
+        default_doc="that of the last sign-in, or the file developer.token in the data folder",
         secret=True,
     )
     data_dir: Path = setting(  # noqa: RUF009 - it returns a dataclass field

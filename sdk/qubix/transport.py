@@ -75,6 +75,10 @@ class Port(Protocol):
 
     async def sleep(self, seconds: float) -> None: ...
 
+    def use_token(self, token: str) -> None:
+        """For all that is sent from now on; "": none."""
+        ...
+
     async def aside(self, work: Callable[[], T]) -> T:
         """Work that would hold up an event loop."""
         ...
@@ -86,11 +90,16 @@ class _Shared:
     """What both ports tell httpx and websockets."""
 
     def __init__(self, settings: Settings, token: str) -> None:
-        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.headers = _bearer(token)
         self.timeout = httpx.Timeout(settings.timeout_s, connect=settings.connect_timeout_s)
         self.open_timeout_s = settings.connect_timeout_s
         self.url = settings.url
         self.is_local = settings.is_local
+
+    def use_token(self, token: str, http: "httpx.Client | httpx.AsyncClient") -> None:
+        self.headers = _bearer(token)
+        http.headers.pop("Authorization", None)
+        http.headers.update(self.headers)
 
     def live_url(self, path: str) -> str:
         return "ws" + self.url.removeprefix("http") + path
@@ -98,6 +107,10 @@ class _Shared:
     @property
     def proxy(self) -> Literal[True] | None:
         return None if self.is_local else True
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 _SOCKET_ERRORS = (OSError, websockets.WebSocketException, TimeoutError)
@@ -150,6 +163,9 @@ class BlockingPort:
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251  this port is the one that blocks
+
+    def use_token(self, token: str) -> None:
+        self._shared.use_token(token, self._http)
 
     async def aside(self, work: Callable[[], T]) -> T:
         return work()
@@ -220,6 +236,9 @@ class AsyncPort:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def use_token(self, token: str) -> None:
+        self._shared.use_token(token, self._http)
 
     async def aside(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
