@@ -59,6 +59,14 @@ class Barrier(StrEnum):
     """Chain: the network took the sweep; that it did is not stored."""
     SWEEP_ENDED = "sweep.ended"
     """Chain: what became of a sweep is stored."""
+    WITHDRAWAL_SIGNED = "withdrawal.committed"
+    """Chain: a signed withdrawal is stored; nobody has seen it."""
+    WITHDRAWAL_SENT = "withdrawal.sent"
+    """Chain: the network took the withdrawal; that it did is not stored."""
+    WITHDRAWAL_FOUND = "withdrawal.found"
+    """Chain: what became of a withdrawal is certain; it is not stored."""
+    WITHDRAWAL_ENDED = "withdrawal.ended"
+    """Chain: what became of a withdrawal is stored."""
 
 
 OF_NO_JOB: Final = frozenset(
@@ -72,6 +80,10 @@ OF_NO_JOB: Final = frozenset(
         Barrier.SWEEP_SIGNED,
         Barrier.SWEEP_SENT,
         Barrier.SWEEP_ENDED,
+        Barrier.WITHDRAWAL_SIGNED,
+        Barrier.WITHDRAWAL_SENT,
+        Barrier.WITHDRAWAL_FOUND,
+        Barrier.WITHDRAWAL_ENDED,
     }
 )
 """Those that no job ever reaches."""

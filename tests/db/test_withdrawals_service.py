@@ -23,7 +23,7 @@ from qubix_coordinator.errors import (
     NotFound,
 )
 from qubix_coordinator.withdrawals import addresses, limits, payouts, service
-from qubix_coordinator.withdrawals.tables import HotWallet, PayoutOrder, Withdrawal
+from qubix_coordinator.withdrawals.tables import PayoutOrder, Withdrawal
 from qubix_protocol.withdrawals import (
     AddressBody,
     PayoutBody,
@@ -162,9 +162,12 @@ async def test_an_address_must_be_ones_own_wallet_on_ones_list(bank: Bank) -> No
 
 async def test_nobody_contracts_and_ourselves_are_never_paid(bank: Bank) -> None:
     person, hot = await bank.person(), key_of(7)
-    wallet = HotWallet(public_key=hot, balance_qu=0, tick=1, epoch=1, room=True, seen_ms=0, problem="")
-    await bank.db.run(lambda tx: wallet.save(using_db=tx))
-    for key in (bytes(32), (1).to_bytes(8, "little") + bytes(24), hot):
+    pooled = key_of(8)
+    await bank.db.run(
+        lambda tx: execute(tx, "INSERT INTO treasury (public_key, role, derivation) VALUES ($1, 'hot', 1)", hot)
+    )
+    await bank.db.run(lambda tx: execute(tx, "INSERT INTO deposit_identity (no, public_key) VALUES (0, $1)", pooled))
+    for key in (bytes(32), (1).to_bytes(8, "little") + bytes(24), hot, pooled):
         body = AddressBody(identity=identity.encode(key))
         with pytest.raises(Forbidden, match="never sent there"):
             await addresses.add(bank.desk, person.account_id, body)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pure rules of withdrawals: every state × event, why each waits, where it aims, and what may be signed again."""
 
+import inspect
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -123,54 +125,111 @@ GONE = Told(processed_tick=TARGET, found=False, flew=False, listed=False, totals
 RAN = Told(processed_tick=TARGET, found=True, flew=True, listed=True, totals=MOVED)
 
 
-def fate(*told: Told) -> Fate:
-    return rules.fate(TARGET, BEFORE, told)
+Judge = Callable[[int, Totals, Sequence[Told]], Fate]
 
 
-def test_what_is_proven_gone_is_dead_and_what_ran_is_paid() -> None:
-    assert fate(GONE) is Fate.EXPIRED
-    assert fate(RAN) is Fate.PAID
-    assert fate(replace(GONE, found=True, listed=True)) is Fate.MOVED_NOTHING
-    assert fate(GONE, GONE) is Fate.EXPIRED
-    assert fate(RAN, RAN) is Fate.PAID
+@pytest.fixture
+def judge() -> Judge:
+    return rules.fate
 
 
-def test_clause_the_archive_has_passed_the_target() -> None:
-    assert fate(replace(GONE, processed_tick=TARGET - 1)) is Fate.OPEN
-    assert fate(replace(RAN, processed_tick=TARGET - 1)) is Fate.OPEN
+def test_what_is_proven_gone_is_dead_and_what_ran_is_paid(judge: Judge) -> None:
+    assert judge(TARGET, BEFORE, [GONE]) is Fate.EXPIRED
+    assert judge(TARGET, BEFORE, [RAN]) is Fate.PAID
+    assert judge(TARGET, BEFORE, [replace(GONE, found=True, listed=True)]) is Fate.MOVED_NOTHING
+    assert judge(TARGET, BEFORE, [GONE, GONE]) is Fate.EXPIRED
+    assert judge(TARGET, BEFORE, [RAN, RAN]) is Fate.PAID
 
 
-def test_clause_the_hash_is_nowhere() -> None:
-    assert fate(replace(GONE, found=True)) is Fate.DOUBT
+def test_clause_the_archive_has_passed_the_target(judge: Judge) -> None:
+    assert judge(TARGET, BEFORE, [replace(GONE, processed_tick=TARGET - 1)]) is Fate.OPEN
+    assert judge(TARGET, BEFORE, [replace(RAN, processed_tick=TARGET - 1)]) is Fate.OPEN
 
 
-def test_clause_its_tick_data_lacks_the_hash() -> None:
-    assert fate(replace(GONE, listed=True)) is Fate.DOUBT
-    assert fate(replace(GONE, listed=None)) is Fate.DOUBT
+def test_clause_the_hash_is_nowhere(judge: Judge) -> None:
+    assert judge(TARGET, BEFORE, [replace(GONE, found=True)]) is Fate.DOUBT
+    assert judge(TARGET, BEFORE, [replace(GONE, flew=True)]) is Fate.DOUBT
 
 
-def test_clause_the_outgoing_totals_are_unchanged() -> None:
-    assert fate(replace(GONE, totals=MOVED)) is Fate.DOUBT
-    assert fate(replace(GONE, totals=replace(SAME, outgoing_qu=501))) is Fate.DOUBT
-    assert fate(replace(GONE, totals=replace(SAME, outgoing_count=6))) is Fate.DOUBT
-    assert fate(replace(GONE, found=True, listed=True, totals=MOVED)) is Fate.DOUBT
+def test_clause_its_tick_data_lacks_the_hash(judge: Judge) -> None:
+    assert judge(TARGET, BEFORE, [replace(GONE, listed=True)]) is Fate.DOUBT
+    assert judge(TARGET, BEFORE, [replace(GONE, listed=None)]) is Fate.DOUBT
 
 
-def test_clause_the_totals_are_of_the_target_tick_or_later() -> None:
-    assert fate(replace(GONE, totals=replace(SAME, tick=TARGET - 1))) is Fate.OPEN
+def test_clause_what_is_listed_moved_nothing(judge: Judge) -> None:
+    listed = replace(GONE, found=True, listed=True)
+    assert judge(TARGET, BEFORE, [replace(listed, flew=True)]) is Fate.DOUBT
+    assert judge(TARGET, BEFORE, [replace(listed, listed=None)]) is Fate.DOUBT
+    assert judge(TARGET, BEFORE, [listed, replace(listed, flew=True)]) is Fate.DOUBT
+    assert judge(TARGET, BEFORE, [replace(listed, flew=True), listed]) is Fate.DOUBT
 
 
-def test_clause_every_source_says_so() -> None:
-    assert fate() is Fate.OPEN
+def test_clause_the_outgoing_totals_are_unchanged(judge: Judge) -> None:
+    assert judge(TARGET, BEFORE, [replace(GONE, totals=MOVED)]) is Fate.DOUBT
+    assert judge(TARGET, BEFORE, [replace(GONE, totals=replace(SAME, outgoing_qu=501))]) is Fate.DOUBT
+    assert judge(TARGET, BEFORE, [replace(GONE, totals=replace(SAME, outgoing_count=6))]) is Fate.DOUBT
+    assert judge(TARGET, BEFORE, [replace(GONE, found=True, listed=True, totals=MOVED)]) is Fate.DOUBT
+
+
+def test_clause_the_totals_are_of_the_target_tick_or_later(judge: Judge) -> None:
+    assert judge(TARGET, BEFORE, [replace(GONE, totals=replace(SAME, tick=TARGET - 1))]) is Fate.OPEN
+
+
+def test_clause_every_source_says_so(judge: Judge) -> None:
+    assert judge(TARGET, BEFORE, []) is Fate.OPEN
     for liar in (RAN, replace(GONE, listed=None), replace(GONE, totals=MOVED), replace(GONE, found=True)):
-        assert fate(GONE, liar) is Fate.DOUBT
-        assert fate(liar, GONE) is Fate.DOUBT
-    assert fate(GONE, replace(GONE, processed_tick=TARGET - 1)) is Fate.OPEN
-    assert fate(RAN, replace(RAN, flew=False)) is Fate.DOUBT
+        assert judge(TARGET, BEFORE, [GONE, liar]) is Fate.DOUBT
+        assert judge(TARGET, BEFORE, [liar, GONE]) is Fate.DOUBT
+    assert judge(TARGET, BEFORE, [GONE, replace(GONE, processed_tick=TARGET - 1)]) is Fate.OPEN
+    assert judge(TARGET, BEFORE, [RAN, replace(RAN, flew=False)]) is Fate.DOUBT
 
 
-def test_paid_is_not_believed_while_nothing_left_the_wallet() -> None:
-    assert fate(replace(RAN, totals=SAME)) is Fate.DOUBT
+def test_clause_paid_is_not_believed_while_nothing_left_the_wallet(judge: Judge) -> None:
+    assert judge(TARGET, BEFORE, [replace(RAN, totals=SAME)]) is Fate.DOUBT
+
+
+CLAUSES = [found for name, found in list(globals().items()) if name.startswith("test_clause_")]
+MUTANTS = [
+    ("one.processed_tick >= target and ", ""),
+    (" and one.totals.tick >= target", ""),
+    ("    if not told:\n        return Fate.OPEN\n", ""),
+    ("    if not unmoved:\n        return Fate.DOUBT\n", ""),
+    ("unmoved = all(", "unmoved = any("),
+    ("all(one.found and one.flew", "any(one.found and one.flew"),
+    ("one.found and one.flew for", "one.found for"),
+    ("Fate.DOUBT if unmoved else Fate.PAID", "Fate.PAID"),
+    ("all(not one.found", "any(not one.found"),
+    ("not one.found and not one.flew and one.listed", "not one.flew and one.listed"),
+    ("not one.found and not one.flew and one.listed", "not one.found and one.listed"),
+    ("not one.found and not one.flew and one.listed is False", "not one.found and not one.flew"),
+    ("one.listed is False", "not one.listed"),
+    ("all(one.found and not one.flew", "any(one.found and not one.flew"),
+    ("one.found and not one.flew and one.listed for", "one.found and one.listed for"),
+    ("one.found and not one.flew and one.listed for", "one.found and not one.flew for"),
+    ("one.found and not one.flew and one.listed for", "not one.flew and one.listed for"),
+]
+
+
+@pytest.mark.parametrize(("clause", "without"), MUTANTS)
+def test_no_clause_of_the_rule_can_be_taken_away(clause: str, without: str) -> None:
+    """Each mutant of `fate` is caught by a test of one clause."""
+    source = inspect.getsource(rules.fate)
+    assert clause in source
+    names = dict(vars(rules))
+    exec(source.replace(clause, without), names)
+    caught = 0
+    for test in CLAUSES:
+        try:
+            test(names["fate"])
+        except AssertionError:
+            caught += 1
+    assert caught
+
+
+@pytest.mark.parametrize("field", ["outgoing_qu", "outgoing_count"])
+def test_each_of_the_totals_counts(field: str) -> None:
+    assert not SAME.same_as(replace(SAME, **{field: 0}))
+    assert SAME.same_as(replace(SAME, tick=0))
 
 
 testimonies = st.builds(

@@ -63,6 +63,18 @@ async def deposits(tx: Tx, account_id: UUID, *, before: int | None = None, limit
     return [Deposit(**{**row, "source": bytes(row["source"])}) for row in found]
 
 
+async def is_ours(tx: Tx, public_key: bytes) -> bool:
+    """The hot identity, or one of the pool: nothing is ever paid out to it."""
+    return bool(
+        await value(
+            tx,
+            "SELECT EXISTS (SELECT FROM treasury WHERE public_key = $1)"
+            " OR EXISTS (SELECT FROM deposit_identity WHERE public_key = $1)",
+            public_key,
+        )
+    )
+
+
 async def holdings(tx: Tx) -> list[Holding]:
     """The hot identity first; for the audit of what is there against what is owed (I8)."""
     found = await rows(

@@ -10,12 +10,13 @@ from uuid import UUID, uuid4
 from qubix_chain import identity
 from qubix_coordinator.accounts import wallets
 from qubix_coordinator.db.database import Tx
+from qubix_coordinator.deposits import read as deposits
 from qubix_coordinator.errors import Forbidden, InvalidInput, LimitExceeded, NotFound
 from qubix_coordinator.ledger.read import lock_account
 from qubix_coordinator.withdrawals import flow, rules, views
 from qubix_coordinator.withdrawals.desk import Desk
 from qubix_coordinator.withdrawals.rules import Event
-from qubix_coordinator.withdrawals.tables import HotWallet, PayoutAddress, Withdrawal
+from qubix_coordinator.withdrawals.tables import PayoutAddress, Withdrawal
 from qubix_protocol.withdrawals import AddressBody, AddressesView, AddressView, WithdrawalState
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,8 @@ async def _add(desk: Desk, tx: Tx, account_id: UUID, public_key: bytes, label: s
 async def check_payable(tx: Tx, public_key: bytes, field: str) -> None:
     """Raises Forbidden for what we must never pay: nobody, a contract, ourselves."""
     problem = rules.not_payable(public_key)
-    if not problem and await HotWallet.filter(public_key=public_key).using_db(tx).exists():
-        problem = "it is this market's own paying wallet"
+    if not problem and await deposits.is_ours(tx, public_key):
+        problem = "it is an identity of this market itself"
     if problem:
         raise Forbidden(f"QU are never sent there: {problem}", field=field, remedy="Use an identity of your own wallet")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from qubix_coordinator.db.database import Row, Tx, rows, value
+from qubix_coordinator.deposits import read as deposits
 from qubix_coordinator.errors import LimitExceeded, NotEnoughBalance
 from qubix_coordinator.ledger import read
 from qubix_coordinator.ledger import rules as ledger
@@ -32,14 +33,9 @@ class Means:
 async def means(desk: Desk, tx: Tx, account_id: UUID) -> Means:
     return Means(
         balance_qu=await read.balance_qu(tx, ledger.user(account_id)),
-        unswept_qu=await unswept_qu(tx, account_id),
+        unswept_qu=await deposits.unswept_qu(tx, account_id),
         new_earnings_qu=await new_earnings_qu(tx, account_id, desk.settings.withdrawal_earnings_delay_s),
     )
-
-
-async def unswept_qu(tx: Tx, account_id: UUID) -> int:
-    """Deposits that are credited and have not reached the paying wallet."""
-    return 0
 
 
 async def new_earnings_qu(tx: Tx, account_id: UUID, delay_s: int) -> int:
