@@ -22,6 +22,8 @@ from qubix_coordinator.errors import (
     NotEnoughBalance,
     NotFound,
 )
+from qubix_coordinator.ledger import rules as ledger
+from qubix_coordinator.ledger.post import post
 from qubix_coordinator.withdrawals import addresses, limits, payouts, service
 from qubix_coordinator.withdrawals.tables import PayoutOrder, Withdrawal
 from qubix_protocol.withdrawals import (
@@ -367,3 +369,32 @@ async def test_a_row_without_its_reservation_is_refused(bank: Bank) -> None:
     ):
         with pytest.raises(REFUSED_BY_DATABASE, match=said):
             await insert(qu, destination)
+
+
+async def test_q1_deposits_are_withdrawable_once_swept(bank: Bank) -> None:
+    person = await bank.person(qu=0)
+
+    async def deposit(tx: Any) -> None:
+        await execute(tx, "INSERT INTO deposit_identity (no, public_key) VALUES (0, $1)", key_of(8))
+        await execute(
+            tx, "UPDATE deposit_identity SET account_id = $1, assigned_at = now() WHERE no = 0", person.account_id
+        )
+        transfer = ledger.deposit(person.account_id, 700, network="devnet", tick=5, tx_id="a" * 60, output=0)
+        await post(tx, [transfer])
+        await execute(
+            tx,
+            "INSERT INTO deposit (id, tick, tx_id, output, identity_no, account_id, source, amount_qu, evidence, state,"
+            " reason, transfer_id, seen_ms) VALUES ($1, 5, $2, 0, 0, $3, $4, 700, 'money_flew', 'credited', '', $5, 1)",
+            uuid.uuid4(),
+            "a" * 60,
+            person.account_id,
+            key_of(9),
+            transfer.id,
+        )
+
+    await bank.db.run(deposit)
+    await bank.deposit(person.account_id, 100)
+    found = await limits.view(bank.desk, person.account_id)
+    assert (found.balance_qu, found.withdrawable_qu, found.unswept_qu) == (800, 100, 700)
+    with pytest.raises(NotEnoughBalance, match="700 QU of deposits have not reached"):
+        await bank.ask(person, 101)
