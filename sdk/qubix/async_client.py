@@ -35,6 +35,7 @@ from qubix_protocol.api import (
     StatementView,
 )
 from qubix_protocol.arrays import ArrayMeta
+from qubix_protocol.deposits import DepositIdentityView, DepositsView
 from qubix_protocol.messages import Sample
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.wallets import (
@@ -119,6 +120,14 @@ class AsyncClient:
     async def statement(self, *, after: str | None = None, limit: int = 50) -> StatementView:
         """The account's entries, newest first, at most 200; `next` of one page is `after` of the next."""
         return await self._session.get("/account/statement", StatementView, _page(after, limit))
+
+    async def deposit_identity(self) -> DepositIdentityView:
+        """Where to send QU: the account's own identity, the same each time."""
+        return await self._session.post("/account/deposit-identity", None, DepositIdentityView)
+
+    async def deposits(self, *, after: str | None = None, limit: int = 50) -> DepositsView:
+        """What came in, newest first; `next` of one page is `after` of the next."""
+        return await self._session.get("/account/deposits", DepositsView, _page(after, limit))
 
     async def withdraw(self, destination: str, amount_qu: int, *, idempotency_key: str | None = None) -> WithdrawalView:
         """Sets the amount aside and sends it to a listed address; a repeated try is never a second withdrawal."""

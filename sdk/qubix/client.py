@@ -79,6 +79,8 @@ class Client:
     balance = blocking(AsyncClient.balance)
     credit = blocking(AsyncClient.credit)
     statement = blocking(AsyncClient.statement)
+    deposit_identity = blocking(AsyncClient.deposit_identity)
+    deposits = blocking(AsyncClient.deposits)
     withdraw = blocking(AsyncClient.withdraw)
     withdrawal = blocking(AsyncClient.withdrawal)
     withdrawals = blocking(AsyncClient.withdrawals)

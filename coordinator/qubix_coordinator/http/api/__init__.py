@@ -14,6 +14,7 @@ def load() -> Blueprint:
     from qubix_coordinator.http.api import (  # noqa: F401 - they register
         accounts,
         artifacts,
+        deposits,
         jobs,
         market,
         network,
