@@ -129,15 +129,18 @@ def open_envelope(
     return Opened(header, raw)
 
 
-def read_evidence(raw: bytes, *, network: Network, sender: bytes) -> Opened:
-    """An old envelope as evidence: signature, version, network and sender are judged, expiry and audience are not."""
+def read_evidence(raw: bytes, *, network: Network, sender: bytes | None) -> Opened:
+    """An old envelope as evidence: signature, version, network and sender are judged, expiry and audience are not.
+
+    `sender` None: any key, which the caller then judges by the header."""
     wire: _Wire = codec.decode(raw, _Wire)
     header: Header = codec.decode(wire.signed, Header)
     if header.version != PROTOCOL_VERSION:
         raise WrongVersion(f"protocol version {header.version}; this side speaks {PROTOCOL_VERSION}")
     if header.network != network:
         raise WrongNetwork(f"meant for network {header.network!r}, this is {network!r}")
-    if header.sender != sender or not verify(header.sender, _CONTEXT + wire.signed, wire.signature):
+    expected = header.sender if sender is None else sender
+    if header.sender != expected or not verify(expected, _CONTEXT + wire.signed, wire.signature):
         raise BadSignature("the signature is not of the expected key")
     return Opened(header, raw)
 

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A receipt: the provider's signed report and the coordinator's signed settlement of one attempt, checked offline."""
+"""One attempt's receipt: the provider's signed report and the coordinator's signed settlement, checked offline.
+
+A whole job's is in `job_receipt`.
+"""
 
 import msgspec
 
 from qubix_protocol import digests
+from qubix_protocol.api import View
 from qubix_protocol.envelope import read_evidence
 from qubix_protocol.errors import Malformed, NotGenuine
 from qubix_protocol.keys import public_key_of
-from qubix_protocol.messages import Report, Settlement
+from qubix_protocol.messages import Id, Report, Settlement
 from qubix_protocol.units import Network
 
 
@@ -19,6 +23,13 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     coordinator_key: bytes
     report: bytes
     settlement: bytes
+
+
+class JobReceiptView(View, frozen=True, kw_only=True):
+    """`GET /jobs/{id}/receipt`: the file of `chain.to_file`, as text."""
+
+    job_id: Id
+    receipt: str
 
 
 class CheckedReceipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from qubix import receipts as receipts
     from qubix.async_client import AsyncClient
     from qubix.client import Client, Job
     from qubix.errors import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         WrongPassphrase,
     )
     from qubix.job import AsyncJob, Update, VerifiedReceipt
+    from qubix.receipts import JobReceipt
     from qubix.settings import Settings
     from qubix.wallet import Balance, Wallet
 
@@ -55,10 +57,12 @@ _HOMES = {
     "AsyncJob": "qubix.job",
     "Update": "qubix.job",
     "VerifiedReceipt": "qubix.job",
+    "JobReceipt": "qubix.receipts",
     "Settings": "qubix.settings",
     "Balance": "qubix.wallet",
     "Wallet": "qubix.wallet",
 }
+_MODULES = ("receipts",)
 __all__ = [
     "ApiError",
     "AsyncClient",
@@ -75,6 +79,7 @@ __all__ = [
     "JobCancelled",
     "JobEnded",
     "JobFailed",
+    "JobReceipt",
     "KeyFileRefused",
     "KeyringUnavailable",
     "KeystoreDamaged",
@@ -99,6 +104,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"qubix.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'qubix' has no attribute {name!r}")
     value: object = getattr(importlib.import_module(_HOMES.get(name, "qubix.errors")), name)

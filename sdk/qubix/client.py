@@ -35,6 +35,7 @@ class Job:
     wait = blocking(AsyncJob.wait)
     result = blocking(AsyncJob.result)
     receipts = blocking(AsyncJob.receipts)
+    receipt = blocking(AsyncJob.receipt)
     cancel = blocking(AsyncJob.cancel)
     accept = blocking(AsyncJob.accept)
     settle = blocking(AsyncJob.settle)

@@ -49,6 +49,11 @@ def replace_private(path: Path, content: bytes) -> None:
         raise _cannot("write", path, problem) from None
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Any file, whole or as it was. Raises OSError."""
+    os.replace(_write_beside(path, content), path)
+
+
 def _write_beside(path: Path, content: bytes) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

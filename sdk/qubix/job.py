@@ -9,12 +9,14 @@ from typing import Final
 from qubix import results
 from qubix.errors import NotGenuine
 from qubix.follow import Deadline, Follower
+from qubix.receipts import JobReceipt, verify
 from qubix.session import Session
 from qubix_protocol import receipts
 from qubix_protocol.api import JobView, ReceiptsView, ReceiptView, SettleView
 from qubix_protocol.arrays import Array
 from qubix_protocol.errors import ProtocolError
 from qubix_protocol.messages import Report, Settlement
+from qubix_protocol.receipts import JobReceiptView
 from qubix_protocol.states import DONE_JOB_STATES, FINAL_JOB_STATES, JobState, Reason
 
 
@@ -110,6 +112,18 @@ class AsyncJob:
         found = await self._session.get(f"/jobs/{self.id}/receipts", ReceiptsView)
         key = bytes.fromhex(network.coordinator_key)
         return [verify_receipt(raw, coordinator_key=key, job_id=self.id) for raw in found.receipts]
+
+    async def receipt(self) -> JobReceipt:
+        """The whole job's receipt, checked here against the coordinator's pinned key; `receipt.raw` is a file to keep.
+
+        Raises `NotGenuine` when it does not hold, `Conflict` for a job from before there were such receipts.
+        """
+        network = await self._session.network()
+        found = await self._session.get(f"/jobs/{self.id}/receipt", JobReceiptView)
+        checked = verify(found.receipt.encode(), network.coordinator_key)
+        if checked.proof.job_id != self.id:
+            raise NotGenuine(f"a receipt of job {checked.proof.job_id} came for job {self.id}")
+        return checked
 
     async def cancel(self) -> JobView:
         """Stops it: what was checked is paid, the rest of the hold returns. Asking twice is asking once."""

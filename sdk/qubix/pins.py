@@ -35,6 +35,11 @@ def check(data_dir: Path, url: str, view: NetworkView) -> None:
         )
 
 
+def known_keys(data_dir: Path) -> frozenset[str]:
+    """The keys, in hex, of every coordinator that was met from here."""
+    return frozenset(pin.coordinator_key for pin in _read(data_dir / PINS_FILE).values())
+
+
 def _read(path: Path) -> dict[str, Pin]:
     content = read_private(path)
     if content is None:

@@ -29,10 +29,11 @@ from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import events
 from qubix_coordinator.outbox.rules import START
 from qubix_coordinator.settings import Settings
-from qubix_protocol import digests
+from qubix_protocol import chain, digests, job_receipt
 from qubix_protocol.api import InputBody, JobBody, JobView
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.envelope import seal
+from qubix_protocol.job_receipt import JobProof
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import (
     Accept,
@@ -142,7 +143,7 @@ class Node:
     async def send(self, link: Link, attempt: Attempt | None = None, fence: int | None = None) -> Acknowledged | None:
         one = attempt or await self.attempt()
         message = Progress(attempt_id=str(one.id), fence=fence or one.fence, fraction=0.0, elapsed_ms=0, link=link)
-        raw = b"signed progress " + digests.of_link(link)
+        raw = self.world.seal(self.key, message)
         return await jobs.on_progress(self.world.desk, self.peer, message, raw)
 
     async def work(self, start: int, stop: int, claimed_ms: int = 1_000, *, took_s: float = 1.0) -> Link:
@@ -300,7 +301,7 @@ class World:
     async def check_money(self) -> None:
         """I4, I5: every job's hold is accounted for, in the job's row and in the ledger alike."""
         for row in await self.db.fetch(
-            "SELECT j.cap_qu, j.paid_qu, j.fee_qu, j.returned_qu, j.ended_ms, h.held_qu, h.paid_qu AS h_paid,"
+            "SELECT j.id, j.cap_qu, j.paid_qu, j.fee_qu, j.returned_qu, j.ended_ms, h.held_qu, h.paid_qu AS h_paid,"
             " h.fees_qu AS h_fees, h.returned_qu AS h_returned, h.closed_at"
             " FROM job j LEFT JOIN hold h ON h.job_id = j.id"
         ):
@@ -313,3 +314,18 @@ class World:
             spent = row["paid_qu"] + row["fee_qu"] + row["returned_qu"]
             assert spent == row["cap_qu"] if row["ended_ms"] else spent <= row["cap_qu"]
             assert (row["closed_at"] is not None) == (row["ended_ms"] is not None)
+            await self._check_receipt(row)
+
+    async def _check_receipt(self, row: dict[str, Any]) -> None:
+        """Every job's receipt holds by itself, and says of the money what the ledger says."""
+        proof = await self.proof(str(row["id"]))
+        left_qu = 0 if proof.closed else row["cap_qu"] - row["paid_qu"] - row["fee_qu"]
+        assert (proof.opened.hold_qu, proof.paid_qu, proof.fee_qu) == (row["held_qu"], row["h_paid"], row["h_fees"])
+        assert (proof.closed is not None) == (row["ended_ms"] is not None)
+        assert proof.hold_left_qu == row["h_returned"] + left_qu
+
+    async def receipt(self, job_id: str) -> bytes:
+        return (await jobs.receipt(self.desk, self.consumer, job_id)).receipt.encode()
+
+    async def proof(self, job_id: str) -> JobProof:
+        return job_receipt.prove(*chain.from_file(await self.receipt(job_id)), coordinator_keys=[self.key.public])

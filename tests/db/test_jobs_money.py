@@ -117,6 +117,7 @@ def test_the_money_adds_up_whatever_happens(pg_server: PgServer, script: list[tu
             assert sum(one["stop"] - one["start"] for one in paid) == job.units_accepted
             assert all(a["stop"] <= b["start"] for a, b in itertools.pairwise(paid))
             assert (await db.run(audit)).clean
+            await world.check_money()
 
     asyncio.run(history())
 

@@ -43,7 +43,9 @@ from qubix_protocol.arrays import Array, ArrayMeta, pack_arrays
 from qubix_protocol.envelope import open_envelope, seal
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Message, Order, Outcome, Report, Sample, Settlement
+from qubix_protocol.receipts import JobReceiptView
 from qubix_protocol.states import AttemptState, Availability, DeviceKind, JobState, Reason
+from tests.support.receipt_chain import RATE, Story
 
 T = TypeVar("T")
 TOKEN: Final = "token-of-the-tests"
@@ -99,6 +101,7 @@ class FakeApi:
         self.jobs: dict[str, JobView] = {}
         self.results: dict[str, ResultView] = {}
         self.receipts: dict[str, list[ReceiptView]] = {}
+        self.stories: dict[str, Story] = {}
         self.by_key: dict[str, str] = {}
         self.orders: list[Order] = []
         self.balance_qu = 1_000
@@ -230,6 +233,8 @@ class FakeApi:
             raise Refusal(404, "not_found", "there is no such job of yours", remedy="Look at `qubix job list`")
         if part == "result":
             return 200, self.results[job_id]
+        if part == "receipt":
+            return 200, JobReceiptView(job_id=job_id, receipt=self.stories[job_id].file.decode())
         if part == "receipts":
             return 200, ReceiptsView(job_id=job_id, receipts=tuple(self.receipts[job_id]))
         if self.on_poll:
@@ -285,6 +290,15 @@ class FakeApi:
         self.results[job_id] = ResultView(job_id=job_id, outputs=outputs, parts=tuple(found))
         attempt = self._attempt(parts[-1][1])
         self.receipts[job_id] = [self._receipt(job_id, attempt)]
+        self.stories[job_id] = Story(
+            coordinator=self.key,
+            provider=self.provider,
+            job_id=job_id,
+            hold_qu=self.jobs[job_id].cap_qu,
+            units=attempt.units,
+        ).opened()
+        contents = [(start, stop, pack_arrays(arrays)) for start, stop, arrays in parts]
+        self.stories[job_id].attempt(contents, attempt_id=attempt.attempt_id).closed()
         return self.change(
             job_id,
             state=JobState.SETTLED,
@@ -310,7 +324,7 @@ class FakeApi:
             state=AttemptState.ACCEPTED,
             reason=Reason.COMPLETED,
             detail="",
-            rate_qu_per_h=100_000,
+            rate_qu_per_h=RATE,
             units=units,
             units_done=units,
             units_accepted=units,
@@ -357,7 +371,7 @@ class FakeApi:
             check_ms=20,
             run_ms=1_000,
             billed_ms=1_000,
-            rate_qu_per_h=100_000,
+            rate_qu_per_h=RATE,
             paid_qu=attempt.paid_qu,
             fee_qu=attempt.fee_qu,
             decided_ms=3,

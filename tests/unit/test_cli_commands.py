@@ -28,6 +28,7 @@ from qubix_protocol.api import JobView, ListingView
 from qubix_protocol.messages import Sample
 from qubix_protocol.states import AttemptState, DeviceKind, Isolation, JobState, Reason
 from tests.support.fake_api import TOKEN, FakeApi, listing
+from tests.support.receipt_chain import Story
 
 A = np.arange(12, dtype=np.float32).reshape(4, 3)
 B = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -101,6 +102,55 @@ def test_a_job_from_submission_to_receipt(qubix: Qubix, api: FakeApi, files: lis
     receipt = qubix("job", "receipt", job_id)
     assert "provider and coordinator" in receipt.output
     assert "checked on this machine" in receipt.output
+    _kept_receipt_is_checked_offline(qubix, api, job_id, tmp_path)
+
+
+def _kept_receipt_is_checked_offline(qubix: Qubix, api: FakeApi, job_id: str, folder: Path) -> None:
+    """B3: a file, public keys, and nothing else; the exit code tells."""
+    kept = str(folder / "job.receipt")
+    assert qubix("job", "receipt", job_id, "--out", kept).exit_code == 0
+    asked = len(api.seen)
+    offline = qubix("job", "receipt", "--verify", kept, "--result", str(folder / "out"))
+    assert offline.exit_code == 0, offline.output
+    assert "is the one that was checked and paid" in offline.output
+    alone = qubix("job", "receipt", "--verify", kept, "--result", str(folder / "out" / "c.npy"), "--json")
+    assert json.loads(alone.output)["paid_qu"] == 27
+    given = qubix("job", "receipt", "--verify", kept, "--coordinator-key", api.key.public.hex())
+    assert given.exit_code == 0, given.output
+    stranger = qubix("job", "receipt", "--verify", kept, "--coordinator-key", "00" * 32)
+    assert (stranger.exit_code, "no key that you trust" in stranger.output) == (1, True)
+    np.save(folder / "other.npy", (A @ B) + 1)
+    other = qubix("job", "receipt", "--verify", kept, "--result", str(folder / "other.npy"))
+    assert (other.exit_code, "not what was checked and paid" in other.output) == (1, True)
+    damaged = folder / "damaged.receipt"
+    damaged.write_bytes(Path(kept).read_bytes()[:-3])
+    assert qubix("job", "receipt", "--verify", str(damaged), "--coordinator-key", api.key.public.hex()).exit_code == 1
+    for bad in (
+        ["--verify", str(folder / "none")],
+        [job_id, "--verify", kept],
+        [],
+        [job_id, "--open"],
+        ["--verify", kept, "--coordinator-key", "short"],
+        ["--verify", kept, "--result", str(folder / "nowhere")],
+    ):
+        refused = qubix("job", "receipt", *bad)
+        assert refused.exit_code == 2, refused.output
+        assert "remedy" in refused.output
+    assert len(api.seen) == asked
+
+
+def test_a_receipt_of_a_coordinator_never_met_is_not_judged_by_its_own_word(qubix: Qubix, tmp_path: Path) -> None:
+    story = Story().opened()
+    story.attempt([(0, 4, b"output")])
+    kept = tmp_path / "job.receipt"
+    kept.write_bytes(story.file)
+    unknown = qubix("job", "receipt", "--verify", str(kept))
+    assert unknown.exit_code == 2
+    assert story.coordinator.public.hex() in unknown.output
+    key = ("--coordinator-key", story.coordinator.public.hex())
+    still = qubix("job", "receipt", "--verify", str(kept), *key)
+    assert (still.exit_code, "was not over" in still.output) == (1, True)
+    assert qubix("job", "receipt", "--verify", str(kept), *key, "--open").exit_code == 0
 
 
 def test_a_running_job_is_shown_with_the_readings_of_its_device(qubix: Qubix, api: FakeApi) -> None:

@@ -37,6 +37,8 @@ STEPS = (
     "rentals/schema.sql",
     "deposits/schema.sql",
     "jobs/schema_3_acceptance.sql",
+    "receipts/schema.sql",
+    "jobs/schema_3_fee.sql",
 )
 
 CREATE_TABLE = """

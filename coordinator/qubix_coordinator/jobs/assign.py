@@ -12,7 +12,7 @@ import msgspec
 from tortoise.expressions import Q
 
 from qubix_coordinator.db.database import Tx, execute, rows, value
-from qubix_coordinator.jobs import billing, flow, needs, rules, shares
+from qubix_coordinator.jobs import billing, flow, needs, receipt, rules, shares
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import JobEvent
 from qubix_coordinator.jobs.shares import Share
@@ -228,7 +228,9 @@ async def _write_attempts(desk: Desk, tx: Tx, job: Job, found: Sequence[Share], 
     for share, ranges in zip(found, billing.cut(left, [share.units for share in found]), strict=True):
         job.fence += 1
         attempt = _attempt_of(job, share, ranges, inputs, desk.now_ms())
+        attempt.fee_bps = desk.settings.fee_bps
         await attempt.save(using_db=tx, force_create=True)
+        await receipt.assigned(desk, tx, attempt)
         made.append(attempt)
     await flow.step_job(desk, tx, job, JobEvent.ASSIGN)
     for attempt in made:

@@ -6,43 +6,23 @@ times the frozen forecast: dawdling, and silence, earn nothing.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from qubix_coordinator.ledger.rules import owed_qu
+from qubix_protocol.charges import FORECAST_DENOMINATOR, FORECAST_NUMERATOR, owed_qu
+from qubix_protocol.charges import Chunk as Chunk
+from qubix_protocol.charges import billed_ms as billed_ms
+from qubix_protocol.charges import charge_qu as charge_qu
 from qubix_protocol.messages import Range
 from qubix_protocol.units import CHUNKS_MAX
 
 CHUNK_MS: Final = 1_000
 CHUNKS_AIM_MAX: Final = CHUNKS_MAX // 4
 """Leaves room for chunks that turn out smaller than planned."""
-FORECAST_NUMERATOR: Final = 5
-FORECAST_DENOMINATOR: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """An accepted link. `observed_ms` counts from the attempt's acceptance to this link."""
-
-    units: int
-    claimed_ms: int
-    observed_ms: int
 
 
 def observed_gap_ms(heard_ms: int, now_ms: int, heartbeat_ms: int) -> int:
     """Time between two words of a node, as far as it counts: silence beyond two heartbeats stops the meter."""
     return min(max(0, now_ms - heard_ms), 2 * heartbeat_ms)
-
-
-def billed_ms(chunks: Sequence[Chunk], *, forecast_ms: int, attempt_units: int) -> int:
-    """Cumulative over an attempt's first `len(chunks)` links: it never falls as links are added."""
-    if not chunks:
-        return 0
-    claimed = sum(chunk.claimed_ms for chunk in chunks)
-    observed = max(chunk.observed_ms for chunk in chunks)
-    units = sum(chunk.units for chunk in chunks)
-    bound = forecast_ms * FORECAST_NUMERATOR * units // (FORECAST_DENOMINATOR * attempt_units)
-    return min(claimed, observed, bound)
 
 
 def bill_max_qu(rate_qu_per_h: int, *, forecast_ms: int, attempt_units: int, units: int) -> int:
@@ -51,13 +31,6 @@ def bill_max_qu(rate_qu_per_h: int, *, forecast_ms: int, attempt_units: int, uni
         return 0
     bound = forecast_ms * FORECAST_NUMERATOR * units // (FORECAST_DENOMINATOR * attempt_units)
     return max(1, owed_qu(rate_qu_per_h, bound))
-
-
-def charge_qu(rate_qu_per_h: int, billed: int, *, units: int, hold_left_qu: int) -> int:
-    """What the accepted chunks cost together, fee included: at least 1 QU, never more than the hold has."""
-    if units == 0:
-        return 0
-    return min(max(1, owed_qu(rate_qu_per_h, billed)), hold_left_qu)
 
 
 def merge(ranges: Iterable[Range]) -> list[Range]:

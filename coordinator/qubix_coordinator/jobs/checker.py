@@ -19,6 +19,7 @@ from qubix_kernels import tasks
 from qubix_kernels.box.rules import Limits
 from qubix_kernels.zygote import Worker, Zygote
 from qubix_protocol.errors import Malformed
+from qubix_protocol.job_receipt import check_seed
 
 MEMORY_BASE_BYTES = 2 * 1024**3
 MEMORY_FACTOR = 6
@@ -48,8 +49,9 @@ class Checker:
                     task = await self._prepare(claim, Path(folder))
                     # Only now: every byte that will be checked is committed and here (trust.md C1).
                     seed = os.urandom(32)
+                    choices = check_seed(str(claim.attempt_id), claim.head, seed)
                     task = tasks.VerifyTask(
-                        kernel=task.kernel, params=task.params, inputs=task.inputs, parts=task.parts, seed=seed
+                        kernel=task.kernel, params=task.params, inputs=task.inputs, parts=task.parts, seed=choices
                     )
                     event = await self._in_worker(task, Path(folder), _data_bytes(claim))
         except TimeoutError:

@@ -14,7 +14,7 @@ import msgspec
 from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import Forbidden, NotFound, StaleAttempt
-from qubix_coordinator.jobs import money, rules, views
+from qubix_coordinator.jobs import money, receipt, rules, views
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
@@ -103,7 +103,7 @@ async def step_job(desk: Desk, tx: Tx, job: Job, event: JobEvent, *, detail: str
     if decision.state is JobState.DELIVERED:
         await _deliver(desk, tx, job, now_ms)
     if decision.state in FINAL_JOB_STATES:
-        await _finish(tx, job, now_ms)
+        await _finish(desk, tx, job, now_ms)
     await save_job(tx, job, now_ms)
     if decision.stop_hands:
         await _stop_hands(desk, tx, job, open_now, decision.reason)
@@ -129,10 +129,11 @@ async def _deliver(desk: Desk, tx: Tx, job: Job, now_ms: int) -> None:
     log.info("job.delivered", extra={"job": str(job.id), "owed_qu": job.owed_qu, "due_ms": job.due_ms})
 
 
-async def _finish(tx: Tx, job: Job, now_ms: int) -> None:
+async def _finish(desk: Desk, tx: Tx, job: Job, now_ms: int) -> None:
     job.ended_ms, job.closing, job.units_waiting = now_ms, None, 0
     job.fraction = 1.0 if job.units_accepted == job.units else job.fraction
     await money.return_rest(tx, job)
+    await receipt.closed(desk, tx, job)
     log.info("job.ended", extra={"job": str(job.id), "state": job.state, "reason": job.reason, "paid_qu": job.paid_qu})
 
 
@@ -156,6 +157,7 @@ async def end_attempt(
     attempt.ended_ms = now_ms
     attempt.due_ms = rules.check_due_ms(now_ms, attempt.forecast_ms) if checking else None
     await attempt.save(using_db=tx)
+    await receipt.ended(desk, tx, attempt)
     if reason not in rules.UNCOUNTED:
         job.bad_attempts += 1
     if reason not in rules.BLAMELESS:

@@ -11,7 +11,7 @@ from uuid import UUID
 from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.db.database import Tx, execute, value
 from qubix_coordinator.errors import Conflict, Refused
-from qubix_coordinator.jobs import billing, flow, rules
+from qubix_coordinator.jobs import billing, flow, receipt, rules
 from qubix_coordinator.jobs.assign import assign_message
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
@@ -138,7 +138,7 @@ async def on_progress(desk: Desk, peer_id: str, message: Progress, raw: bytes) -
             await flow.tell(tx, peer_id, flow.cancel_of(attempt, Reason.SUPERSEDED))
             return refusal
         if message.link is not None:
-            await _add_link(tx, job, attempt, message.link, raw)
+            await _add_link(desk, tx, job, attempt, message.link, raw)
         await _advance(tx, job, attempt, max(message.fraction, attempt.units_done / attempt.units))
         await attempt.save(using_db=tx)
         await flow.save_job(tx, job, desk.now_ms())
@@ -165,7 +165,7 @@ async def _known_link(tx: Tx, attempt: Attempt, link: Link) -> bool:
     return True
 
 
-async def _add_link(tx: Tx, job: Job, attempt: Attempt, link: Link, raw: bytes) -> None:
+async def _add_link(desk: Desk, tx: Tx, job: Job, attempt: Attempt, link: Link, raw: bytes) -> None:
     _check_place(attempt, link)
     await _check_output(tx, job, attempt, link)
     assert attempt.heard_ms is not None, "heard just now"
@@ -185,6 +185,7 @@ async def _add_link(tx: Tx, job: Job, attempt: Attempt, link: Link, raw: bytes) 
         observed_ms=attempt.observed_ms,
     )
     await row.save(using_db=tx, force_create=True)
+    await receipt.linked(desk, tx, attempt, row)
     attempt.links += 1
     attempt.units_done += link.units.units
     attempt.claimed_ms += link.claimed_ms
@@ -246,6 +247,7 @@ async def on_report(desk: Desk, peer_id: str, message: Report, raw: bytes) -> Ac
         else:
             attempt.report_body, attempt.report_raw = body, raw
             await attempt.save(using_db=tx, update_fields=["report_body", "report_raw"])
+            await receipt.reported(desk, tx, attempt)
         if was in (AttemptState.OFFERED, AttemptState.RUNNING):
             reason, detail = _ending(attempt, message)
             await flow.end_attempt(desk, tx, job, attempt, AttemptEvent.REPORT, reason, detail)

@@ -11,9 +11,12 @@ from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import Conflict, InvalidInput, NotFound
 from qubix_coordinator.jobs import views
 from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.receipt import chain_of
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
+from qubix_coordinator.receipts import service as chains
 from qubix_protocol.api import JobsView, JobView, ReceiptsView, ReceiptView, ResultPart, ResultView
 from qubix_protocol.arrays import ArrayMeta
+from qubix_protocol.receipts import JobReceiptView
 from qubix_protocol.states import DONE_JOB_STATES, REASON_TEXT, JobState, Reason
 
 PAGE_MAX = 200
@@ -120,6 +123,23 @@ async def receipts(desk: Desk, principal: Principal, job_id: str) -> ReceiptsVie
         return ReceiptsView(job_id=str(job.id), receipts=found)
 
     return await desk.db.run(step)
+
+
+async def receipt(desk: Desk, principal: Principal, job_id: str) -> JobReceiptView:
+    """The whole chain of the job as it is now, with its signed end. Raises Conflict for a job from before receipts."""
+
+    async def step(tx: Tx) -> JobReceiptView:
+        job = await own_job(tx, principal, job_id)
+        file = await chains.file_of(tx, chain_of(desk, job.id), desk.key, at_ms=desk.now_ms())
+        if file is None:
+            raise Conflict(
+                "the job was submitted before whole receipts were kept",
+                field="job_id",
+                remedy="GET /jobs/{id}/receipts has what was signed about each of its attempts",
+            )
+        return JobReceiptView(job_id=str(job.id), receipt=file.decode())
+
+    return await desk.db.run(step, "repeatable_read")
 
 
 def _receipt(desk: Desk, attempt: Attempt) -> ReceiptView:

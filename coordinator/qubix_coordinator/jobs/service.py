@@ -14,7 +14,7 @@ from qubix_coordinator.jobs.connection import on_gone
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.due import settle_due
 from qubix_coordinator.jobs.nodes import on_accept, on_decline, on_heartbeat, on_hello, on_progress, on_report
-from qubix_coordinator.jobs.read import get, list_jobs, receipts, result
+from qubix_coordinator.jobs.read import get, list_jobs, receipt, receipts, result
 from qubix_coordinator.jobs.rules import JobEvent, Verb
 from qubix_coordinator.jobs.submit import estimate, submit
 from qubix_protocol.api import JobView
@@ -35,6 +35,7 @@ __all__ = [
     "on_hello",
     "on_progress",
     "on_report",
+    "receipt",
     "receipts",
     "result",
     "settle_due",

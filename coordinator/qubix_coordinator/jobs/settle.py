@@ -11,7 +11,7 @@ from uuid import UUID
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.db.database import Tx
-from qubix_coordinator.jobs import billing, flow, money, rules
+from qubix_coordinator.jobs import billing, flow, money, receipt, rules
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job, Verdict
@@ -72,6 +72,7 @@ async def _settle(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: Attempt
     good = accepted_prefix(links, verdict)
     already_counted = Reason(attempt.reason) not in rules.UNCOUNTED
     _conclude(attempt, decision.state, verdict)
+    await receipt.checked(desk, tx, attempt, verdict)
     if verdict is not None and verdict.carried_out:
         await _mark(tx, links, len(good), paid=job.has_verifier)
     if good:
@@ -107,6 +108,7 @@ async def conclude(desk: Desk, tx: Tx, job: Job, attempt: Attempt, why: str) -> 
     statement = settlement_of(desk, job, attempt, why)
     attempt.settlement_raw = _sign(desk, statement)
     await attempt.save(using_db=tx)
+    await receipt.settled(desk, tx, attempt)
     await flow.tell(tx, attempt.peer_id, statement)
     log.info(
         "attempt.settled",
@@ -145,9 +147,8 @@ def _count(job: Job, attempt: Attempt, good: Sequence[ChainLink]) -> int:
 
 async def pay(desk: Desk, tx: Tx, job: Job, attempt: Attempt, charge_qu: int) -> None:
     provider = await accounts.account_of_node(tx, attempt.peer_id)
-    attempt.paid_qu, attempt.fee_qu = await money.settle(
-        tx, job, attempt.id, provider, charge_qu, desk.settings.fee_bps
-    )
+    fee_bps = desk.settings.fee_bps if attempt.fee_bps is None else attempt.fee_bps
+    attempt.paid_qu, attempt.fee_qu = await money.settle(tx, job, attempt.id, provider, charge_qu, fee_bps)
     job.paid_qu += attempt.paid_qu
     job.fee_qu += attempt.fee_qu
 

@@ -14,7 +14,7 @@ from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.artifacts.service import Artifact
 from qubix_coordinator.db.database import Tx, execute, value
 from qubix_coordinator.errors import CauseReused, InvalidInput
-from qubix_coordinator.jobs import flow, money, needs, orders, shares, views
+from qubix_coordinator.jobs import flow, money, needs, orders, receipt, shares, views
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Job, JobInput
 from qubix_coordinator.market import rules as market_rules
@@ -111,6 +111,7 @@ async def _store(desk: Desk, tx: Tx, account_id: UUID, body: JobBody, idempotenc
     for ref in refs:
         await _store_input(tx, job.id, ref)
     await money.hold(tx, job)
+    await receipt.opened(desk, tx, job, refs, plan.outputs)
     await flow.save_job(tx, job, now_ms)
     log.info("job.submitted", extra={"job": str(job.id), "kernel": job.kernel, "cap_qu": job.cap_qu})
     return job

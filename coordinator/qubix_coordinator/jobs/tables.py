@@ -101,6 +101,7 @@ class Attempt(Model):
     detail = fields.TextField()
     rate_qu_per_h = fields.BigIntField()
     offer_digest = fields.BinaryField()
+    fee_bps = fields.IntField(null=True)
     ranges = fields.JSONField[list[list[int]]]()
     units = fields.BigIntField()
     chunk_units = fields.BigIntField()

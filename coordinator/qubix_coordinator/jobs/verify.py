@@ -34,12 +34,14 @@ class Claim:
     params: Params
     inputs: dict[str, File]
     outputs: tuple[tuple[int, int, File], ...]
+    head: bytes
     due_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`carried_out` False: nothing was found out about the result, and `detail` says why."""
+    """`carried_out` False: nothing was found out about the result, and `detail` says why. `seed` is what was drawn;
+    with the head of the chain it makes what the check's choices came from (`job_receipt.check_seed`)."""
 
     carried_out: bool
     accepted: bool
@@ -79,6 +81,7 @@ async def _claim_of(tx: Tx, attempt: Attempt) -> Claim:
         params=job.params,
         inputs={one.name: File(bytes(one.digest), one.size_bytes) for one in inputs},
         outputs=tuple((l.start, l.stop, File(bytes(l.output_digest), l.output_bytes)) for l in links),
+        head=bytes(attempt.head),
         due_ms=attempt.due_ms,
     )
 

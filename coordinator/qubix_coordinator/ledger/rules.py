@@ -10,10 +10,13 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
+from qubix_protocol.charges import MS_PER_HOUR as MS_PER_HOUR
+from qubix_protocol.charges import Split as Split
+from qubix_protocol.charges import owed_qu as owed_qu
+from qubix_protocol.charges import split_fee as split_fee
+
 CAUSES = UUID("6c1b1d4e-6f0a-5d0a-9c58-0f5b2f0a7a51")
 AMOUNT_MAX_QU = 10**15
-MS_PER_HOUR = 3_600_000
-BPS = 10_000
 
 
 class AccountKind(StrEnum):
@@ -88,26 +91,6 @@ class Transfer:
     @property
     def id(self) -> UUID:
         return uuid5(CAUSES, self.cause)
-
-
-class Split(NamedTuple):
-    paid_qu: int
-    fee_qu: int
-
-
-def owed_qu(rate_qu_per_h: int, billed_ms: int, *, accepted_chunks: int = 1) -> int:
-    """Floored once, from the cumulative time; at least 1 QU where a chunk was accepted (M1)."""
-    if rate_qu_per_h < 0 or billed_ms < 0:
-        raise ValueError("rates and times are not negative")
-    return max(rate_qu_per_h * billed_ms // MS_PER_HOUR, 1 if accepted_chunks > 0 else 0)
-
-
-def split_fee(owed: int, fee_bps: int) -> Split:
-    """The fee is floored and comes out of what is owed."""
-    if owed < 0 or not 0 <= fee_bps <= BPS:
-        raise ValueError("an amount is not negative and a fee is 0 to 10,000 basis points")
-    fee = owed * fee_bps // BPS
-    return Split(owed - fee, fee)
 
 
 def development_credit(account_id: UUID, amount_qu: int, key: str) -> Transfer:

@@ -11,6 +11,7 @@ from qubix.cli.exits import FAILED
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
 from qubix.cli.pairs import param_value, split
 from qubix.cli.progress import watch as watch_job
+from qubix.cli.receipt import receipt
 from qubix.cli.tables import print_attempts, print_jobs, print_readings
 from qubix.client import Job
 from qubix.errors import BadUsage
@@ -196,37 +197,9 @@ def result(job_id: object, folder: Path, timeout_s: float | None, as_json: bool)
 
 
 _RESULT_KEYS = ("name", "dtype", "shape", "file")
-_RECEIPT_COLUMNS = ("attempt", "provider", "verdict", "units", "billed", "paid", "fee", "signed by")
 
 
-@job.command()
-@click.argument("job_id", type=click.UUID, metavar="JOB")
-@json_option
-def receipt(job_id: object, as_json: bool) -> None:
-    """Check the signed receipts on this machine and show what they say."""
-    with market() as client:
-        found = client.job(str(job_id)).receipts()
-    if as_json:
-        print_json([one.raw for one in found])
-        return
-    if not found:
-        console().print("There is no receipt: no attempt of this job has been settled.")
-        return
-    lines = [
-        [
-            one.settlement.attempt_id,
-            shown.peer(one.settlement.provider),
-            one.settlement.verdict,
-            f"{one.settlement.units_accepted:,} of {one.settlement.units_total:,}",
-            shown.seconds(one.settlement.billed_ms),
-            shown.qu(one.settlement.paid_qu),
-            shown.qu(one.settlement.fee_qu),
-            "provider and coordinator" if one.report else "coordinator (the provider vanished)",
-        ]
-        for one in found
-    ]
-    print_table(_RECEIPT_COLUMNS, lines, right=rows.ATTEMPT_RIGHT, spare=("provider", "billed"))
-    console().print("Every signature was checked on this machine.")
+job.add_command(receipt)
 
 
 def _watch(made: Job, as_json: bool, timeout_s: float | None) -> None:

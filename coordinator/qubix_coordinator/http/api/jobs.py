@@ -35,6 +35,7 @@ from qubix_protocol.api import (
 )
 from qubix_protocol.arrays import npy_prefix
 from qubix_protocol.barriers import Barrier
+from qubix_protocol.receipts import JobReceiptView
 
 _KEY_CHARS_MAX: Final = 200
 
@@ -99,6 +100,12 @@ async def settle_job(who: Principal, job_id: UUID) -> SettleView:
 async def list_receipts(who: Principal, job_id: UUID) -> ReceiptsView:
     """What both sides signed about each attempt"""
     return await jobs.receipts(here().desk, who, str(job_id))
+
+
+@route(api, "GET", "/jobs/<uuid:job_id>/receipt", scope="user", answer=JobReceiptView, group="jobs")
+async def get_receipt(who: Principal, job_id: UUID) -> JobReceiptView:
+    """The whole job as a chain of signed entries, as one file to keep; a job that is not over says how far it is"""
+    return await jobs.receipt(here().desk, who, str(job_id))
 
 
 @route(api, "GET", "/jobs/<uuid:job_id>/result", scope="user", answer=ResultView, group="jobs")
