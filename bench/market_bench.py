@@ -16,6 +16,7 @@ import psutil
 
 import qubix
 from bench.figures import Figure, beside, percentile, under
+from tests.support.funds import fund_market_async
 from tests.support.market import Market
 
 _SUBMITS = 40
@@ -43,7 +44,7 @@ def _folder() -> Iterator[Path]:
 
 async def _run(market: Market) -> list[Figure]:
     async with qubix.AsyncClient(market.url, token=market.token, data_dir=market.folder / "client") as client:
-        await client.credit(1_000_000)
+        await fund_market_async(market, client, 1_000_000)
         while not await client.offers():  # noqa: ASYNC110  a market without offers has no event to wait for
             await asyncio.sleep(0.1)
         memory = _memory(market)

@@ -16,6 +16,7 @@ from qubix_coordinator.accounts.service import create_account
 from qubix_coordinator.db.database import Database, plain_connection
 from qubix_coordinator.ledger import post as door
 from qubix_coordinator.ledger import rules
+from tests.support.funds import deposit
 from tests.support_pg import PgServer, connected, reachable_folder, start_server
 
 _JOBS = 200
@@ -46,7 +47,7 @@ async def _run(server: PgServer) -> list[Figure]:
 async def _two_accounts(db: Database) -> tuple[UUID, UUID]:
     async with db.transaction() as tx:
         consumer, provider = [await create_account(tx, name) for name in ("consumer", "provider")]
-        await door.post(tx, [rules.development_credit(consumer, 10**9, "bench")])
+        await deposit(tx, consumer, 10**9)
         return consumer, provider
 
 

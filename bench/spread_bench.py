@@ -18,6 +18,7 @@ from typing import Any
 import qubix
 from bench.figures import Figure, beside
 from qubix_kernels import get
+from tests.support.funds import fund_market
 from tests.support.market import Market
 
 _OPTION: dict[str, Any] = {"spot": 100.0, "strike": 105.0, "volatility": 0.2, "maturity": 1.0}
@@ -34,7 +35,7 @@ def run() -> list[Figure]:
         for name in ("one", "two"):
             market.start_node(name, QUBIX_NODE_THREADS="1")
         with qubix.Client(market.url, token=market.token, data_dir=folder / "client") as client:
-            client.credit(10_000_000)
+            fund_market(market, client, 10_000_000)
             while len(client.offers()) < 2:
                 time.sleep(0.1)
             return _figures(client)

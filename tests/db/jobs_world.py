@@ -23,7 +23,6 @@ from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.engine import Engine
 from qubix_coordinator.jobs.tables import Attempt, Job
 from qubix_coordinator.ledger import rules as ledger
-from qubix_coordinator.ledger.post import post
 from qubix_coordinator.ledger.read import balance_qu
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import events
@@ -50,6 +49,7 @@ from qubix_protocol.messages import (
     Report,
 )
 from qubix_protocol.states import Availability, DeviceKind, Outcome
+from tests.support.funds import fund
 
 GIB = 1024**3
 UNITS = 100
@@ -206,7 +206,7 @@ class World:
 
     async def open(self, credit_qu: int = CREDIT) -> "World":
         await self.db.run(lambda tx: accounts.create_account(tx, "consumer", account_id=self.consumer.account_id))
-        await self.db.run(lambda tx: post(tx, [ledger.development_credit(self.consumer.account_id, credit_qu, "1")]))
+        await fund(self.db, self.consumer.account_id, credit_qu)
         for name, meta in METAS.items():
             await self.store(*self.input_of(name, meta), meta)
         return self

@@ -11,8 +11,6 @@ from qubix_coordinator.accounts.rules import Principal, Scope
 from qubix_coordinator.db.database import Database, execute
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.engine import Engine as JobsEngine
-from qubix_coordinator.ledger import rules as ledger
-from qubix_coordinator.ledger.post import post
 from qubix_coordinator.market import service as market
 from qubix_coordinator.rentals import service as rentals
 from qubix_coordinator.rentals.engine import Engine
@@ -20,6 +18,7 @@ from qubix_coordinator.settings import Settings
 from qubix_protocol.messages import RentalAccept, RentalBeat, RentalDecline, RentalNotice
 from qubix_protocol.rentals import ExtendBody, RentalBody, RentalView
 from tests.db.jobs_world import FEE_BPS, CannotNow, Node, World
+from tests.support.funds import fund
 
 RATE = 3_600_000
 """QU an hour: 1 QU a millisecond."""
@@ -79,7 +78,7 @@ class RentalWorld(World):
     async def another(self, credit_qu: int = 1_000_000) -> Principal:
         who = Principal(uuid.uuid4(), frozenset({Scope.USER}))
         await self.db.run(lambda tx: accounts.create_account(tx, "another", account_id=who.account_id))
-        await self.db.run(lambda tx: post(tx, [ledger.development_credit(who.account_id, credit_qu, "1")]))
+        await fund(self.db, who.account_id, credit_qu)
         return who
 
     async def rent(self, node: Renter, *, who: Principal | None = None, key: str = "", **changes: Any) -> RentalView:

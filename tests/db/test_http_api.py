@@ -19,6 +19,7 @@ from qubix_protocol.api import AccountView, EnrolView, NetworkView, Problem, Sta
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Enrol, Heartbeat, Host, Message
 from tests.db.support_http import Person, assembled, make_person
+from tests.support.funds import fund
 
 pytestmark = pytest.mark.asyncio
 JOB = "00000000-0000-4000-8000-000000000001"
@@ -65,27 +66,20 @@ async def test_network_tells_what_to_pin(client: Client, coordinator: Coordinato
     assert told.gateways == ()
 
 
-async def test_credit_shows_in_balance_and_statement(client: Client, person: Person) -> None:
+async def test_a_deposit_shows_in_balance_and_statement(client: Client, person: Person, db: Database) -> None:
     for _ in range(2):
-        response = await ask(
-            client,
-            "POST",
-            "/api/v1/account/credit",
-            person,
-            json={"amount_qu": 500},
-            headers={"Idempotency-Key": "once"},
-        )
-        assert response.status_code == 200
+        await fund(db, person.account_id, 500, "once")
+    response = await ask(client, "GET", "/api/v1/account", person)
     told = msgspec.json.decode(await response.get_data(), type=AccountView)
     assert (told.balance_qu, told.held_qu, told.scopes) == (500, 0, ("user",))
     response = await ask(client, "GET", "/api/v1/account/statement", person)
     lines = msgspec.json.decode(await response.get_data(), type=StatementView).lines
-    assert [line.amount_qu for line in lines] == [500]
+    assert [(line.kind, line.amount_qu) for line in lines] == [("deposit", 500)]
 
 
-async def test_statement_pages_follow_each_other(client: Client, person: Person) -> None:
+async def test_statement_pages_follow_each_other(client: Client, person: Person, db: Database) -> None:
     for amount in (1, 2, 3):
-        await ask(client, "POST", "/api/v1/account/credit", person, json={"amount_qu": amount})
+        await fund(db, person.account_id, amount)
     first = await ask(client, "GET", "/api/v1/account/statement?limit=2", person)
     page = msgspec.json.decode(await first.get_data(), type=StatementView)
     rest = await ask(client, "GET", f"/api/v1/account/statement?limit=2&after={page.next}", person)
@@ -100,13 +94,13 @@ async def test_statement_pages_follow_each_other(client: Client, person: Person)
         (b"{", 400, "malformed_body", "body"),
         (b"\xff\xfe", 400, "malformed_body", "body"),
         (b"[" * 100_000, 422, "invalid_input", "body"),
-        (b'{"amount_qu": 1} trailing', 400, "malformed_body", "body"),
-        (b'{"amount_qu": "5"}', 422, "invalid_input", "amount_qu"),
-        (b'{"amount_qu": 0}', 422, "invalid_input", "amount_qu"),
-        (b'{"amount_qu": 1e99}', 422, "invalid_input", "amount_qu"),
-        (b'{"amount_qu": 99999999999999999999999999}', 422, "invalid_input", "amount_qu"),
-        (b"{}", 422, "invalid_input", "amount_qu"),
-        (b'{"amount_qu": 5, "amount": 6}', 422, "invalid_input", "amount"),
+        (b'{"kernel": "knn", "cap_qu": 1} trailing', 400, "malformed_body", "body"),
+        (b'{"cap_qu": "5"}', 422, "invalid_input", "cap_qu"),
+        (b'{"cap_qu": 0}', 422, "invalid_input", "cap_qu"),
+        (b'{"cap_qu": 1e99}', 422, "invalid_input", "cap_qu"),
+        (b'{"cap_qu": 99999999999999999999999999}', 422, "invalid_input", "cap_qu"),
+        (b"{}", 422, "invalid_input", "kernel"),
+        (b'{"kernel": "knn", "amount": 6}', 422, "invalid_input", "amount"),
         (b"[]", 422, "invalid_input", "body"),
         (b"", 400, "malformed_body", "body"),
         (b" " * (1024 * 1024 + 1), 413, "request_entity_too_large", None),
@@ -116,13 +110,13 @@ async def test_bad_json_is_told_by_field(
     client: Client, person: Person, body: bytes, status: int, code: str, field: str | None
 ) -> None:
     headers = {"Content-Type": "application/json"}
-    response = await ask(client, "POST", "/api/v1/account/credit", person, data=body, headers=headers)
+    response = await ask(client, "POST", "/api/v1/jobs", person, data=body, headers=headers)
     await problem(response, status, code, field)
 
 
 async def test_other_media_are_refused(client: Client, person: Person) -> None:
     headers = {"Content-Type": "text/xml"}
-    response = await ask(client, "POST", "/api/v1/account/credit", person, data=b"<x/>", headers=headers)
+    response = await ask(client, "POST", "/api/v1/jobs", person, data=b"<x/>", headers=headers)
     await problem(response, 415, "wrong_media", "Content-Type")
     response = await ask(
         client, "POST", "/api/v1/nodes/enrol", data=b"{}", headers={"Content-Type": "application/json"}
@@ -185,14 +179,14 @@ async def test_unknown_paths_and_methods(client: Client, method: str, path: str,
 async def test_other_hosts_and_origins_get_nothing(
     client: Client, person: Person, headers: dict[str, str], field: str
 ) -> None:
-    response = await ask(client, "POST", "/api/v1/account/credit", person, json={"amount_qu": 1}, headers=headers)
+    response = await ask(client, "POST", "/api/v1/account/payout/stop", person, headers=headers)
     await problem(response, 403, "forbidden", field)
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8600", "127.0.0.1:1", "[::1]:8600", "LOCALHOST"])
 async def test_our_own_names_are_accepted(client: Client, person: Person, host: str) -> None:
     headers = {"Host": host, "Origin": f"http://{host}"}
-    response = await ask(client, "POST", "/api/v1/account/credit", person, json={"amount_qu": 1}, headers=headers)
+    response = await ask(client, "POST", "/api/v1/account/payout/stop", person, headers=headers)
     assert response.status_code == 200
 
 
@@ -245,14 +239,14 @@ async def test_an_unknown_kernel_is_named(client: Client, person: Person) -> Non
     assert told["remedy"]
 
 
-async def test_a_kernel_without_arrays_needs_no_inputs(client: Client, person: Person) -> None:
+async def test_a_kernel_without_arrays_needs_no_inputs(client: Client, person: Person, db: Database) -> None:
     params = {"width": 40, "height": 30}
     asked = {"kernel": "mandelbrot", "params": params}
     estimate = await ask(client, "POST", "/api/v1/jobs/estimate", person, json=asked)
     assert estimate.status_code == 200
     told = await estimate.get_json()
     assert (told["units"], told["output"]["iterations"]["shape"]) == (30, [30, 40])
-    await ask(client, "POST", "/api/v1/account/credit", person, json={"amount_qu": 50})
+    await fund(db, person.account_id, 50)
     key = {"Idempotency-Key": "picture"}
     made = [
         await ask(client, "POST", "/api/v1/jobs", person, json={**asked, "cap_qu": 9, **more}, headers=key)

@@ -10,17 +10,17 @@ import pytest
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx, execute
-from qubix_coordinator.deposits.service import development_credit
 from qubix_coordinator.ledger import rules
 from qubix_coordinator.ledger.audit import audit_now
 from qubix_coordinator.ledger.post import post
+from tests.support.funds import fund
 from tests.support_pg import clean_environment
 
 
 async def some_history(db: Database) -> None:
     async with db.transaction() as tx:
         alice, bob = await accounts.create_account(tx, "alice"), await accounts.create_account(tx, "bob")
-    await development_credit(db, alice, 1000, "start")
+    await fund(db, alice, 1000)
     jobs = [uuid.uuid4() for _ in range(2)]
     await db.run(lambda tx: post(tx, [rules.hold(job, alice, 100) for job in jobs]))
     await db.run(lambda tx: post(tx, [rules.settle(jobs[0], uuid.uuid4(), bob, 50, 5)]))

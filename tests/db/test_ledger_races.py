@@ -8,11 +8,11 @@ import pytest
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database
-from qubix_coordinator.deposits.service import development_credit
 from qubix_coordinator.errors import HoldOverspent, NotEnoughBalance
 from qubix_coordinator.ledger import read, rules
 from qubix_coordinator.ledger.audit import audit_now
 from qubix_coordinator.ledger.post import post
+from tests.support.funds import fund
 
 TASKS = 20
 
@@ -20,7 +20,7 @@ TASKS = 20
 async def two_users(db: Database, amount_qu: int) -> tuple[uuid.UUID, uuid.UUID]:
     async with db.transaction() as tx:
         alice, bob = await accounts.create_account(tx, "alice"), await accounts.create_account(tx, "bob")
-    await development_credit(db, alice, amount_qu, "start")
+    await fund(db, alice, amount_qu)
     return alice, bob
 
 
@@ -62,7 +62,7 @@ async def test_holds_that_race_never_overdraw(db: Database) -> None:
 @pytest.mark.asyncio
 async def test_transfers_both_ways_do_not_deadlock(db: Database) -> None:
     alice, bob = await two_users(db, 1000)
-    await development_credit(db, bob, 1000, "start")
+    await fund(db, bob, 1000)
     pairs = [(alice, bob), (bob, alice)] * (TASKS // 2)
     moves = [[rules.refund(uuid.uuid4(), rules.user(a), b, n + 1)] for n, (a, b) in enumerate(pairs)]
     assert await outcomes(db, moves) == [1] * TASKS

@@ -8,13 +8,10 @@ import pytest
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx, execute, one, value
-from qubix_coordinator.deposits.service import development_credit
 from qubix_coordinator.errors import (
     CauseReused,
     HoldOverspent,
-    InvalidInput,
     LedgerRefused,
-    LimitExceeded,
     NotEnoughBalance,
     NotFound,
     WrongNetwork,
@@ -22,6 +19,7 @@ from qubix_coordinator.errors import (
 from qubix_coordinator.ledger import read, rules
 from qubix_coordinator.ledger.audit import audit_now
 from qubix_coordinator.ledger.post import post
+from tests.support.funds import fund
 from tests.support_pg import PgServer, connected
 
 START_QU = 1000
@@ -57,7 +55,7 @@ class World:
 async def world_of(db: Database) -> World:
     async with db.transaction() as tx:
         alice, bob = await accounts.create_account(tx, "alice"), await accounts.create_account(tx, "bob")
-    await development_credit(db, alice, START_QU, "start")
+    await fund(db, alice, START_QU)
     world = World(db, alice, bob, uuid.uuid4())
     await world.post(rules.hold(world.job, alice, HELD_QU))
     return world
@@ -304,7 +302,7 @@ async def test_a_hold_is_never_overspent(db: Database) -> None:
 async def test_an_open_hold_can_grow_by_its_payer_alone(db: Database) -> None:
     world = await world_of(db)
     await world.post(rules.hold(world.job, world.alice, 100, part=1))
-    await development_credit(db, world.bob, 100, "bob")
+    await fund(db, world.bob, 100)
     with pytest.raises(LedgerRefused, match="another user"):
         await world.post(rules.hold(world.job, world.bob, 50, part=2))
     async with db.transaction() as tx:
@@ -376,34 +374,35 @@ async def test_statement_pages_newest_first(db: Database) -> None:
         first = await read.statement(tx, world.alice, limit=4)
         rest = await read.statement(tx, world.alice, before=first[-1].id, limit=4)
     assert [line.amount_qu for line in first + rest] == [-5, -4, -3, -2, -1, -HELD_QU, START_QU]
-    assert (rest[-1].kind, rest[-1].job_id) == ("development_credit", None)
+    assert (rest[-1].kind, rest[-1].job_id) == ("deposit", None)
 
 
 @pytest.mark.asyncio
-async def test_development_credit_is_once_per_key_and_capped(db: Database) -> None:
+async def test_a_deposit_is_credited_once_and_never_as_another(db: Database) -> None:
     world = await world_of(db)
-    assert await development_credit(db, world.bob, 50, "k") == 50
-    assert await development_credit(db, world.bob, 50, "k") == 50
+    paid = {"network": "devnet", "tick": 7, "tx_id": "a" * 60, "output": 0}
+    assert await world.post(rules.deposit(world.bob, 50, **paid)) == 1
+    assert await world.post(rules.deposit(world.bob, 50, **paid)) == 0
     with pytest.raises(CauseReused):
-        await development_credit(db, world.bob, 51, "k")
-    with pytest.raises(LimitExceeded) as refused:
-        await development_credit(db, world.bob, 51, "k2", total_max_qu=100)
-    assert "at most 50" in refused.value.remedy
-    for amount_qu, key in ((0, "k3"), (10**15 + 1, "k3"), (1, ""), (1, "x" * 101)):
-        with pytest.raises(InvalidInput):
-            await development_credit(db, world.bob, amount_qu, key)
-    with pytest.raises(NotFound):
-        await development_credit(db, uuid.uuid4(), 1, "k")
+        await world.post(rules.deposit(world.bob, 51, **paid))
+    with pytest.raises(CauseReused):
+        await world.post(rules.deposit(world.alice, 50, **paid))
+    assert await world.post(rules.deposit(world.bob, 50, **{**paid, "output": 1})) == 1
+    async with db.transaction() as tx:
+        assert await read.balance_qu(tx, rules.user(world.bob)) == 100
 
 
 @pytest.mark.asyncio
 async def test_development_credit_cannot_exist_on_main(pg_server: PgServer) -> None:
     async with connected(pg_server, "main") as db:
         alice = await db.run(lambda tx: accounts.create_account(tx, "alice"))
+        play_money = rules.Transfer(
+            rules.TransferKind.DEVELOPMENT_CREDIT,
+            "development_credit:k",
+            (rules.Leg(rules.WORLD, -1), rules.Leg(rules.user(alice), 1)),
+        )
         with pytest.raises(WrongNetwork):
-            await development_credit(db, alice, 1, "k")
-        with pytest.raises(WrongNetwork):
-            await db.run(lambda tx: post(tx, [rules.development_credit(alice, 1, "k")]))
+            await db.run(lambda tx: post(tx, [play_money]))
 
         async def pretend(tx: Tx) -> None:
             await one(

@@ -22,6 +22,7 @@ from qubix_coordinator.errors import CauseReused, HoldOverspent, LedgerRefused, 
 from qubix_coordinator.ledger import read, rules
 from qubix_coordinator.ledger.audit import audit_now
 from qubix_coordinator.ledger.post import post
+from tests.support.funds import tx_id
 from tests.support_pg import PgServer, connected
 
 USERS = 4
@@ -142,7 +143,9 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(user=users, amount=amounts)
     def credit(self, user: int, amount: int) -> None:
-        transfer = rules.development_credit(self.ids[user], amount, str(self.new_id()))
+        transfer = rules.deposit(
+            self.ids[user], amount, network="devnet", tick=1, tx_id=tx_id(str(self.new_id())), output=0
+        )
         self.both(transfer, outcome(lambda: self.model.credit(user, amount)))
 
     @rule(user=users, amount=amounts)

@@ -37,8 +37,8 @@ def test_a_killed_database_comes_back_and_everything_goes_on(market: Market) -> 
 
         kill_postgres(market)
         headers = {"Authorization": f"Bearer {market.token}"}
-        for method, path in (("GET", f"/api/v1/jobs/{acknowledged.job_id}"), ("POST", "/api/v1/account/credit")):
-            refused = http.request(method, path, headers=headers, json={"amount_qu": 5} if method == "POST" else None)
+        for method, path in (("GET", f"/api/v1/jobs/{acknowledged.job_id}"), ("POST", "/api/v1/account/payout/stop")):
+            refused = http.request(method, path, headers=headers)
             assert refused.status_code == 503, refused.text
             assert refused.headers["Content-Type"] == "application/problem+json"
             assert int(refused.headers["Retry-After"]) >= 1

@@ -14,6 +14,7 @@ import pytest
 import qubix
 from qubix_protocol.api import JobView
 from qubix_protocol.states import AttemptState, JobState
+from tests.support.funds import fund_market
 from tests.support.market import Market
 
 DEADLINE_S = 120.0
@@ -21,7 +22,7 @@ DEADLINE_S = 120.0
 
 def client(market: Market) -> qubix.Client:
     found = qubix.Client(market.url, token=market.token, data_dir=market.folder / "client")
-    found.credit(1_000_000)
+    fund_market(market, found, 1_000_000)
     return found
 
 

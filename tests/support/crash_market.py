@@ -35,6 +35,7 @@ from qubix_protocol.keys import SigningKey, public_key_of
 from qubix_protocol.messages import Progress
 from qubix_protocol.states import JobState
 from tests.support.barriers import Barriers
+from tests.support.funds import fund_market
 from tests.support.market import Market, Process
 from tests.support.wire import Log, Relay
 
@@ -229,7 +230,7 @@ class Consumer:
         self.queries = rng.standard_normal((queries, WIDTH), dtype=np.float32)
         self._right = _nearest(self.queries[:5], self.data)
         self.api = self._client()
-        self.api.credit(CREDIT_QU)
+        fund_market(market, self.api, CREDIT_QU)
 
     def close(self) -> None:
         self._pool.shutdown()

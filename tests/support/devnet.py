@@ -5,7 +5,7 @@ import base64
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -93,7 +93,7 @@ async def devnet_client(folder: Path, **settings: Any) -> AsyncIterator[tuple[De
         # Each tick a second after the one before, so that histories do not depend on this machine's clock.
         times = iter(range(1_700_000_000_000, 2_000_000_000_000, 1000))
         made = assemble(store, chosen, now_ms=lambda: next(times))
-        transport = httpx.ASGITransport(app=made.app)
+        transport = httpx.ASGITransport(app=cast(Any, made.app))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
             yield DevnetClient(http), made
 
