@@ -25,6 +25,7 @@ from qubix_coordinator.db.migrations import migrate
 from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.http import bootstrap, guard
 from qubix_coordinator.http.api import PREFIX
+from qubix_coordinator.http.balances import Balances, BalanceSource, qubic_network
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.http.mesh import Mesh
 from qubix_coordinator.http.metrics import Metrics
@@ -72,8 +73,10 @@ class Coordinator:
             tasks.create_task(_every(context.db, _HOUR_S, lambda: _each_hour(context)), name="hours")
 
 
-async def assemble(db: Database, settings: Settings, url: str, clock: Clock | None = None) -> Coordinator:
-    """`url` is where others reach this coordinator."""
+async def assemble(
+    db: Database, settings: Settings, url: str, clock: Clock | None = None, qubic: BalanceSource | None = None
+) -> Coordinator:
+    """`url` is where others reach this coordinator, `qubic` what is asked for balances on the chain."""
     key = bootstrap.coordinator_key(settings.data_dir)
     await bootstrap.ensure_tokens(db, settings.data_dir)
     desk = Desk(db, settings, clock or SystemClock(), key, cast(Network, settings.network))
@@ -86,6 +89,7 @@ async def assemble(db: Database, settings: Settings, url: str, clock: Clock | No
         metrics=metrics,
         hosts=guard.allowed_hosts(settings),
         url=url,
+        balances=Balances(qubic, desk.clock.monotonic_s),
     )
     withdrawals = WithdrawalEngine(WithdrawalDesk(db, settings, desk.clock))
     return Coordinator(context, create_app(context), Engine(desk), withdrawals, RentalsEngine(desk))
@@ -99,8 +103,8 @@ async def serve(settings: Settings) -> None:
     sock = bind(settings.http_host, settings.http_port)
     with contextlib.closing(sock):
         url = settings.public_url.rstrip("/") or _url(settings.http_host, sock.getsockname()[1])
-        async with _database(settings) as (db, own_server):
-            coordinator = await assemble(db, settings, url)
+        async with _database(settings) as (db, own_server), qubic_network(settings.qubic_url) as qubic:
+            coordinator = await assemble(db, settings, url, qubic=qubic)
             server = server_for(coordinator.app, settings.trusted_proxies)
             async with asyncio.TaskGroup() as tasks:
                 background = tasks.create_task(coordinator.run(), name="coordinator")

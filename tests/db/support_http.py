@@ -18,6 +18,7 @@ from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.app import Coordinator, assemble
 from qubix_coordinator.clock import Clock
 from qubix_coordinator.db.database import Database
+from qubix_coordinator.http.balances import BalanceSource
 from qubix_coordinator.http.server import bind, server_for
 from qubix_coordinator.settings import Settings
 from qubix_protocol.arrays import to_npy
@@ -60,9 +61,14 @@ async def make_person(db: Database, *scopes: Scope, name: str = "somebody") -> P
 
 
 async def assembled(
-    db: Database, data_dir: Path, url: str = TEST_URL, clock: Clock | None = None, **settings: Any
+    db: Database,
+    data_dir: Path,
+    url: str = TEST_URL,
+    clock: Clock | None = None,
+    qubic: BalanceSource | None = None,
+    **settings: Any,
 ) -> Coordinator:
-    return await assemble(db, Settings(data_dir=data_dir, **{"outbox_poll_ms": 5, **settings}), url, clock)
+    return await assemble(db, Settings(data_dir=data_dir, **{"outbox_poll_ms": 5, **settings}), url, clock, qubic)
 
 
 @contextlib.asynccontextmanager

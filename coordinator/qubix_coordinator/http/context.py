@@ -2,6 +2,7 @@
 """What the handlers work with, made once by the composition root."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,6 +11,7 @@ from quart import Quart, current_app
 from qubix_coordinator.artifacts.uploads import Uploads
 from qubix_coordinator.clock import Clock
 from qubix_coordinator.db.database import Database
+from qubix_coordinator.http.balances import Balances
 from qubix_coordinator.http.mesh import Mesh
 from qubix_coordinator.http.metrics import Metrics
 from qubix_coordinator.http.rates import Doors
@@ -36,6 +38,8 @@ class Context:
     """Where others reach this server."""
     seen: SeenRequests = field(default_factory=SeenRequests)
     doors: Doors = field(default_factory=Doors)
+    balances: Balances = field(default_factory=lambda: Balances(None, time.monotonic))
+    """Of wallets, on the chain."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: open WebSockets end by themselves."""
 

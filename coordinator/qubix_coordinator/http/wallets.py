@@ -5,6 +5,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from qubix_chain import identity as identities
@@ -13,16 +14,22 @@ from qubix_coordinator.accounts.challenges import Challenge
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.accounts.sessions import Session
 from qubix_coordinator.accounts.wallet_rules import BoundWallet
+from qubix_coordinator.accounts.wallets import PaymentProof
 from qubix_coordinator.db.database import Tx
+from qubix_coordinator.deposits import pool
 from qubix_coordinator.errors import InvalidInput, WalletInUse
+from qubix_coordinator.http.balances import OnChain
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.ledger import read
 from qubix_coordinator.withdrawals import addresses
+from qubix_protocol.payment_uri import Payment
 from qubix_protocol.wallet_text import Purpose, is_domain
 from qubix_protocol.wallets import (
     ChallengeBody,
     ChallengeView,
     EndedView,
+    PaymentProofBody,
+    PaymentProofView,
     SessionsView,
     SessionView,
     SignedBody,
@@ -32,6 +39,10 @@ from qubix_protocol.wallets import (
 )
 
 log = logging.getLogger(__name__)
+PAYMENT_HINT: Final = (
+    "Send exactly this amount from the wallet itself, not from an exchange: an exchange pays from an address of its"
+    " own, and pay-outs to that address would not reach you. The amount is added to your balance."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,25 +135,67 @@ async def _proved(context: Context, asked: Asked, body: SignedBody, purpose: Pur
 
 
 async def view(context: Context, who: Principal) -> WalletsView:
-    async def step(tx: Tx) -> tuple[list[BoundWallet], read.Balance]:
-        return await wallets.wallets_of(tx, who.account_id), await read.balance(tx, who.account_id)
+    now = context.clock.now()
 
-    bound, money = await context.db.run(step)
+    async def step(tx: Tx) -> tuple[list[BoundWallet], list[PaymentProof], bytes | None, read.Balance]:
+        return (
+            await wallets.wallets_of(tx, who.account_id),
+            await wallets.open_payments(tx, who.account_id, now),
+            await pool.identity_of(tx, who.account_id),
+            await read.balance(tx, who.account_id),
+        )
+
+    bound, waiting, pay_to, money = await context.db.run(step)
+    on_chain = await context.balances.of([found.public_key for found in bound])
     return WalletsView(
-        wallets=tuple([await _wallet(context, found) for found in bound]),
+        wallets=tuple(map(_wallet, bound, on_chain)),
+        waiting=() if pay_to is None else tuple(_payment(found, pay_to) for found in waiting),
         balance_qu=money.available_qu,
         held_qu=money.held_qu,
     )
 
 
-async def _wallet(context: Context, found: BoundWallet) -> WalletView:
+def _wallet(found: BoundWallet, on_chain: OnChain) -> WalletView:
     return WalletView(
         identity=identities.encode(found.public_key),
         proof=found.proof.value,
         may_sign_in=found.may.sign_in,
         may_be_paid=found.may.be_paid,
         since_ms=_ms(found.since),
-        chain_problem="this market is not connected to the Qubic network",
+        chain_balance_qu=on_chain.balance_qu,
+        chain_tick=on_chain.tick,
+        chain_problem=on_chain.problem,
+    )
+
+
+async def payment_proof(context: Context, who: Principal, body: PaymentProofBody) -> PaymentProofView:
+    """The payment that would prove the wallet. Raises Unavailable while no deposit identity is free."""
+    public_key = signatures.key_of(body.identity)
+    await asyncio.to_thread(signatures.require_signer, public_key)
+
+    async def step(tx: Tx) -> PaymentProofView:
+        # Always credited, so that nobody pays for a proof.
+        least_qu = context.settings.deposit_min_qu
+        pay_to = await pool.assign(tx, who.account_id)
+        if public_key == pay_to:
+            raise InvalidInput(
+                "identity", "this is the identity that you pay to", "Give the identity of the wallet that you pay from"
+            )
+        made = await wallets.ask_payment(tx, who.account_id, public_key, least_qu=least_qu, now=context.clock.now())
+        return _payment(made, pay_to)
+
+    return await context.db.run(step)
+
+
+def _payment(found: PaymentProof, pay_to: bytes) -> PaymentProofView:
+    payee = identities.encode(pay_to)
+    return PaymentProofView(
+        identity=identities.encode(found.public_key),
+        amount_qu=found.amount_qu,
+        pay_to=payee,
+        uri=Payment(payee, found.amount_qu).uri(),
+        expires_ms=_ms(found.expires),
+        hint=PAYMENT_HINT,
     )
 
 

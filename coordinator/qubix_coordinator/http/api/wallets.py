@@ -18,6 +18,8 @@ from qubix_protocol.wallets import (
     ChallengeBody,
     ChallengeView,
     EndedView,
+    PaymentProofBody,
+    PaymentProofView,
     SessionsView,
     SignedBody,
     SignedInView,
@@ -46,6 +48,21 @@ async def sign_in(body: SignedBody) -> SignedInView:
 async def bind_wallet(who: Principal, body: SignedBody) -> WalletsView:
     """Bind a wallet to your account by its signature: it signs in to it, and pay-outs may go to it"""
     return await wallets.bind(here(), _asked(), who, body)
+
+
+@route(
+    api,
+    "POST",
+    "/wallet/payment-proof",
+    scope="user",
+    body=PaymentProofBody,
+    answer=PaymentProofView,
+    status=201,
+    group="wallet",
+)
+async def ask_payment_proof(who: Principal, body: PaymentProofBody) -> PaymentProofView:
+    """For a wallet that cannot sign: the exact payment that proves it for pay-outs, never for signing in"""
+    return await wallets.payment_proof(here(), who, body)
 
 
 @route(api, "GET", "/wallets", scope="user", answer=WalletsView, group="wallet")
