@@ -27,6 +27,7 @@ from multiaddr import Multiaddr
 from bench.figures import Figure, beside
 from qubix_mesh.host import open_mesh
 from qubix_mesh.port import Mesh, Stream
+from qubix_protocol.channel import Channel, SessionKeys, Side
 from qubix_protocol.envelope import ReplayGuard, Sealer, open_envelope
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Heartbeat
@@ -78,19 +79,24 @@ def _sealer(key: SigningKey, to: SigningKey) -> Sealer:
 
 
 class _Side:
-    """One end of a session: seals what it says, believes only what it may."""
+    """One end of a session: signs and encrypts what it says, believes only what it may."""
 
-    def __init__(self, key: SigningKey, other: SigningKey, stream: Stream) -> None:
+    def __init__(self, key: SigningKey, other: SigningKey, stream: Stream, side: Side) -> None:
         self._key, self._other, self._stream = key, other, stream
         self._sealer, self._guard = _sealer(key, other), ReplayGuard(1)
+        self._channel = Channel(SessionKeys(b"n" * 32, b"c" * 32), side)
 
     async def say(self) -> None:
-        await self._stream.send(self._sealer.seal(Heartbeat()), timeout_s=10)
+        await self._stream.send(self._channel.encrypt(self._sealer.seal(Heartbeat())), timeout_s=10)
 
     async def hear(self) -> None:
         raw = await self._stream.receive(limit_bytes=FRAME_BYTES_MAX, timeout_s=10)
         opened = open_envelope(
-            raw, network="devnet", audience=self._key.public, now_ms=_now_ms(), sender=self._other.public
+            self._channel.decrypt(raw),
+            network="devnet",
+            audience=self._key.public,
+            now_ms=_now_ms(),
+            sender=self._other.public,
         )
         self._guard.check(opened)
         opened.body(Heartbeat)
@@ -101,7 +107,7 @@ async def _ours(node: SigningKey, coordinator: SigningKey) -> AsyncIterator[Call
     async with open_mesh(node.seed) as a, open_mesh(coordinator.seed) as b:
         _answer(b, coordinator, node)
         await a.connect(b.addresses[0], timeout_s=10)
-        side = _Side(node, coordinator, await a.open_stream(b.peer_id, CONTROL_PROTOCOL, timeout_s=10))
+        side = _Side(node, coordinator, await a.open_stream(b.peer_id, CONTROL_PROTOCOL, timeout_s=10), Side.NODE)
 
         async def call() -> None:
             await side.say()
@@ -112,7 +118,7 @@ async def _ours(node: SigningKey, coordinator: SigningKey) -> AsyncIterator[Call
 
 def _answer(mesh: Mesh, key: SigningKey, other: SigningKey) -> None:
     async def serve(stream: Stream) -> None:
-        side = _Side(key, other, stream)
+        side = _Side(key, other, stream, Side.COORDINATOR)
         while True:
             await side.hear()
             await side.say()

@@ -3,6 +3,7 @@
 
 import logging
 import random
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -16,7 +17,7 @@ from qubix_node.clock import wall_ms
 from qubix_node.errors import LinkLost, NotLinked
 from qubix_node.identity import Incarnations
 from qubix_node.session import Pins, Session, answer, believe_challenge
-from qubix_protocol.envelope import peek_type
+from qubix_protocol.channel import KEY_BYTES, Channel, Exchange, Side, label_of
 from qubix_protocol.errors import NotGenuine, ProtocolError
 from qubix_protocol.messages import Challenge, Hello, Message, Refused, Welcome
 from qubix_protocol.units import CONTROL_PROTOCOL, FRAME_BYTES_MAX
@@ -57,7 +58,7 @@ Addresses = Callable[[int], Awaitable[Sequence[str]]]
 
 class Link:
     """`tasks` run anew in each session; `commands` gets every believed command, in order, and must be quick; `met`
-    hears through which gateway a session began."""
+    hears through which gateway a session began; `agreed` hears of each session's keys before they are used."""
 
     def __init__(
         self,
@@ -66,14 +67,15 @@ class Link:
         incarnations: Incarnations,
         *,
         addresses: Addresses,
-        hello: Callable[[bytes], Hello],
+        hello: Callable[[bytes, bytes], Hello],
         commands: Commands,
         tasks: Sequence[SessionTask],
         met: Callable[[str], Awaitable[None]],
+        agreed: Callable[[bytes, Channel], None] = lambda exchange, channel: None,
     ) -> None:
         self._mesh, self._pins, self._incarnations = mesh, pins, incarnations
         self._addresses, self._hello, self._commands, self._tasks = addresses, hello, commands, tasks
-        self._met = met
+        self._met, self._agreed = met, agreed
         self._live: Live | None = None
         self.coordinator_ms: Callable[[], int] = wall_ms
         """The coordinator's clock as the last handshake told it; this machine's before the first."""
@@ -137,9 +139,13 @@ class Link:
 
     async def _shake_hands(self, stream: Stream, challenge: Challenge) -> Session:
         """Raises `LinkLost` when the welcome is not newer than every session before."""
-        await stream.send(answer(challenge, self._hello(challenge.nonce), self._pins, wall_ms), timeout_s=HANDSHAKE_S)
+        exchange = Exchange(secrets.token_bytes(KEY_BYTES))
+        channel = exchange.channel(challenge.exchange, nonce=challenge.nonce, side=Side.NODE)
+        self._agreed(exchange.public, channel)
+        hello = self._hello(challenge.nonce, exchange.public)
+        await stream.send(answer(challenge, hello, self._pins, channel, wall_ms), timeout_s=HANDSHAKE_S)
         raw = await self._frame(stream, "welcome")
-        session = Session.begin(raw, challenge, self._pins, wall_ms)
+        session = Session.begin(raw, challenge, self._pins, channel, wall_ms)
         self.coordinator_ms = session.coordinator_ms
         if not await trio.to_thread.run_sync(self._incarnations.advance, session.welcome.incarnation):
             raise LinkLost(
@@ -152,7 +158,7 @@ class Link:
         with trio.move_on_after(HANDSHAKE_S):
             for _ in range(_FRAMES_IN_HANDSHAKE):
                 raw = await stream.receive(limit_bytes=FRAME_BYTES_MAX, timeout_s=HANDSHAKE_S)
-                if peek_type(raw) == wanted:
+                if label_of(raw) == wanted:
                     return raw
                 self._count("out_of_turn")
         raise MeshTimeout(f"no {wanted} came from the coordinator within {HANDSHAKE_S:g} s")
@@ -189,7 +195,7 @@ class Link:
         while True:
             raw = await live._stream.receive(limit_bytes=FRAME_BYTES_MAX, timeout_s=None)
             try:
-                if peek_type(raw) == "challenge":
+                if label_of(raw) == "challenge":
                     return believe_challenge(raw, self._pins)
                 message = live.session.believe(raw)
             except ProtocolError as error:

@@ -17,7 +17,7 @@ import trio
 from qubix_mesh.errors import MeshError
 from qubix_mesh.peerbook import PeerBook
 from qubix_mesh.port import Mesh
-from qubix_node import catalogue
+from qubix_node import catalogue, key_log
 from qubix_node.clock import wall_ms
 from qubix_node.courier import Courier, Post
 from qubix_node.errors import NotLinked, Unreachable
@@ -128,6 +128,7 @@ class Node:
             commands=self.desk.command,
             tasks=(self.desk.heartbeat, self.outbox.run, self.sampler.send, self.publisher.run),
             met=self._met,
+            agreed=key_log.writer(self._settings.key_log),
         )
 
     async def run(self, stop: trio.Event) -> None:
@@ -196,8 +197,14 @@ class Node:
     async def _unanswered(self, attempt_id: str) -> None:
         await self.desk.unanswered(attempt_id)
 
-    def _hello(self, nonce: bytes) -> Hello:
-        return Hello(nonce=nonce, clock_ms=wall_ms(), host=self._machine.host, attempts=self.desk.live_attempts())
+    def _hello(self, nonce: bytes, exchange: bytes) -> Hello:
+        return Hello(
+            nonce=nonce,
+            exchange=exchange,
+            clock_ms=wall_ms(),
+            host=self._machine.host,
+            attempts=self.desk.live_attempts(),
+        )
 
     async def _met(self, address: str) -> None:
         await trio.to_thread.run_sync(self._book.remember, address)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One session with the coordinator, without any IO: what is believed, and how statements are sealed (trust P1, P2)."""
+"""One session with the coordinator, without any IO: what is believed, and how statements leave (trust P1, P2, P4)."""
 
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from qubix_protocol.channel import Channel
 from qubix_protocol.envelope import ANYONE, Opened, ReplayGuard, Sealer, open_envelope, read_evidence
 from qubix_protocol.errors import Expired, Replayed, WrongAudience
 from qubix_protocol.keys import SigningKey
@@ -39,8 +40,8 @@ def believe_challenge(raw: bytes, pins: Pins) -> Challenge:
     return challenge
 
 
-def answer(challenge: Challenge, hello: Hello, pins: Pins, wall_ms: Callable[[], int]) -> bytes:
-    """The only statement of incarnation 0, sealed by the clock that the challenge tells."""
+def answer(challenge: Challenge, hello: Hello, pins: Pins, channel: Channel, wall_ms: Callable[[], int]) -> bytes:
+    """The only statement of incarnation 0, sealed by the clock that the challenge tells, and the first encrypted."""
     offset = challenge.clock_ms - wall_ms()
     sealer = Sealer(
         pins.key,
@@ -49,14 +50,17 @@ def answer(challenge: Challenge, hello: Hello, pins: Pins, wall_ms: Callable[[],
         incarnation=0,
         clock_ms=lambda: wall_ms() + offset,
     )
-    return sealer.seal(hello)
+    return channel.encrypt(sealer.seal(hello), hello.exchange)
 
 
 class Session:
     """Made from a believed welcome. Three series of counters, since three paths are not ordered with each other."""
 
-    def __init__(self, pins: Pins, welcome: Welcome, guard: ReplayGuard, wall_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, pins: Pins, welcome: Welcome, guard: ReplayGuard, channel: Channel, wall_ms: Callable[[], int]
+    ) -> None:
         self.welcome: Final = welcome
+        self._channel = channel
         self._pins, self._guard, self._wall_ms = pins, guard, wall_ms
         self._offset_ms = welcome.clock_ms - wall_ms()
         self._control = self._sealer(pins.coordinator)
@@ -64,16 +68,22 @@ class Session:
         self._passes = self._sealer(pins.coordinator, life_ms=_PASS_LIFE_MS)
 
     @classmethod
-    def begin(cls, raw: bytes, challenge: Challenge, pins: Pins, wall_ms: Callable[[], int]) -> "Session":
+    def begin(
+        cls, raw: bytes, challenge: Challenge, pins: Pins, channel: Channel, wall_ms: Callable[[], int]
+    ) -> "Session":
         """From the frame that should be the welcome. Raises `ProtocolError`. The caller must still refuse an
         incarnation that is not higher than every one before it."""
         opened = open_envelope(
-            raw, network=pins.network, audience=pins.key.public, now_ms=challenge.clock_ms, sender=pins.coordinator
+            channel.decrypt(raw),
+            network=pins.network,
+            audience=pins.key.public,
+            now_ms=challenge.clock_ms,
+            sender=pins.coordinator,
         )
         welcome = opened.body(Welcome)
         guard = ReplayGuard(welcome.incarnation)
         guard.check(opened)
-        return cls(pins, welcome, guard, wall_ms)
+        return cls(pins, welcome, guard, channel, wall_ms)
 
     def _sealer(self, audience: bytes, life_ms: int = 60_000) -> Sealer:
         return Sealer(
@@ -91,7 +101,7 @@ class Session:
     def believe(self, raw: bytes) -> Message:
         """A command of this session, each once. Raises `ProtocolError`."""
         opened: Opened = open_envelope(
-            raw,
+            self._channel.decrypt(raw, limit_bytes=FRAME_BYTES_MAX),
             network=self._pins.network,
             audience=self._pins.key.public,
             now_ms=self.coordinator_ms(),
@@ -106,7 +116,7 @@ class Session:
 
     def seal(self, message: Message) -> bytes:
         """For the control stream: send in the order of sealing."""
-        return self._control.seal(message)
+        return self._channel.encrypt(self._control.seal(message))
 
     def seal_offer(self, offer: Offer) -> bytes:
         return self._gossip.seal(offer)

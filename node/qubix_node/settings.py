@@ -89,6 +89,11 @@ class Settings:
         "Unix socket of a test that may hold this process at named steps of a job; never on the main network.",
         None,
     )
+    key_log: Path | None = setting(  # noqa: RUF009 - it returns a dataclass field
+        "QUBIX_NODE_KEY_LOG",
+        "File that gets the keys of each control session, for a test that reads along; never on the main network.",
+        None,
+    )
     ready_fd: int | None = setting(
         "QUBIX_READY_FD", "File descriptor that gets one JSON line once the node is in the market.", None, minimum=0
     )
@@ -117,6 +122,8 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
         )
     if problem := barriers.forbidden(settings.barriers, settings.network):
         raise SettingsError("QUBIX_BARRIERS", problem, "Leave it unset")
+    if settings.key_log is not None and settings.network == "main":
+        raise SettingsError("QUBIX_NODE_KEY_LOG", "keys of the main network are not written down", "Leave it unset")
     _check_addresses(settings)
     return settings
 

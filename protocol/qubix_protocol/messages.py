@@ -56,10 +56,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Challenge(Message, frozen=True, kw_only=True, tag="challenge"):
-    """Coordinator → node, first word on a control stream."""
+    """Coordinator → node, first word on a control stream, and the only one that is not encrypted. `exchange` is its
+    X25519 key of this session (see `channel`)."""
 
     nonce: Digest
     clock_ms: Millis
+    exchange: Digest
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,9 +83,11 @@ class LiveAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Hello(Message, frozen=True, kw_only=True, tag="hello"):
-    """Node → coordinator: answers the challenge. The only statement accepted with incarnation 0."""
+    """Node → coordinator: answers the challenge. The only statement accepted with incarnation 0. `exchange` is the
+    node's X25519 key of this session: what hides the frame is proved inside it."""
 
     nonce: Digest
+    exchange: Digest
     clock_ms: Millis
     host: Host
     attempts: Annotated[tuple[LiveAttempt, ...], Meta(max_length=256)] = ()

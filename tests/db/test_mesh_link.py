@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import itertools
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.jobs import verifiers
 from qubix_protocol import envelope
+from qubix_protocol.channel import Channel, Exchange, Side, label_of
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.link import (
     CoordinatorBatch,
@@ -95,12 +97,20 @@ class Node:
         self.coordinator = gateway.running.coordinator.context.key.public
         self.incarnation, self._counter = 0, itertools.count(1)
         self.welcome: Welcome | None = None
+        self.channel: Channel | None = None
 
     @property
     def peer_id(self) -> str:
         return self.key.peer_id
 
     def seal(self, message: Message, **wrong: Any) -> bytes:
+        """Signed, and encrypted unless it is gossip."""
+        signed = self.sign(message, **wrong)
+        if self.channel is None or wrong.get("audience") == envelope.ANYONE:
+            return signed
+        return self.channel.encrypt(signed)
+
+    def sign(self, message: Message, **wrong: Any) -> bytes:
         how: dict[str, Any] = {
             "network": "devnet",
             "audience": self.coordinator,
@@ -114,9 +124,8 @@ class Node:
         await self.gateway.send(FromPeer(peer_id=self.peer_id, frames=raw))
 
     async def hear(self, kind: type[Any]) -> Any:
-        item = await self.gateway.next(ToPeer, self.peer_id)
         opened = envelope.open_envelope(
-            item.frames[0],
+            await self._frame(),
             network="devnet",
             audience=self.key.public,
             now_ms=self.gateway.running.coordinator.context.now_ms(),
@@ -125,17 +134,28 @@ class Node:
         assert opened.header.incarnation == self.incarnation
         return opened.body(kind)
 
+    async def _frame(self) -> bytes:
+        """The envelope in the next frame for this node."""
+        item = await self.gateway.next(ToPeer, self.peer_id)
+        frame: bytes = item.frames[0]
+        if label_of(frame) == "challenge":
+            return frame
+        assert self.channel is not None
+        return self.channel.decrypt(frame)
+
     async def hello(self, **wrong: Any) -> bytes:
         await self.gateway.send(PeerUp(peer_id=self.peer_id))
         challenge = await self.hear(Challenge)
-        return self.seal(Hello(nonce=wrong.pop("nonce", challenge.nonce), clock_ms=1, host=HOST), **wrong)
+        exchange = Exchange(secrets.token_bytes(32))
+        self.channel = exchange.channel(challenge.exchange, nonce=challenge.nonce, side=Side.NODE)
+        nonce = wrong.pop("nonce", challenge.nonce)
+        hello = Hello(nonce=nonce, exchange=exchange.public, clock_ms=1, host=HOST)
+        return self.channel.encrypt(self.sign(hello, **wrong), exchange.public)
 
     async def shake_hands(self) -> Welcome:
         self.incarnation = 0
         await self.say(await self.hello())
-        item = await self.gateway.next(ToPeer, self.peer_id)
-        raw = item.frames[0]
-        opened = envelope.read_evidence(raw, network="devnet", sender=self.coordinator)
+        opened = envelope.read_evidence(await self._frame(), network="devnet", sender=self.coordinator)
         welcome = opened.body(Welcome)
         assert opened.header.incarnation == welcome.incarnation
         self.incarnation, self.welcome = welcome.incarnation, welcome
@@ -238,7 +258,8 @@ async def test_statements_that_are_not_to_be_believed_are_refused_and_the_sessio
             (node.seal(Heartbeat(), network="test"), "wrong_network"),
             (node.seal(Heartbeat(), audience=b"y" * 32), "wrong_audience"),
             (b"\xc1 junk", "malformed"),
-            (node.seal(Challenge(nonce=b"n" * 32, clock_ms=1)), "malformed"),
+            (node.seal(Challenge(nonce=b"n" * 32, clock_ms=1, exchange=b"e" * 32)), "malformed"),
+            (node.sign(Heartbeat()), "malformed"),
             (node.seal(Accept(attempt_id=ATTEMPT, fence=1)), "not_found"),
         ):
             before = await refused(running, code)
@@ -316,7 +337,8 @@ async def test_offers_that_come_late_are_counted_and_the_node_is_not_blamed(db: 
         # More than a node may say wrong things before it is cut off.
         late = [first, of_another_session, expired] * 100
         await gateway.send(*(Gossip(author=node.peer_id, topic="t", data=raw) for raw in [newest, *late]))
-        await node.say(node.seal(Heartbeat(), audience=envelope.ANYONE))
+        assert node.channel is not None
+        await node.say(node.channel.encrypt(node.sign(Heartbeat(), audience=envelope.ANYONE)))
         assert (await node.hear(Refused)).code == "wrong_audience", "nothing was refused before"
         assert await refused(running, "replayed") == 200
         assert await refused(running, "expired") == 100

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from qubix_node.node import Node
+from qubix_protocol.channel import Channel, Exchange, SessionKeys, Side
 from qubix_protocol.envelope import Sealer, seal
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Accept, Challenge, Heartbeat, Report, Telemetry
@@ -69,6 +70,11 @@ def flipped(world: World) -> bytes:
     return bytes(frame)
 
 
+def genuine(world: World) -> bytes:
+    assert world.coordinator.peer is not None
+    return world.coordinator.peer.sealer.seal(world.assign(matrices(8)))
+
+
 def nonsense(world: World) -> bytes:
     return b"\xc1" * 100
 
@@ -89,6 +95,41 @@ async def test_a_command_that_is_not_to_be_believed_is_refused_and_counted(
 ) -> None:
     async with open_world(tmp_path) as world, world.node() as node:
         assert world.coordinator.peer is not None
+        await world.coordinator.peer.send_envelope(make(world))
+        await refused(node, code)
+        assert node.desk.live_attempts() == ()
+        await still_works(world)
+
+
+def in_the_clear(world: World) -> bytes:
+    return genuine(world)
+
+
+def for_another_session(world: World) -> bytes:
+    return Channel(SessionKeys(b"a" * 32, b"b" * 32), Side.COORDINATOR).encrypt(genuine(world))
+
+
+def with_a_changed_bit(world: World) -> bytes:
+    assert world.coordinator.peer is not None
+    frame = bytearray(world.coordinator.peer.channel.encrypt(genuine(world)))
+    frame[len(frame) // 2] ^= 1
+    return bytes(frame)
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (in_the_clear, "malformed"),
+        (nonsense, "malformed"),
+        (for_another_session, "bad_signature"),
+        (with_a_changed_bit, "bad_signature"),
+    ],
+)
+async def test_p4_a_command_that_others_could_read_or_change_is_refused(
+    tmp_path: Path, make: Callable[[World], bytes], code: str
+) -> None:
+    async with open_world(tmp_path) as world, world.node() as node:
+        assert world.coordinator.peer is not None
         await world.coordinator.peer.send_raw(make(world))
         await refused(node, code)
         assert node.desk.live_attempts() == ()
@@ -98,7 +139,7 @@ async def test_a_command_that_is_not_to_be_believed_is_refused_and_counted(
 async def test_a_changed_bit_is_never_obeyed(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world, world.node() as node:
         assert world.coordinator.peer is not None
-        await world.coordinator.peer.send_raw(flipped(world))
+        await world.coordinator.peer.send_envelope(flipped(world))
         with trio.fail_after(60):
             while not node.link.refused:  # noqa: ASYNC110
                 await trio.sleep(0.01)
@@ -163,9 +204,10 @@ async def test_a_new_challenge_on_the_same_stream_begins_a_new_session(tmp_path:
         assert coordinator.peer is not None
         node = coordinator.peer.node
         restarted = FakeCoordinatorAgain(coordinator)
-        await coordinator.peer.send_raw(
-            coordinator.sealer(node, 0).seal(Challenge(nonce=restarted.nonce, clock_ms=coordinator.clock_ms()))
-        )
+        exchange = Exchange(b"\7" * 32)
+        coordinator.again = exchange, restarted.nonce
+        challenge = Challenge(nonce=restarted.nonce, clock_ms=coordinator.clock_ms(), exchange=exchange.public)
+        await coordinator.peer.send_raw(coordinator.sealer(node, 0).seal(challenge))
         await coordinator.until(lambda: restarted.done)
         await still_works(world)
 

@@ -55,9 +55,10 @@ class CrashMarket(Market):
 
     def __init__(self, folder: Path, **env: str) -> None:
         short = {"QUBIX_LEASE_S": "4", "QUBIX_HEARTBEAT_S": "0.5"}
-        super().__init__(folder, QUBIX_BARRIERS=str(folder / "barriers"), **{**short, **env})
+        told = {"QUBIX_BARRIERS": str(folder / "barriers"), "QUBIX_NODE_KEY_LOG": str(folder / "keys.log")}
+        super().__init__(folder, **{**told, **short, **env})
         self.barriers = Barriers(folder / "barriers")
-        self.wire = Log()
+        self.wire = Log(folder / "keys.log")
         self._stack = contextlib.ExitStack()
         self._relays: dict[str, str] = {}
         self._gateways: dict[str, list[str]] = {}
@@ -356,6 +357,7 @@ def _reports_acknowledged(market: CrashMarket, job_id: str) -> None:
     )
     kept = {str(one["id"]) for one in attempts if one["reported"] or one["late"]}
     everything = {str(one["id"]) for one in attempts}
+    assert market.wire.unreadable == 0, "the log of the wire could not read along"
     told = {*market.wire.acknowledged_of(everything), *market.brought()}
     assert {attempt for attempt, link in told if link is None and attempt in everything} <= kept, "a report is gone"
 

@@ -11,7 +11,9 @@ import trio
 from qubix_mesh.errors import MeshError
 from qubix_mesh.port import Mesh, Stream
 from qubix_node.clock import wall_ms
-from qubix_protocol.envelope import Opened, Sealer, open_envelope, peek_type
+from qubix_protocol.channel import Channel, Exchange, Side, exchange_in, label_of
+from qubix_protocol.envelope import Opened, Sealer, open_envelope
+from qubix_protocol.errors import BadSignature
 from qubix_protocol.keys import SigningKey, public_key_of
 from qubix_protocol.messages import (
     Acknowledged,
@@ -38,12 +40,16 @@ class Peer:
 
     stream: Stream
     sealer: Sealer
+    channel: Channel
     node: bytes
     raw: list[bytes] = field(default_factory=list)
     """Frames as they were sent to the node."""
 
     async def send(self, message: Message) -> None:
-        await self.send_raw(self.sealer.seal(message))
+        await self.send_envelope(self.sealer.seal(message))
+
+    async def send_envelope(self, envelope: bytes) -> None:
+        await self.send_raw(self.channel.encrypt(envelope))
 
     async def send_raw(self, frame: bytes) -> None:
         self.raw.append(frame)
@@ -68,6 +74,8 @@ class FakeCoordinator:
         self.peer: Peer | None = None
         self.on_hello: Callable[[bytes], Awaitable[None]] | None = None
         """Answers a hello that comes on a stream with a session."""
+        self.again: tuple[Exchange, bytes] | None = None
+        """The key and the nonce of the challenge that such a hello answers."""
         self._changed = trio.Event()
         mesh.on_stream(CONTROL_PROTOCOL, self._serve)
 
@@ -97,21 +105,25 @@ class FakeCoordinator:
     async def shake_hands(self, stream: Stream) -> None:
         """From the challenge to the welcome; again on a stream that stands, as after a coordinator's restart."""
         node = public_key_of(stream.peer_id)
-        challenge = Challenge(nonce=os.urandom(32), clock_ms=self.clock_ms())
+        exchange = Exchange(os.urandom(32))
+        challenge = Challenge(nonce=os.urandom(32), clock_ms=self.clock_ms(), exchange=exchange.public)
         await stream.send(self.sealer(node, 0).seal(challenge), timeout_s=10)
         self.challenges += 1
         self._tell()
         while True:
             raw = await stream.receive(limit_bytes=FRAME_BYTES_MAX, timeout_s=10)
-            if peek_type(raw) == "hello":
+            if label_of(raw) == "hello":
                 break
-        opened = open_envelope(raw, network=NETWORK, audience=self.key.public, now_ms=self.clock_ms(), sender=node)
+        channel = exchange.channel(exchange_in(raw), nonce=challenge.nonce, side=Side.COORDINATOR)
+        opened = open_envelope(
+            channel.decrypt(raw), network=NETWORK, audience=self.key.public, now_ms=self.clock_ms(), sender=node
+        )
         hello = opened.body(Hello)
-        assert (hello.nonce, opened.header.incarnation) == (challenge.nonce, 0)
+        assert (hello.nonce, hello.exchange, opened.header.incarnation) == (challenge.nonce, exchange_in(raw), 0)
         self.hellos.append(hello)
         if self.answers_hello:
             self.incarnation += 1
-            self.peer = Peer(stream, self.sealer(node, self.incarnation), node)
+            self.peer = Peer(stream, self.sealer(node, self.incarnation), channel, node)
             await self.peer.send(self.welcome())
         self._tell()
 
@@ -128,10 +140,15 @@ class FakeCoordinator:
         )
 
     async def _hear(self, stream: Stream, raw: bytes) -> None:
-        if peek_type(raw) == "hello" and self.on_hello is not None:
+        if label_of(raw) == "hello" and self.on_hello is not None:
             await self._hear_hello(raw, self.on_hello)
             return
-        opened = open_envelope(raw, network=NETWORK, audience=self.key.public, now_ms=self.clock_ms())
+        assert self.peer is not None
+        try:
+            envelope = self.peer.channel.decrypt(raw)
+        except BadSignature:
+            return  # said before the session was renewed
+        opened = open_envelope(envelope, network=NETWORK, audience=self.key.public, now_ms=self.clock_ms())
         if opened.header.incarnation != self.incarnation:
             return  # said before the session was renewed
         message: Message = opened.body(FromNode)  # type: ignore[arg-type]
@@ -146,7 +163,12 @@ class FakeCoordinator:
                 await self.peer.send(Acknowledged(attempt_id=message.attempt_id, fence=message.fence))
 
     async def _hear_hello(self, raw: bytes, answer: Callable[[bytes], Awaitable[None]]) -> None:
-        opened = open_envelope(raw, network=NETWORK, audience=self.key.public, now_ms=self.clock_ms())
+        assert self.peer is not None
+        assert self.again is not None
+        exchange, nonce = self.again
+        self.peer.channel = exchange.channel(exchange_in(raw), nonce=nonce, side=Side.COORDINATOR)
+        envelope = self.peer.channel.decrypt(raw)
+        opened = open_envelope(envelope, network=NETWORK, audience=self.key.public, now_ms=self.clock_ms())
         self.hellos.append(opened.body(Hello))
         await answer(self.hellos[-1].nonce)
         self._tell()

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Container
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
@@ -17,7 +18,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from qubix_protocol import codec, digests
+from qubix_protocol.channel import Channel, SessionKeys, Side, exchange_in, label_of
 from qubix_protocol.envelope import Header, peek_type
+from qubix_protocol.errors import BadSignature, Malformed
 from qubix_protocol.link import FromPeer, ToPeer, decode_coordinator, decode_gateway
 from qubix_protocol.messages import Acknowledged, Progress, Report
 
@@ -84,10 +87,14 @@ def _unmasked(payload: bytes, mask: bytes) -> bytes:
 
 
 class Log:
-    """By attempt: digests of the links that were said, how often they and reports were, and what was acknowledged."""
+    """By attempt: digests of the links that were said, how often they and reports were, and what was acknowledged.
+    `key_log` is where the nodes write their sessions' keys; what nobody has a key for makes a test fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, key_log: Path) -> None:
         self._lock = threading.Lock()
+        self._key_log = key_log
+        self._sessions: defaultdict[str, list[SessionKeys]] = defaultdict(list)
+        self.unreadable = 0
         self.times: defaultdict[tuple[str, int], int] = defaultdict(int)
         self.said: defaultdict[tuple[str, int], set[bytes]] = defaultdict(set)
         self.acknowledged: defaultdict[tuple[str, int | None], int] = defaultdict(int)
@@ -101,14 +108,39 @@ class Log:
     def from_gateway(self, message: bytes) -> None:
         for item in decode_gateway(message):
             if isinstance(item, FromPeer):
-                for raw in item.frames:
-                    self._node_said(raw)
+                for frame in item.frames:
+                    self._heard(item.peer_id, frame, Side.COORDINATOR, self._node_said)
 
     def from_coordinator(self, message: bytes) -> None:
         for item in decode_coordinator(message):
             if isinstance(item, ToPeer):
-                for raw in item.frames:
-                    self._acknowledged(raw)
+                for frame in item.frames:
+                    if label_of(frame) != "challenge":
+                        self._heard(item.peer_id, frame, Side.NODE, self._acknowledged)
+
+    def _heard(self, peer_id: str, frame: bytes, reader: Side, then: Callable[[bytes], None]) -> None:
+        """With the keys of the node's newest session first: an older one may still be on its way elsewhere."""
+        with self._lock:
+            if label_of(frame) == "hello":
+                self._sessions[peer_id].insert(0, self._keys_of(exchange_in(frame)))
+            sessions = list(self._sessions[peer_id])
+        for keys in sessions:
+            with contextlib.suppress(BadSignature, Malformed):
+                raw = Channel(keys, reader).decrypt(frame)
+                break
+        else:
+            with self._lock:
+                self.unreadable += 1
+            return
+        then(raw)
+
+    def _keys_of(self, exchange: bytes) -> SessionKeys:
+        """Written down before the node said hello."""
+        for line in self._key_log.read_text(encoding="ascii").splitlines():
+            public, from_node, from_coordinator = (bytes.fromhex(word) for word in line.split())
+            if public == exchange:
+                return SessionKeys(from_node, from_coordinator)
+        raise AssertionError(f"no keys of the session {exchange.hex()} in {self._key_log}")
 
     def _node_said(self, raw: bytes) -> None:
         kind = peek_type(raw)

@@ -8,6 +8,7 @@ import pytest
 
 from qubix_coordinator.http.session import NotYet, Session, certificate
 from qubix_protocol import envelope, errors
+from qubix_protocol.channel import Channel, Exchange, Side, label_of
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import (
     Accept,
@@ -26,6 +27,10 @@ from qubix_protocol.units import FRAME_BYTES_MAX, GOSSIP_BYTES_MAX
 
 COORDINATOR, NODE, OTHER = (SigningKey(bytes([n]) * 32) for n in (1, 2, 3))
 NONCE = b"n" * 32
+SECRET = b"c" * 32
+"""The coordinator's of the session."""
+EXCHANGE = Exchange(b"d" * 32)
+"""The node's."""
 ATTEMPT = "00000000-0000-4000-8000-000000000001"
 HOST = Host(system="Linux", cpu_model="x", cpu_cores=2, memory_bytes=1, agent="test")
 
@@ -46,8 +51,13 @@ class Node:
     incarnation: int = 0
     counter: int = 0
     clock: Clock = field(default_factory=Clock)
+    channel: Channel | None = None
 
     def say(self, message: Message, **wrong: Any) -> bytes:
+        envelope = self.sign(message, **wrong)
+        return self.channel.encrypt(envelope) if self.channel else envelope
+
+    def sign(self, message: Message, **wrong: Any) -> bytes:
         self.counter += 1
         how: dict[str, Any] = {
             "network": "test",
@@ -58,8 +68,14 @@ class Node:
         }
         return envelope.seal(message, wrong.pop("key", self.key), **{**how, **wrong})
 
-    def hello(self, nonce: bytes = NONCE, **wrong: Any) -> bytes:
-        return self.say(Hello(nonce=nonce, clock_ms=1, host=HOST), **wrong)
+    def hello(self, nonce: bytes = NONCE, proved: bytes | None = None, **wrong: Any) -> bytes:
+        self.channel = EXCHANGE.channel(Exchange(SECRET).public, nonce=NONCE, side=Side.NODE)
+        hello = Hello(nonce=nonce, exchange=proved or EXCHANGE.public, clock_ms=1, host=HOST)
+        return self.channel.encrypt(self.sign(hello, **wrong), EXCHANGE.public)
+
+    def read(self, raw: bytes, kind: type[Any]) -> Any:
+        assert self.channel is not None
+        return read(self.channel.decrypt(raw), kind)
 
 
 def offer() -> Offer:
@@ -68,7 +84,9 @@ def offer() -> Offer:
 
 
 def start(clock: Clock | None = None) -> Session:
-    return Session(COORDINATOR, network="test", peer_id=NODE.peer_id, nonce=NONCE, clock_ms=clock or Clock())
+    return Session(
+        COORDINATOR, network="test", peer_id=NODE.peer_id, nonce=NONCE, exchange=SECRET, clock_ms=clock or Clock()
+    )
 
 
 def shake(session: Session, node: Node, incarnation: int = 7) -> bytes:
@@ -95,11 +113,11 @@ def test_handshake_leads_to_a_live_session_both_ways() -> None:
     session, node = start(), Node()
     assert read(session.challenge(), Challenge).nonce == NONCE
     assert not session.live
-    assert read(shake(session, node), Welcome).incarnation == 7
+    assert node.read(shake(session, node), Welcome).incarnation == 7
     assert session.live
     assert session.incarnation == 7
     accept = Accept(attempt_id=ATTEMPT, fence=1)
-    assert session.receive(node.say(accept)) == accept
+    assert session.receive(node.say(accept)).message == accept
 
 
 HELLOS: dict[str, tuple[dict[str, Any], type[errors.ProtocolError]]] = {
@@ -108,6 +126,7 @@ HELLOS: dict[str, tuple[dict[str, Any], type[errors.ProtocolError]]] = {
     "wrong audience": ({"audience": OTHER.public}, errors.WrongAudience),
     "expired": ({"expires_ms": 999_999}, errors.Expired),
     "too far ahead": ({"expires_ms": 9_999_999}, errors.Expired),
+    "another key": ({"proved": b"p" * 32}, errors.BadSignature),
     "wrong nonce": ({"nonce": b"x" * 32}, errors.Replayed),
     "stale": ({"incarnation": 3}, errors.Replayed),
 }
@@ -136,7 +155,7 @@ def test_statements_before_the_handshake_are_refused() -> None:
     with pytest.raises(NotYet):
         session.receive(node.say(Heartbeat()))
     with pytest.raises(NotYet):
-        session.receive_offer(node.say(offer(), audience=envelope.ANYONE))
+        session.receive_offer(node.sign(offer(), audience=envelope.ANYONE))
 
 
 STATEMENTS: dict[str, tuple[dict[str, Any], type[errors.ProtocolError]]] = {
@@ -197,22 +216,22 @@ def test_what_only_the_coordinator_may_say_is_refused() -> None:
     session, node = start(), Node()
     shake(session, node)
     with pytest.raises(errors.Malformed):
-        session.receive(node.say(Challenge(nonce=NONCE, clock_ms=1)))
+        session.receive(node.say(Challenge(nonce=NONCE, clock_ms=1, exchange=EXCHANGE.public)))
     with pytest.raises(errors.Malformed):
-        session.receive(node.hello())
+        session.receive(node.say(Hello(nonce=NONCE, exchange=EXCHANGE.public, clock_ms=1, host=HOST)))
 
 
 def test_offers_have_a_guard_of_their_own() -> None:
     session, node = start(), Node()
     shake(session, node)
     session.receive(node.say(Heartbeat(), counter=50))
-    older, newer = (node.say(offer(), audience=envelope.ANYONE, counter=n) for n in (10, 11))
+    older, newer = (node.sign(offer(), audience=envelope.ANYONE, counter=n) for n in (10, 11))
     assert session.receive_offer(newer) == offer()
     assert session.receive_offer(newer) is None
     with pytest.raises(errors.Replayed):
         session.receive_offer(older)
     with pytest.raises(errors.Replayed):
-        session.receive_offer(node.say(offer(), audience=envelope.ANYONE, incarnation=6))
+        session.receive_offer(node.sign(offer(), audience=envelope.ANYONE, incarnation=6))
 
 
 def test_certificate_can_be_read_long_after_it_was_sent() -> None:
@@ -227,3 +246,18 @@ def test_certificate_can_be_read_long_after_it_was_sent() -> None:
     )
     said = envelope.read_evidence(raw, network="test", sender=COORDINATOR.public).body(Certificate)
     assert said == Certificate(peer_id=NODE.peer_id, region="local", expires_ms=10_000_000)
+
+
+def test_p4_what_others_could_read_is_no_statement_and_nobody_else_reads_one() -> None:
+    """A gateway sees a label; and what it was not told, it cannot say."""
+    session, node = start(), Node()
+    shake(session, node)
+    with pytest.raises(errors.Malformed):
+        session.receive(node.sign(Heartbeat()))
+    frame = node.say(Accept(attempt_id=ATTEMPT, fence=1))
+    assert ATTEMPT.encode() not in frame
+    assert label_of(frame) == "statement"
+    other = Exchange(b"e" * 32).channel(Exchange(SECRET).public, nonce=NONCE, side=Side.NODE)
+    with pytest.raises(errors.BadSignature):
+        session.receive(other.encrypt(node.sign(Heartbeat())))
+    assert session.receive(frame).message == Accept(attempt_id=ATTEMPT, fence=1)

@@ -3,17 +3,20 @@
 
 import os
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qubix_node import key_log
 from qubix_protocol import digests
+from qubix_protocol.channel import Exchange, Side
 from qubix_protocol.envelope import seal
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.link import FromPeer, ToPeer, encode_coordinator, encode_gateway
-from qubix_protocol.messages import Acknowledged, Link, Message, Progress, Range
+from qubix_protocol.messages import Acknowledged, Hello, Host, Link, Message, Progress, Range
 from tests.support.crash_market import links_acknowledged, paid_once
 from tests.support.wire import Log, Messages
 
@@ -76,43 +79,71 @@ def a_link(index: int = 0) -> Link:
     )
 
 
-def sealed(message: Message) -> bytes:
+def signed(message: Message) -> bytes:
     return seal(
         message, NODE, network="devnet", audience=bytes(range(32)), incarnation=1, counter=1, expires_ms=1_000_000
     )
 
 
-def seen(*acknowledged: int, passed: bool = True) -> tuple[Log, list[dict[str, Any]]]:
+class Session:
+    """Both sides of an encrypted session whose keys the log of the wire is told, as a node writes them down."""
+
+    def __init__(self, folder: Path) -> None:
+        self.exchange = Exchange(b"n" * 32)
+        other, nonce = Exchange(b"c" * 32), bytes(32)
+        self.node = self.exchange.channel(other.public, nonce=nonce, side=Side.NODE)
+        self.coordinator = other.channel(self.exchange.public, nonce=nonce, side=Side.COORDINATOR)
+        key_log.writer(folder / "keys.log")(self.exchange.public, self.node)
+
+    def hello(self) -> bytes:
+        host = Host(system="Linux", cpu_model="x", cpu_cores=1, memory_bytes=1, agent="test")
+        hello = Hello(nonce=bytes(32), exchange=self.exchange.public, clock_ms=1, host=host)
+        return self.node.encrypt(signed(hello), self.exchange.public)
+
+
+def seen(folder: Path, *acknowledged: int, passed: bool = True) -> tuple[Log, list[dict[str, Any]]]:
     """A link that is stored, and was said on the wire unless it came by HTTPS; acknowledgements of these indices."""
-    wire, link = Log(), a_link()
-    said = sealed(Progress(attempt_id=ATTEMPT, fence=1, fraction=0.5, elapsed_ms=1, link=link))
+    session = Session(folder)
+    wire, link = Log(folder / "keys.log"), a_link()
+    said = signed(Progress(attempt_id=ATTEMPT, fence=1, fraction=0.5, elapsed_ms=1, link=link))
+    wire.from_gateway(encode_gateway((FromPeer(peer_id=NODE.peer_id, frames=(session.hello(),)),)))
     if passed:
-        wire.from_gateway(encode_gateway((FromPeer(peer_id=NODE.peer_id, frames=(said,)),)))
+        frame = session.node.encrypt(said)
+        wire.from_gateway(encode_gateway((FromPeer(peer_id=NODE.peer_id, frames=(frame,)),)))
     for index in acknowledged:
-        told = sealed(Acknowledged(attempt_id=ATTEMPT, fence=1, link=index))
+        told = session.coordinator.encrypt(signed(Acknowledged(attempt_id=ATTEMPT, fence=1, link=index)))
         wire.from_coordinator(encode_coordinator((ToPeer(peer_id=NODE.peer_id, frames=(told,)),)))
+    assert wire.unreadable == 0
     row = {"attempt_id": ATTEMPT, "index": 0, "chain_digest": digests.of_link(link)}
     return wire, [row | {"peer_id": NODE.peer_id, "envelope": said}]
 
 
 @pytest.mark.parametrize("passed", [True, False])
-def test_what_was_acknowledged_and_is_here_is_right(passed: bool) -> None:
-    wire, rows = seen(0, passed=passed)
+def test_what_was_acknowledged_and_is_here_is_right(tmp_path: Path, passed: bool) -> None:
+    wire, rows = seen(tmp_path, 0, passed=passed)
     links_acknowledged(wire, {(ATTEMPT, 0), (ATTEMPT, None), ("another", 7)}, rows)
 
 
-def test_a_link_that_was_acknowledged_and_is_gone_is_found() -> None:
-    wire, rows = seen(0, 1)
+def test_a_link_that_was_acknowledged_and_is_gone_is_found(tmp_path: Path) -> None:
+    wire, rows = seen(tmp_path, 0, 1)
     with pytest.raises(AssertionError, match="is gone"):
         links_acknowledged(wire, set(), rows)
-    wire, rows = seen(0)
+    wire, rows = seen(tmp_path, 0)
     with pytest.raises(AssertionError, match="is gone"):
         links_acknowledged(wire, {(ATTEMPT, 1)}, rows)
 
 
+def test_what_nobody_wrote_the_keys_of_is_told(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    wire, _ = seen(tmp_path)
+    stranger = Session(tmp_path / "other").node.encrypt(signed(Acknowledged(attempt_id=ATTEMPT, fence=1)))
+    wire.from_gateway(encode_gateway((FromPeer(peer_id="another", frames=(stranger,)),)))
+    assert wire.unreadable == 1
+
+
 @pytest.mark.parametrize("passed", [True, False])
-def test_a_link_that_was_never_said_or_said_otherwise_is_found(passed: bool) -> None:
-    wire, rows = seen(0, passed=passed)
+def test_a_link_that_was_never_said_or_said_otherwise_is_found(tmp_path: Path, passed: bool) -> None:
+    wire, rows = seen(tmp_path, 0, passed=passed)
     with pytest.raises(AssertionError, match="another link"):
         links_acknowledged(wire, set(), [{**rows[0], "chain_digest": bytes(32)}])
 

@@ -156,8 +156,14 @@ class Mesh:
     def session(self, peer_id: str) -> Session:
         """A new handshake. Raises Malformed for what is not a peer id."""
         desk = self.desk
-        nonce = secrets.token_bytes(32)
-        return Session(desk.key, network=desk.network, peer_id=peer_id, nonce=nonce, clock_ms=desk.now_ms)
+        return Session(
+            desk.key,
+            network=desk.network,
+            peer_id=peer_id,
+            nonce=secrets.token_bytes(32),
+            exchange=secrets.token_bytes(32),
+            clock_ms=desk.now_ms,
+        )
 
     async def run(self) -> None:
         """Passes commands on, and keeps the market told of who can be reached, until cancelled."""

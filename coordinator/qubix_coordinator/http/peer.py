@@ -189,9 +189,9 @@ class Peer:
         await market.offer_received(self.mesh.desk.db, self.peer_id, offer, raw, now_ms=self.mesh.desk.now_ms())
 
     async def _handle_statement(self, raw: bytes) -> None:
-        message = self.session.receive(raw)
+        message, envelope = self.session.receive(raw)
         self.mesh.count_received(type(message).__name__.lower())
-        reply = await self._through_outages(lambda: self._dispatch(message, raw))
+        reply = await self._through_outages(lambda: self._dispatch(message, envelope))
         if isinstance(message, Accept | Decline | Progress | Report | RentalAccept | RentalDecline | RentalNotice):
             self.mesh.nudge()
         if isinstance(message, RentalBeat):

@@ -3,16 +3,20 @@
 
     Challenge ──▶ Hello ──▶ Welcome, then statements both ways under the session's incarnation.
 
+From the Hello on everything is encrypted for the two sides (`qubix_protocol.channel`): gateways carry what they cannot
+read.
+
 `receive_*` raise a `ProtocolError` for whatever is not to be believed: forged, replayed, stale, expired, for another
 network or audience, oversized or malformed. A refused statement changes nothing.
 """
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from qubix_protocol import envelope
+from qubix_protocol.channel import Channel, Exchange, Side, exchange_in, label_of
 from qubix_protocol.envelope import Opened, ReplayGuard, Sealer
-from qubix_protocol.errors import Malformed, NotGenuine, Replayed, WrongAudience
+from qubix_protocol.errors import BadSignature, Malformed, NotGenuine, Replayed, WrongAudience
 from qubix_protocol.keys import SigningKey, public_key_of
 from qubix_protocol.messages import (
     Accept,
@@ -63,6 +67,13 @@ _KINDS: Final[dict[str, type[Statement]]] = {
 }
 
 
+class Heard(NamedTuple):
+    """A statement, and its signed envelope, which is evidence."""
+
+    message: Statement
+    raw: bytes
+
+
 class NotYet(NotGenuine):
     """A statement before the handshake is done, or a second handshake."""
 
@@ -70,15 +81,25 @@ class NotYet(NotGenuine):
 
 
 class Session:
-    """`nonce` is 32 bytes drawn for this session alone; `peer_id` is what libp2p authenticated at the gateway."""
+    """`nonce` and `exchange` (32 random bytes each) are drawn for this session alone; `peer_id` is what libp2p
+    authenticated at the gateway."""
 
     def __init__(
-        self, key: SigningKey, *, network: Network, peer_id: str, nonce: bytes, clock_ms: Callable[[], int]
+        self,
+        key: SigningKey,
+        *,
+        network: Network,
+        peer_id: str,
+        nonce: bytes,
+        exchange: bytes,
+        clock_ms: Callable[[], int],
     ) -> None:
         self.peer_id: Final = peer_id
         self.public_key: Final = public_key_of(peer_id)
         self._key, self._network, self._clock_ms = key, network, clock_ms
         self._nonce: bytes | None = nonce
+        self._exchange = Exchange(exchange)
+        self._channel: Channel | None = None
         self._sealer = self._sealer_of(0)
         self._guard: ReplayGuard | None = None
         self._last_offer = -1
@@ -95,19 +116,26 @@ class Session:
 
     def challenge(self) -> bytes:
         assert self._nonce is not None
-        return self._sealer.seal(Challenge(nonce=self._nonce, clock_ms=self._clock_ms()))
+        now_ms = self._clock_ms()
+        return self._sealer.seal(Challenge(nonce=self._nonce, clock_ms=now_ms, exchange=self._exchange.public))
 
     def receive_hello(self, raw: bytes) -> Hello:
         """The answer to the challenge; its nonce is good for one Hello."""
-        opened = self._open(raw)
-        if opened.header.type != "hello" or self._nonce is None:
+        if self._nonce is None or label_of(raw) != "hello":
+            raise NotYet(f"a frame of {label_of(raw)[:20]!r} is not what a handshake waits for")
+        theirs = exchange_in(raw)
+        channel = self._exchange.channel(theirs, nonce=self._nonce, side=Side.COORDINATOR)
+        opened = self._open(channel.decrypt(raw))
+        if opened.header.type != "hello":
             raise NotYet(f"{opened.header.type!r} is not what a handshake waits for")
         hello = opened.body(Hello)
+        if hello.exchange != theirs:
+            raise BadSignature("the key that hides the Hello is not the one that it proves")
         if opened.header.incarnation != 0:
             raise Replayed("a Hello carries incarnation 0")
         if hello.nonce != self._nonce:
             raise Replayed("the nonce is not the one of this challenge")
-        self._nonce = None
+        self._nonce, self._channel = None, channel
         return hello
 
     def welcome(
@@ -126,7 +154,7 @@ class Session:
         assert not self.live, "once"
         self._guard = ReplayGuard(incarnation)
         self._sealer = self._sealer_of(incarnation)
-        return self._sealer.seal(
+        return self.seal(
             Welcome(
                 incarnation=incarnation,
                 account_id=account_id,
@@ -139,19 +167,19 @@ class Session:
             )
         )
 
-    def receive(self, raw: bytes) -> Statement:
+    def receive(self, raw: bytes) -> Heard:
         """One statement of the live session, in rising order of its counter."""
-        opened = self._open(raw)
+        if self._channel is None or self._guard is None:
+            raise NotYet("a statement came before the handshake was done")
+        opened = self._open(self._channel.decrypt(raw))
         if opened.header.audience == envelope.ANYONE:
             raise WrongAudience("a statement to the coordinator names it as audience")
-        if self._guard is None:
-            raise NotYet(f"{opened.header.type!r} came before the handshake was done")
         kind = _KINDS.get(opened.header.type)
         if kind is None:
             raise Malformed(f"{opened.header.type!r} is not a node's to say")
         message = opened.body(kind)
         self._guard.check(opened)
-        return message
+        return Heard(message, opened.raw)
 
     def receive_offer(self, raw: bytes) -> Offer | None:
         """A gossiped offer; None for the newest one once more (it came by another gateway too)."""
@@ -168,7 +196,9 @@ class Session:
         return offer
 
     def seal(self, message: FromCoordinator) -> bytes:
-        return self._sealer.seal(message)
+        """Signed, then encrypted."""
+        assert self._channel is not None, "a Hello was received"
+        return self._channel.encrypt(self._sealer.seal(message))
 
     def _open(self, raw: bytes, **limits: int) -> Opened:
         return envelope.open_envelope(

@@ -12,7 +12,7 @@ from qubix_mesh.gateway.outbox import Outbox
 from qubix_mesh.gateway.settings import Settings
 from qubix_mesh.port import Stream
 from qubix_mesh.rules import TokenBucket
-from qubix_protocol.envelope import peek_type
+from qubix_protocol.channel import label_of
 from qubix_protocol.link import PeerDown, PeerUp
 from qubix_protocol.units import FRAME_BYTES_MAX
 
@@ -183,14 +183,14 @@ class Peers:
             await trio.sleep(1 / self._settings.peer_frames_per_s)
 
     def _take(self, peer: Peer, frame: bytes) -> None:
-        envelope_type = peek_type(frame)
-        if not envelope_type:
+        label = label_of(frame)
+        if not label:
             self._drop(peer, "malformed")
             return
         peer.spoke = True
         if not self._link_up.is_set():
             self.counts["frames_while_down"] += 1
-        elif not self._outbox.put_frame(peer.peer_id, frame, envelope_type):
+        elif not self._outbox.put_frame(peer.peer_id, frame, label):
             self._drop(peer, "incoming_overflow")
 
     def _patience_s(self) -> float:
