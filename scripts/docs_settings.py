@@ -10,6 +10,7 @@ import qubix.settings
 import qubix_chain.devnet.settings
 import qubix_coordinator.jobs.verify_settings
 import qubix_coordinator.settings
+import qubix_coordinator.treasury.settings
 import qubix_mesh.gateway.settings
 import qubix_node.settings
 from qubix_protocol.settings import Row, describe
@@ -18,6 +19,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 PROCESSES: tuple[tuple[str, type[Any]], ...] = (
     ("Coordinator", qubix_coordinator.settings.Settings),
     ("Verifier (and all of the coordinator's)", qubix_coordinator.jobs.verify_settings.VerifierSettings),
+    ("Chain process (and all of the coordinator's)", qubix_coordinator.treasury.settings.ChainSettings),
     ("Gateway", qubix_mesh.gateway.settings.Settings),
     ("Node", qubix_node.settings.Settings),
     ("Devnet", qubix_chain.devnet.settings.Settings),
@@ -26,9 +28,9 @@ PROCESSES: tuple[tuple[str, type[Any]], ...] = (
 HEAD = """# Settings
 
 Every process reads its settings once, at the start: from the environment, and from the TOML file that `QUBIX_CONFIG`
-names, where its table is `[coordinator]`, `[verifier]` (laid over `[coordinator]`), `[gateway]`, `[node]`,
-`[devnet]` or `[client]`. The environment wins. A value that cannot be used ends the process with exit status 2 and a
-line that names the variable, the problem and the remedy. Units stand at the end of a name.
+names, where its table is `[coordinator]`, `[verifier]` and `[chain]` (laid over `[coordinator]`), `[gateway]`,
+`[node]`, `[devnet]` or `[client]`. The environment wins. A value that cannot be used ends the process with exit status
+2 and a line that names the variable, the problem and the remedy. Units stand at the end of a name.
 This page is generated: change the Settings class, then run `make docs`.
 """
 

@@ -7,7 +7,8 @@ from qubix_protocol.units import Network
 
 
 class ChainView(View, frozen=True, kw_only=True):
-    """How the network looks from the market: `state` is `ok`, or `text` says what people wait for."""
+    """`GET /chain`, and beside deposits: how the network looks from here. `state` is `ok`, or `text` says what
+    people wait for."""
 
     state: str
     text: str

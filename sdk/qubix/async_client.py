@@ -35,7 +35,7 @@ from qubix_protocol.api import (
     StatementView,
 )
 from qubix_protocol.arrays import ArrayMeta
-from qubix_protocol.deposits import DepositIdentityView, DepositsView
+from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
 from qubix_protocol.messages import Sample
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.wallets import (
@@ -128,6 +128,10 @@ class AsyncClient:
     async def deposits(self, *, after: str | None = None, limit: int = 50) -> DepositsView:
         """What came in, newest first; `next` of one page is `after` of the next."""
         return await self._session.get("/account/deposits", DepositsView, _page(after, limit))
+
+    async def chain(self) -> ChainView:
+        """How the Qubic network looks to this market, and why deposits or withdrawals wait."""
+        return await self._session.get("/chain", ChainView)
 
     async def withdraw(self, destination: str, amount_qu: int, *, idempotency_key: str | None = None) -> WithdrawalView:
         """Sets the amount aside and sends it to a listed address; a repeated try is never a second withdrawal."""

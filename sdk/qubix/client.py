@@ -82,6 +82,7 @@ class Client:
     statement = blocking(AsyncClient.statement)
     deposit_identity = blocking(AsyncClient.deposit_identity)
     deposits = blocking(AsyncClient.deposits)
+    chain = blocking(AsyncClient.chain)
     withdraw = blocking(AsyncClient.withdraw)
     withdrawal = blocking(AsyncClient.withdrawal)
     withdrawals = blocking(AsyncClient.withdrawals)

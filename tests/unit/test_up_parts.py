@@ -63,11 +63,12 @@ def test_what_starts(tmp_path: Path) -> None:
         "coordinator",
         "gateway",
         "verifier",
+        "chain",
         "node",
     ]
     elsewhere = {"DATABASE_URL": "postgresql://elsewhere/db", "QUBIX_QUBIC_URL": "https://elsewhere"}
     without = parts(Plan(data_dir=tmp_path, port=0, node=False), elsewhere)
-    assert [one.name for one in without] == ["coordinator", "gateway", "verifier"]
+    assert [one.name for one in without] == ["coordinator", "gateway", "verifier", "chain"]
 
 
 def test_the_gateway_gets_its_token_when_it_starts(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from qubix_chain.transaction import Transaction
 
 LIVE: Final = "/live/v1"
 QUERY: Final = "/query/v1"
+DEVNET_STATUS: Final = "/devnet/v1/status"
 PAGE: Final = 1000
 OFFSET_MAX: Final = 10_000
 SEND_MANY: Final = contract_id(QUTIL)
@@ -59,6 +60,11 @@ class Client:
 
     async def close(self) -> None:
         await self._http.close()
+
+    async def is_devnet(self) -> bool:
+        """A devnet says so itself, under its own prefix; no other network has that path."""
+        answer = await self._http.get(DEVNET_STATUS)
+        return answer.status == 200 and wire.network(answer.body) == "devnet"
 
     # What is now
 

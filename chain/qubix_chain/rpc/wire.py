@@ -147,6 +147,10 @@ class _Problem(_Wire, frozen=True):
     message: Text = ""
 
 
+class _Status(_Wire, frozen=True):
+    network: Text = ""
+
+
 class Page(msgspec.Struct, frozen=True):
     """`total` is of the whole query; `valid_for_tick` how far it reaches."""
 
@@ -160,6 +164,14 @@ class EventPage(msgspec.Struct, frozen=True):
     transfers: tuple[QuTransfer, ...]
     logs: int
     """How many logs of any type this page held."""
+
+
+def network(body: bytes) -> str:
+    """What a devnet calls itself; "" for any other body."""
+    try:
+        return msgspec.json.decode(body, type=_Status).network
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def tick_info(body: bytes) -> TickInfo:

@@ -65,6 +65,10 @@ async def listed(context: Context, who: Principal, *, after: str | None, limit: 
     )
 
 
+async def chain(context: Context) -> ChainView:
+    return chain_view(context, await context.db.run(status.read))
+
+
 def chain_view(context: Context, look: Look) -> ChainView:
     silent = context.now_ms() - look.checked_ms > SILENT_MS
     return ChainView(

@@ -36,4 +36,12 @@ class Metrics:
         self.verifiers = Gauge(
             "qubix_verifiers_heard", "Verifier processes that were heard in the last seconds.", registry=self.registry
         )
+        self.chain_ok = Gauge(
+            "qubix_chain_ok",
+            "1 while the Qubic network answers and deposits are read; 0 while not, or while nobody looks.",
+            registry=self.registry,
+        )
+        self.chain_lag = Gauge(
+            "qubix_chain_lag_ticks", "Ticks by which deposits are read behind the network.", registry=self.registry
+        )
         self.followers = Gauge("qubix_live_clients", "Open live feeds.", registry=self.registry)

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from quart import Quart, Response
 from quart.wrappers import Response as QuartResponse
 
+from qubix_coordinator.deposits import status as chain
 from qubix_coordinator.errors import QubixError
 from qubix_coordinator.http import openapi
 from qubix_coordinator.http.context import here
@@ -67,6 +68,7 @@ def install(app: Quart) -> None:
     async def metrics() -> QuartResponse:
         """Counters and gauges for Prometheus"""
         await _count_verifiers()
+        await _measure_chain()
         return Response(generate_latest(here().metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
     @route(app, "GET", "/openapi.json", answer=DocumentView, group="operation")
@@ -116,6 +118,20 @@ async def _count_verifiers() -> None:
             gauge.set(await verifiers_heard())
     except (QubixError, TimeoutError):
         gauge.set(math.nan)
+
+
+async def _measure_chain() -> None:
+    context = here()
+    try:
+        async with asyncio.timeout(_DATABASE_S):
+            look = await context.db.run(chain.read)
+    except (QubixError, TimeoutError):
+        context.metrics.chain_ok.set(math.nan)
+        context.metrics.chain_lag.set(math.nan)
+        return
+    heard = look.checked_ms + chain.SILENT_MS >= context.now_ms()
+    context.metrics.chain_ok.set(heard and look.state is chain.ChainState.OK)
+    context.metrics.chain_lag.set(math.nan if look.lag_ticks is None else look.lag_ticks)
 
 
 async def _answered(question: Awaitable[object]) -> bool:

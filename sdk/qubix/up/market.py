@@ -48,6 +48,7 @@ def parts(plan: Plan, outside: Mapping[str, str]) -> list[Part]:
         Part(name="coordinator", command=command("coordinator"), env=_same_port, exports=_coordinator),
         Part(name="gateway", command=command("gateway"), env=gateway_env, exports=_gateway),
         Part(name="verifier", command=command("verifier")),
+        Part(name="chain", command=command("chain")),
     ]
     if not outside.get("QUBIX_QUBIC_URL"):
         # A market of another network has no devnet: its settings refuse that, and say what is needed instead.
@@ -114,6 +115,8 @@ def where_it_runs(part: str, info: Mapping[str, Any]) -> str:
         return f"{info.get('url', '')}  devnet, play money, tick {info.get('tick', '')}"
     if part == "coordinator":
         return str(info.get("url", ""))
+    if part == "chain":
+        return f"pays from {info.get('identity', '')}"
     if part == "gateway":
         return ", ".join(map(str, info.get("addresses", ())))
     if part == "node":

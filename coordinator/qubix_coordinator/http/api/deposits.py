@@ -11,7 +11,7 @@ from qubix_coordinator.http import deposits
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.routes import route
-from qubix_protocol.deposits import DepositIdentityView, DepositsView
+from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
 
 
 class DepositsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,3 +29,9 @@ async def get_deposit_identity(who: Principal) -> DepositIdentityView:
 async def list_deposits(who: Principal, query: DepositsQuery) -> DepositsView:
     """What came in, newest first, each with its transaction, and how the network looks"""
     return await deposits.listed(here(), who, after=query.after, limit=query.limit)
+
+
+@route(api, "GET", "/chain", answer=ChainView, group="network")
+async def get_chain() -> ChainView:
+    """Whether the Qubic network answers, and how far deposits are read; balances and jobs go on in any case"""
+    return await deposits.chain(here())

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One chain process acts at a time on a database: the others wait for their turn."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import asyncpg
+
+from qubix_coordinator.db.database import Database, plain_connection
+from qubix_coordinator.deposits.desk import TurnLost, take_turn
+
+log = logging.getLogger(__name__)
+LOCK_KEY: Final = 0x71756279
+WAIT_S: Final = 0.5
+BEAT_S: Final = 2.0
+
+
+class Turn:
+    """A session's lock says who is next as soon as the last one is gone, however it went; the fence stops one that only
+    believes that it has the lock."""
+
+    def __init__(self, connection: Any, fence: int) -> None:
+        self._connection = connection
+        self.fence = fence
+
+    async def until_lost(self) -> None:
+        """Raises TurnLost when the session that holds the lock is gone."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self._connection.fetchval("SELECT true", timeout=30)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as problem:
+                raise TurnLost(
+                    f"the database session that held the turn is gone: {type(problem).__name__}",
+                    remedy="Start it again; `qubix up` does so by itself",
+                ) from None
+
+
+@contextlib.asynccontextmanager
+async def turn(db: Database) -> AsyncIterator[Turn]:
+    """Waits for whoever has it."""
+    connection = await plain_connection(db.dsn)
+    try:
+        waited = False
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
+            if not waited:
+                log.info("chain.waiting", extra={"why": "another chain process is active on this database"})
+            waited = True
+            await asyncio.sleep(WAIT_S)
+        yield Turn(connection, await db.run(take_turn))
+    finally:
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            await connection.close(timeout=5)
