@@ -104,7 +104,7 @@ async def sign_in(context: Context, asked: Asked, body: SignedBody) -> SignedInV
         )
 
     view = await context.db.run(step)
-    log.info("wallet.signed_in", extra={"account_id": view.account_id, "created": view.created})
+    log.info("wallet.signed_in", extra={"account_id": view.account_id, "new": view.created})
     return view
 
 
