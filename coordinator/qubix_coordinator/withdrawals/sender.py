@@ -10,7 +10,7 @@ Killed anywhere, the next start goes on from what is stored.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from qubix_chain.rpc.errors import (
@@ -36,7 +36,6 @@ from qubix_protocol.withdrawals import TxOutcome, WithdrawalReason, WithdrawalSt
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Run = Callable[[Callable[[Tx], Awaitable[T]]], Awaitable[T]]
 PAUSE_S: Final = 1.0
 AGAIN_TICKS: Final = 3
 """The same bytes go out again after so many ticks, until their own is there."""
@@ -54,6 +53,10 @@ _WHY_DEAD: Final = {
 }
 
 
+class Run(Protocol):
+    async def __call__(self, step: Callable[[Tx], Awaitable[T]]) -> T: ...
+
+
 class Aimed(NamedTuple):
     """What a signature rests on: the totals before it, its tick and epoch, and what the wallet holds."""
 
@@ -69,14 +72,14 @@ class Sender:
     `run` runs a step in a transaction of its own, and may add what makes sure that this process alone signs.
     """
 
-    def __init__(self, desk: Desk, sources: Sequence[Chain], signer: Signer, run: "Run[object] | None" = None) -> None:
+    def __init__(self, desk: Desk, sources: Sequence[Chain], signer: Signer, run: Run | None = None) -> None:
         if not sources:
             raise ValueError("at least one source is needed")
         self._desk = desk
         self._sources = tuple(sources)
         self._signer = signer
         self._hot: Final = signer.hot_public_key
-        self._run_step = run
+        self._in_transaction: Run = run or desk.db.run
         self._sent_at: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -97,11 +100,6 @@ class Sender:
         except ChainError as error:
             problem = str(error) or type(error).__name__
             await self._in_transaction(lambda tx: self._note_problem(tx, problem))
-
-    async def _in_transaction(self, step: Callable[[Tx], Awaitable[T]]) -> T:
-        if self._run_step is None:
-            return await self._desk.db.run(step)
-        return await self._run_step(step)  # type: ignore[return-value]
 
     async def _now(self) -> TickInfo:
         """The furthest that any source tells of. Raises Disagreement when they are far apart."""
@@ -200,23 +198,30 @@ class Sender:
     async def _sign_next(self, info: TickInfo) -> None:
         """Signs at most one, and sends it."""
         balances = [await source.balance(self._hot) for source in self._sources]
-        target = rules.aim(
-            info.tick, self._desk.settings.withdrawal_ticks_ahead, epoch_end_tick=await self._epoch_end_tick()
-        )
-        await self._in_transaction(lambda tx: self._note_wallet(tx, balances, info, target is not None))
+        end_tick = await self._epoch_end_tick()
+        room = self._aim(info, end_tick) is not None
+        await self._in_transaction(lambda tx: self._note_wallet(tx, balances, info, room))
         totals = [_totals(balance) for balance in balances]
-        if target is None or any(not one.same_as(totals[0]) for one in totals):
+        if not room or any(not one.same_as(totals[0]) for one in totals):
             return
         known = Totals(totals[0].outgoing_qu, totals[0].outgoing_count, min(one.tick for one in totals))
         balance_qu = min(balance.amount_qu for balance in balances)
         candidate = await self._desk.db.run(lambda tx: self._candidate(tx, balance_qu))
-        if candidate is None or known.tick >= target or await self._ran_after_all(candidate):
+        if candidate is None or await self._ran_after_all(candidate):
+            return
+        # Ticks have gone by with all this; from here to the broadcast nothing else is asked.
+        info = await self._now()
+        target = self._aim(info, end_tick)
+        if target is None or known.tick >= target:
             return
         aimed = Aimed(known, target, info.epoch, balance_qu)
         signed = await self._in_transaction(lambda tx: self._sign(tx, candidate, aimed))
         if signed is not None:
             await barriers.reach(Barrier.WITHDRAWAL_SIGNED)
             await self._send(signed, info.tick)
+
+    def _aim(self, info: TickInfo, end_tick: int | None) -> int | None:
+        return rules.aim(info.tick, self._desk.settings.withdrawal_ticks_ahead, epoch_end_tick=end_tick)
 
     async def _epoch_end_tick(self) -> int | None:
         """The earliest that any source thinks possible."""
