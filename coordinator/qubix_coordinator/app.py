@@ -33,6 +33,7 @@ from qubix_coordinator.http.server import Server, bind, create_app, server_for
 from qubix_coordinator.jobs import retention
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.engine import Engine
+from qubix_coordinator.ledger import audit_log
 from qubix_coordinator.ledger import read as ledger
 from qubix_coordinator.outbox.notifier import Notifier
 from qubix_coordinator.rentals.engine import Engine as RentalsEngine
@@ -179,6 +180,7 @@ async def _each_minute(context: Context) -> None:
 
 
 async def _each_hour(context: Context) -> None:
+    await audit_log.nightly(context.db, context.now_ms())
     await telemetry.prune(context.db, now_ms=context.now_ms())
     keep_s = context.settings.artifact_keep_s
     await retention.give_up_unneeded(context.db, keep_s=keep_s, now_ms=context.now_ms())

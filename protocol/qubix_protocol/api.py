@@ -360,6 +360,8 @@ class AuditView(View, frozen=True, kw_only=True):
     clean: bool
     checked: dict[str, int]
     violations: tuple[Text, ...]
+    unknown: tuple[Text, ...] = ()
+    """What could not be told, such as whether the chain has what is owed when it was not read lately."""
 
 
 # The live feed ------------------------------------------------------------------------------------------------------

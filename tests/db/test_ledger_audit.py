@@ -90,12 +90,19 @@ async def test_damage_is_found(db: Database, check: str, damage: list[str]) -> N
 @pytest.mark.asyncio
 async def test_the_command_prints_and_exits_by_what_it_finds(db: Database) -> None:
     await some_history(db)
+    unread = audit_command(db)
+    assert (unread.returncode, "the chain has never been read" in unread.stdout) == (3, True)
+    await plant(
+        db,
+        "INSERT INTO treasury (public_key, role, derivation, balance_qu, tick, checked_at)"
+        " VALUES (sha256('hot'), 'hot', 1, 1000, 9, now())",
+    )
     text = audit_command(db)
     assert text.returncode == 0, text.stderr
     assert "ledger clean" in text.stdout
     clean = audit_command(db, "--json")
-    counts = {"ledger_account": 6, "transfer": 5, "entry": 11, "hold": 2}
-    assert json.loads(clean.stdout) == {"clean": True, "checked": counts, "violations": []}
+    counts = {"ledger_account": 6, "transfer": 5, "entry": 11, "hold": 2, "receipt_entry": 0}
+    assert json.loads(clean.stdout) == {"clean": True, "checked": counts, "violations": [], "unknown": []}
     await plant(db, "UPDATE ledger_account SET balance_qu = balance_qu + 1 WHERE kind = 'user'")
     bad = audit_command(db, "--json")
     assert bad.returncode == 1

@@ -39,6 +39,7 @@ STEPS = (
     "jobs/schema_3_acceptance.sql",
     "receipts/schema.sql",
     "jobs/schema_3_fee.sql",
+    "ledger/schema_3_audit.sql",
 )
 
 CREATE_TABLE = """

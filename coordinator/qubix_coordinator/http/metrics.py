@@ -44,4 +44,13 @@ class Metrics:
         self.chain_lag = Gauge(
             "qubix_chain_lag_ticks", "Ticks by which deposits are read behind the network.", registry=self.registry
         )
+        self.audit_at = Gauge(
+            "qubix_audit_timestamp_seconds", "When the newest audit was made; NaN for never.", registry=self.registry
+        )
+        self.audit_violations = Gauge(
+            "qubix_audit_violations", "Findings of the newest audit, by check.", ["check"], registry=self.registry
+        )
+        self.audit_unknown = Gauge(
+            "qubix_audit_unknown", "What the newest audit could not tell, by check.", ["check"], registry=self.registry
+        )
         self.followers = Gauge("qubix_live_clients", "Open live feeds.", registry=self.registry)

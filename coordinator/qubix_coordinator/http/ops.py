@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import Any, Final
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from quart import Quart, Response
 from quart.wrappers import Response as QuartResponse
 
@@ -18,6 +18,7 @@ from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Text
 from qubix_coordinator.http.routes import route
 from qubix_coordinator.jobs import verifiers
+from qubix_coordinator.ledger import audit_log
 from qubix_protocol.api import View
 
 _DATABASE_S: Final = 2.0
@@ -69,6 +70,7 @@ def install(app: Quart) -> None:
         """Counters and gauges for Prometheus"""
         await _count_verifiers()
         await _measure_chain()
+        await _tell_audit()
         return Response(generate_latest(here().metrics.registry), content_type=CONTENT_TYPE_LATEST)
 
     @route(app, "GET", "/openapi.json", answer=DocumentView, group="operation")
@@ -132,6 +134,25 @@ async def _measure_chain() -> None:
     heard = look.checked_ms + chain.SILENT_MS >= context.now_ms()
     context.metrics.chain_ok.set(heard and look.state is chain.ChainState.OK)
     context.metrics.chain_lag.set(math.nan if look.lag_ticks is None else look.lag_ticks)
+
+
+async def _tell_audit() -> None:
+    """Of the newest audit, whoever made it."""
+    metrics = here().metrics
+    try:
+        async with asyncio.timeout(_DATABASE_S):
+            found = await here().db.run(audit_log.last)
+    except (QubixError, TimeoutError):
+        found = None
+    metrics.audit_at.set(found.at_ms / 1000 if found else math.nan)
+    _tell_counts(metrics.audit_violations, found.violations if found else {})
+    _tell_counts(metrics.audit_unknown, found.unknown if found else {})
+
+
+def _tell_counts(gauge: Gauge, counts: dict[str, int]) -> None:
+    gauge.clear()
+    for check, count in counts.items():
+        gauge.labels(check).set(count)
 
 
 async def _answered(question: Awaitable[object]) -> bool:

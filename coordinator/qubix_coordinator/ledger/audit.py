@@ -1,20 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ledger's check of itself: trust.md I1 to I5 and I11, recomputed from the entries alone."""
+"""The audit: trust.md I1 to I11. The ledger's own checks stand here, recomputed from the entries alone; each capability
+contributes those of its rows by a module `audit` with CHECKS.
 
-from dataclasses import dataclass
+A check that cannot be told (the chain was not read, the time is up) is *unknown*, which is not clean.
+"""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cache
 from typing import NamedTuple
 
-from qubix_coordinator.db.database import Database, Tx, rows, value
+import asyncpg
+
+from qubix_coordinator.db.database import Database, Tx, execute, rows, value
 
 VIOLATIONS_MAX = 1000
+GRACE_MS = 300_000
+"""What is later than this past its deadline was forgotten (I6): ticks, restarts and outages are shorter."""
+CONTRIBUTORS = ("artifacts", "market", "deposits", "withdrawals", "jobs", "rentals", "disputes")
+CHECK_S = 60.0
+"""A check that takes longer is given up as unknown, so that an audit ends on a ledger of any size."""
+
+
+class Outcome(StrEnum):
+    """What a row of a check means."""
+
+    VIOLATION = "violation"
+    UNKNOWN = "unknown"
 
 
 class Check(NamedTuple):
-    """`sql` gives one row, with a text column `what`, for each violation."""
+    """`sql` gives one row, with a text column `what`, for each violation. `timed`: `:now_ms` stands in it for the
+    coordinator's clock."""
 
     id: str
     claim: str
     sql: str
+    outcome: Outcome = Outcome.VIOLATION
+    timed: bool = False
 
 
 class Violation(NamedTuple):
@@ -24,15 +49,17 @@ class Violation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """`checked` counts the rows that were looked at, by table; `violations` holds at most VIOLATIONS_MAX a check."""
+    """`checked` counts the rows that were looked at, by table; `violations` and `unknown` hold at most VIOLATIONS_MAX a
+    check."""
 
     checked: dict[str, int]
     violations: tuple[Violation, ...]
     checks: tuple[Check, ...]
+    unknown: tuple[Violation, ...] = ()
 
     @property
     def clean(self) -> bool:
-        return not self.violations
+        return not self.violations and not self.unknown
 
 
 CHECKS = (
@@ -100,20 +127,60 @@ CHECKS = (
 )
 
 
+@cache
+def all_checks() -> tuple[Check, ...]:
+    """The ledger's and every capability's that is installed, in the order of their ids."""
+    found = list(CHECKS)
+    for capability in CONTRIBUTORS:
+        name = f"qubix_coordinator.{capability}.audit"
+        if importlib.util.find_spec(name) is not None:
+            found += importlib.import_module(name).CHECKS
+    return tuple(sorted(found, key=lambda check: (int(check.id.partition("-")[0][1:]), check.id)))
+
+
 async def audit(tx: Tx) -> AuditReport:
-    """Reads everything; for one view of a ledger that moves, `tx` must be repeatable read (see `audit_now`)."""
+    """The ledger alone, by its entries; for one view of a ledger that moves, `tx` must be repeatable read."""
     found: list[Violation] = []
     for check in CHECKS:
-        bounded = f"SELECT what FROM ({check.sql}) AS found LIMIT {VIOLATIONS_MAX}"  # noqa: S608 - our own constants
-        found += [Violation(check.id, row["what"]) for row in await rows(tx, bounded)]
-    return AuditReport(await _counts(tx), tuple(found), CHECKS)
+        found += await _ask(tx, check, 0)
+    return AuditReport(await _counts(tx, ("ledger_account", "transfer", "entry", "hold")), tuple(found), CHECKS)
 
 
-async def _counts(tx: Tx) -> dict[str, int]:
-    tables = ("ledger_account", "transfer", "entry", "hold")
+async def audit_all(tx: Tx, now_ms: int, *, check_s: float = CHECK_S) -> AuditReport:
+    """Everything. Never longer than `check_s` for a check: what is not told by then is unknown."""
+    report = AuditReport({}, (), all_checks())
+    for check in report.checks:
+        await execute(tx, "SAVEPOINT audit_check")
+        await execute(tx, f"SET LOCAL statement_timeout = {max(1, round(check_s * 1000))}")
+        try:
+            rows_found = tuple(await _ask(tx, check, now_ms))
+        except asyncpg.QueryCanceledError:
+            await execute(tx, "ROLLBACK TO SAVEPOINT audit_check")
+            late = Violation(check.id, f"not told: it took longer than {check_s:g} s")
+            report = replace(report, unknown=(*report.unknown, late))
+            continue
+        if check.outcome is Outcome.UNKNOWN:
+            report = replace(report, unknown=(*report.unknown, *rows_found))
+        else:
+            report = replace(report, violations=(*report.violations, *rows_found))
+    return replace(report, checked=await _counts(tx, ("ledger_account", "transfer", "entry", "hold", "receipt_entry")))
+
+
+async def _ask(tx: Tx, check: Check, now_ms: int) -> list[Violation]:
+    sql = check.sql.replace(":now_ms", str(int(now_ms))) if check.timed else check.sql
+    bounded = f"SELECT what FROM ({sql}) AS found LIMIT {VIOLATIONS_MAX}"  # noqa: S608 - our own constants
+    return [Violation(check.id, row["what"]) for row in await rows(tx, bounded)]
+
+
+async def _counts(tx: Tx, tables: tuple[str, ...]) -> dict[str, int]:
     return {table: int(await value(tx, f"SELECT count(*) FROM {table}")) for table in tables}  # noqa: S608
 
 
 async def audit_now(db: Database) -> AuditReport:
-    """One consistent view, whatever is being posted meanwhile."""
+    """The ledger alone, in one consistent view, whatever is being posted meanwhile."""
     return await db.run(audit, "repeatable_read")
+
+
+async def audit_all_now(db: Database, now_ms: int, *, check_s: float = CHECK_S) -> AuditReport:
+    """Everything, in one consistent view."""
+    return await db.run(lambda tx: audit_all(tx, now_ms, check_s=check_s), "repeatable_read")

@@ -19,7 +19,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 """Where each command lives below `qubix.cli`, and its line in the help."""
 PROCESSES: Final = {
-    "audit": "Check the ledger: sums, holds and balances.",
+    "audit": "Check every invariant: sums, holds, deadlines, receipts, the chain.",
     "coordinator": "The coordinator's process.",
     "verifier": "The process that checks finished work.",
     "database": "The embedded PostgreSQL's process.",
