@@ -79,12 +79,15 @@ class EndedView(View, frozen=True, kw_only=True):
 
 
 class SignedInView(View, frozen=True, kw_only=True):
-    """`token` is shown this once. `created`: the wallet was new, and so is its account."""
+    """`token` is told this once, and `repr` keeps it back. `created`: the wallet was new, and so is its account."""
 
     account_id: Id
     token: str
     created: bool
     session: SessionView
+
+    def __repr__(self) -> str:
+        return f"SignedInView(account_id={self.account_id!r}, created={self.created}, session={self.session!r})"
 
 
 class WalletView(View, frozen=True, kw_only=True):

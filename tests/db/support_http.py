@@ -77,7 +77,7 @@ async def served(db: Database, data_dir: Path, **settings: Any) -> AsyncIterator
     sock = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     coordinator = await assembled(db, data_dir, url, **settings)
-    server = server_for(coordinator.app)
+    server = server_for(coordinator.app, coordinator.context.settings.trusted_proxies)
     with contextlib.closing(sock):
         async with asyncio.TaskGroup() as tasks:
             background = tasks.create_task(coordinator.run())

@@ -22,14 +22,17 @@ from hypothesis import strategies as st
 
 from qubix_chain import crypto, identity
 from qubix_chain.fourq import N
+from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts import wallet_rules
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.clock import FakeClock
 from qubix_coordinator.db.database import Database
+from qubix_coordinator.withdrawals import service as withdrawals
 from qubix_protocol.wallet_text import Purpose, parse
 from tests.chain.vectors import OTHER_SEED, SEED, VECTORS
 from tests.db.support_http import Person, Running, make_person, served
 from tests.support.wallet_double import ExtensionWallet, WalletConnectWallet
+from tests.support.withdrawal_world import Bank
 
 pytestmark = pytest.mark.asyncio
 IDENTITY, OTHER = (vector["identity"] for vector in VECTORS["keys"][:2])
@@ -473,3 +476,32 @@ async def test_sessions_end_by_themselves(db: Database, tmp_path: Path) -> None:
     async with opened(db, tmp_path, session_life_s=60) as door:
         session = (await door.sign_in(await door.signed())).json()["session"]
         assert session["expires_ms"] - session["created_ms"] == timedelta(seconds=60).total_seconds() * 1000
+
+
+async def test_a_wallet_stays_bound_while_a_withdrawal_to_it_is_open(door: Door) -> None:
+    bank = Bank(door.running.db)
+    owner = await bank.person()
+    token = await bank.db.run(lambda tx: accounts.create_token(tx, owner.account_id, {Scope.USER}))
+    mine, path = {"Authorization": f"Bearer {token}"}, f"/api/v1/wallets/{owner.destination}"
+    asked = await bank.ask(owner, 1_000)
+    problem = told(await door.http.delete(path, headers=mine), 409, "wallet_in_use", "identity")
+    assert asked.withdrawal_id in problem["detail"]
+    await withdrawals.cancel(bank.desk, owner.who, uuid.UUID(asked.withdrawal_id))
+    assert (await door.http.delete(path, headers=mine)).json()["wallets"] == []
+
+
+async def ask_through_a_proxy(door: Door, address: str) -> int:
+    body = {"identity": IDENTITY}
+    headers = {"X-Forwarded-For": address}
+    return (await door.http.post("/api/v1/wallet/challenge", json=body, headers=headers)).status_code
+
+
+async def test_who_asks_is_believed_from_trusted_proxies_alone(db: Database, tmp_path: Path) -> None:
+    burst = 10
+    async with opened(db, tmp_path / "a") as door:
+        asked = [await ask_through_a_proxy(door, f"192.0.2.{n}") for n in range(burst + 1)]
+        assert asked == [201] * burst + [429], "one who invents addresses stays one"
+    async with opened(db, tmp_path / "b", trusted_proxies=("127.0.0.1",)) as door:
+        asked = [await ask_through_a_proxy(door, "192.0.2.1") for _ in range(burst + 1)]
+        assert asked == [201] * burst + [429]
+        assert await ask_through_a_proxy(door, "192.0.2.2") == 201

@@ -55,6 +55,7 @@ async def test_a_wallet_opens_its_account_for_this_client_and_those_to_come(runn
             await client.account()
         view = await client.sign_in(wallet, name="desk")
         assert (await client.account()).account_id == view.account_id
+        assert view.token not in repr(view)
     kept = tmp_path / "client" / tokens.SESSIONS_FILE
     assert kept.stat().st_mode & 0o077 == 0
     async with AsyncClient(settings=settings) as client:

@@ -29,7 +29,7 @@ Handler = Callable[..., Awaitable[Any]]
 T = TypeVar("T")
 JSON: Final = "application/json"
 _BEARER: Final = "bearer "
-TOKEN_REMEDY: Final = "Send Authorization: Bearer TOKEN; `qubix up` prints where it is"  # noqa: S105
+TOKEN_REMEDY: Final = "Sign in with a wallet (POST /api/v1/wallet/challenge), or send Authorization: Bearer TOKEN"  # noqa: S105
 
 
 def route(
