@@ -13,6 +13,8 @@ QubixError
 │   ├── WrongPassphrase
 │   ├── KeystoreDamaged    the file is not what was written
 │   └── KeyringUnavailable the system's keyring cannot be used
+├── NetworkUnreachable     the Qubic network does not answer, or not as it should
+├── PaymentRefused         a payment that moved nothing and never will
 ├── NotGenuine             a result or receipt that does not prove what it claims
 ├── NotFinished            the caller's patience ended before the job (also a TimeoutError)
 ├── JobEnded               there is no result: `reason` says why
@@ -97,6 +99,14 @@ class KeystoreDamaged(WalletError):
 
 
 class KeyringUnavailable(WalletError):
+    pass
+
+
+class NetworkUnreachable(QubixError):
+    pass
+
+
+class PaymentRefused(QubixError):
     pass
 
 

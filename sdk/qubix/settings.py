@@ -43,6 +43,13 @@ class Settings:
         default_factory=default_data_dir,
         default_doc="~/.local/share/qubix (/var/lib/qubix as root)",
     )
+    qubic_url: tuple[str, ...] = setting(
+        "QUBIX_QUBIC_URL",
+        "Base addresses of the Qubic network's API, for payments from the wallet; with several, another one is asked"
+        " when one does not answer.",
+        (),
+        default_doc="that of the market's network; a devnet is looked for on this machine",
+    )
     wallet_passphrase: str = setting(
         "QUBIX_WALLET_PASSPHRASE",
         "Passphrase of the Qubic wallet, for scripts. A file or a descriptor shows it to fewer programs.",

@@ -65,18 +65,24 @@ _BAD_INPUT: Final = (
     "WrongPassphrase",
 )
 _IN_OUR_WORDS: Final = {
-    "Authorization": "Set QUBIX_TOKEN, or QUBIX_DATA_DIR to the data folder of the market on this machine.",
+    "Authorization": "Sign in with `qubix wallet login`, or set QUBIX_TOKEN; on the market's own machine, set"
+    " QUBIX_DATA_DIR to its data folder.",
     "job_id": "`qubix job list` shows your jobs.",
 }
 """By field, where the coordinator's remedy speaks of HTTP."""
+_FOR_ROUTES: Final = {
+    "/wallet/bind": "Bind it first: `qubix wallet login --bind`; or prove one that cannot sign: `qubix wallet prove`.",
+    "/account/addresses": "List it first: `qubix wallet address add IDENTITY`.",
+}
+"""The same by the route that the remedy names."""
 
 
 def _remedy(error: "QubixError") -> str:
     from qubix.errors import NotFound, Unauthorised
 
-    if isinstance(error, (NotFound, Unauthorised)):
-        return _IN_OUR_WORDS.get(error.field, error.remedy)
-    return error.remedy
+    if isinstance(error, (NotFound, Unauthorised)) and error.field in _IN_OUR_WORDS:
+        return _IN_OUR_WORDS[error.field]
+    return next((ours for path, ours in _FOR_ROUTES.items() if path in error.remedy), error.remedy)
 
 
 def explain(error: Exception) -> tuple[str, int] | None:

@@ -49,9 +49,12 @@ def ran_on(model: str, backend: str) -> str:
 
 
 def cause(text: str) -> str:
-    """The job that a movement was for, which is the second part of its cause; credit was for none."""
-    kind, _, rest = text.partition(":")
-    return "" if kind == "development_credit" else rest.partition(":")[0] or text
+    """What a movement was for: the job, withdrawal or other order that is the second part of its cause, the transaction
+    of a deposit; credit was for none."""
+    kind, *rest = text.split(":")
+    if kind == "deposit" and len(rest) == 4:
+        return rest[2]
+    return "" if kind == "development_credit" else (rest[0] if rest else "") or text
 
 
 def driver(offer: ListingView) -> str:

@@ -5,7 +5,9 @@ import click
 
 from qubix.cli import shown
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
+from qubix.cli.wallet_chain import balance, deposit, deposits, login, logout, prove
 from qubix.cli.wallet_keys import KEPT_IN, create, import_, seed
+from qubix.cli.wallet_out import address, cancel, payout, withdraw, withdrawals
 from qubix_protocol.units import QU_MAX
 
 
@@ -14,9 +16,10 @@ def wallet() -> None:
     """The Qubic key on this machine, and the account's money."""
 
 
-wallet.add_command(create)
-wallet.add_command(import_)
-wallet.add_command(seed)
+for command in (create, import_, seed, login, logout, balance, deposit, deposits, prove):
+    wallet.add_command(command)
+for command in (withdraw, withdrawals, cancel, address, payout):
+    wallet.add_command(command)
 
 
 @wallet.command()
@@ -85,6 +88,6 @@ def statement(limit: int, after: str | None, as_json: bool) -> None:
         [shown.moment(one.at_ms), one.kind.removeprefix("development_"), f"{one.amount_qu:+,}", shown.cause(one.cause)]
         for one in found.lines
     ]
-    print_table(("when", "what", "QU", "job"), lines, right=frozenset({"QU"}))
+    print_table(("when", "what", "QU", "for"), lines, right=frozenset({"QU"}))
     if found.next:
         console().print(f"More: qubix wallet statement --after {found.next}")
