@@ -24,6 +24,7 @@ BENCHES = {
     "kernels": "the kernels' back ends, beside NumPy, SciPy, scikit-learn and cuBLAS",
     "box": "a worker's start in its box, beside a bare fork",
     "spread": "the same job on one node and on two, beside two bare processes",
+    "catchup": "reading deposits after downtime, beside bare requests to the same devnet",
     "settle": "the settle path, beside the bare SQL function",
     "market": "submit to first chunk, tiny jobs a second beside Procrastinate, resident memory",
 }

@@ -77,7 +77,7 @@ class FakeChain:
         self.down = False
         self.hidden: set[str] = set()
         self.misstated: set[str] = set()
-        self.repeated: set[str] = set()
+        self.half_hidden: set[str] = set()
         self.invented: list[Archived] = []
         self.asked = 0
 
@@ -223,7 +223,7 @@ class FakeChain:
     async def transactions_for_tick(self, tick: int) -> Sequence[Archived]:
         self._answer()
         self._check(tick)
-        return self._told(tick)
+        return [tx for tx in self._told(tick) if tx.tx_id not in self.half_hidden]
 
     async def transactions_to(self, public_key: bytes, first_tick: int, last_tick: int) -> Sequence[Archived]:
         self._answer()
