@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m qubix_node` (`qubix node`): offer this machine's hardware to the market and run what is assigned."""
 
+import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 import trio
@@ -10,12 +12,14 @@ from qubix_node import logs
 from qubix_node.daemon import serve
 from qubix_node.errors import Fatal, WorkerLost
 from qubix_node.memory import give_back_large_blocks
+from qubix_node.rentals import maintenance
 from qubix_node.settings import Settings, from_environment
 from qubix_protocol import usage
 from qubix_protocol.settings import SettingsError
 
 EXIT_FATAL = 1
 EXIT_BAD_SETTINGS = 2
+MAINTENANCE_S_MAX = 30 * 86_400
 _OPTIONS = (
     ("--data-dir", "QUBIX_DATA_DIR", "folder for key, journal and cache"),
     ("--coordinator", "QUBIX_COORDINATOR_URL", "the coordinator's HTTP address"),
@@ -32,11 +36,15 @@ _OPTIONS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
+    given = _parser().parse_args(arguments)
+    overrides = {name: value for name, value in vars(given).items() if value is not None and name.isupper()}
     try:
-        settings = from_environment(_overrides(arguments))
+        settings = from_environment(overrides)
     except SettingsError as problem:
         print(f"qubix node: {problem}", file=sys.stderr)
         return EXIT_BAD_SETTINGS
+    if given.maintenance_in is not None or given.maintenance_off:
+        return _maintenance(settings, given)
     logs.configure(settings.log_level)
     give_back_large_blocks()
     try:
@@ -50,12 +58,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _overrides(arguments: Sequence[str] | None) -> dict[str, str]:
+def _parser() -> argparse.ArgumentParser:
     summary = "Offer this machine's hardware to the market and run what is assigned, until Ctrl-C."
     parser = usage.parser("qubix node", summary, Settings)
     for option, variable, text in _OPTIONS:
         parser.add_argument(option, dest=variable, metavar="…", help=f"{text} ({variable})")
-    return {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    parser.add_argument(
+        "--maintenance-in",
+        type=_seconds,
+        metavar="SECONDS",
+        help="tell the node that runs already: give consumers notice, and be free after so long",
+    )
+    parser.add_argument("--maintenance-off", action="store_true", help="tell it to take work again")
+    parser.add_argument("--why", default="", metavar="TEXT", help="what consumers are told about the maintenance")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MAINTENANCE_S_MAX:
+        raise argparse.ArgumentTypeError(f"give 0 to {MAINTENANCE_S_MAX} seconds")
+    return value
+
+
+def _maintenance(settings: Settings, given: argparse.Namespace) -> int:
+    try:
+        if given.maintenance_off:
+            maintenance.call_off(settings.node_dir)
+            print("The node takes work again.")
+        else:
+            ends_ms = maintenance.announce(settings.node_dir, given.maintenance_in, given.why)
+            print(f"Consumers are told. Nothing new is begun; free at {time.ctime(ends_ms / 1000)}.")
+    except Fatal as problem:
+        print(f"qubix node: {problem}", file=sys.stderr)
+        return EXIT_FATAL
+    return 0
 
 
 def _fatals(error: BaseException) -> Iterator[Fatal | WorkerLost]:

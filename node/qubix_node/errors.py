@@ -5,6 +5,7 @@ NodeError
 ├── Fatal                 the node cannot go on; the text says what to do (exit status 1)
 │   ├── UnsafeKeyFile     others can read the key, or the file is not a key
 │   ├── AlreadyRunning    another node uses this data folder
+│   ├── NotRunning        what was asked is for a node that runs, and none does
 │   ├── CannotWrite       the data folder cannot be made or written to
 │   ├── CoordinatorChanged  the coordinator's key is not the one that was pinned
 │   ├── OtherNetwork      the data folder, the settings and the coordinator name different networks
@@ -42,6 +43,10 @@ class UnsafeKeyFile(Fatal):
 
 class AlreadyRunning(Fatal):
     code = "already_running"
+
+
+class NotRunning(Fatal):
+    """What was asked is for a node that runs, and none does."""
 
 
 class CannotWrite(Fatal):

@@ -36,10 +36,12 @@ from qubix_node.jobs.worker import Workers
 from qubix_node.link import Link
 from qubix_node.offers import rules as offer_rules
 from qubix_node.offers.publish import Publisher
+from qubix_node.rentals.desk import Rentals
+from qubix_node.rentals.maintenance import Maintenance
 from qubix_node.session import Pins
 from qubix_node.settings import Settings
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import ArtifactRequest, Assign, Device, Hello, Host, KernelRate
+from qubix_protocol.messages import ArtifactRequest, Assign, Device, Hello, Host, KernelRate, Message
 from qubix_protocol.states import DeviceKind, Isolation
 from qubix_protocol.units import offers_topic
 
@@ -92,6 +94,13 @@ class Node:
         self.sampler = Sampler(machine.probes, self._device_lost, busy=self._busy)
         self.publisher = Publisher(mesh, offers_topic(settings.network, self._region), self._offer_states)
         self.desk = Desk(self._journal, self.outbox, self._runner(workers, store), self._facts, self._changed)
+        self.rentals = Rentals(
+            say=self.outbox.say,
+            devices=lambda: frozenset(device.device_id for device in self.sampler.devices()),
+            changed=self._changed,
+            maintenance=Maintenance(settings.node_dir),
+            rate_qu_per_h=settings.rate_qu_per_h,
+        )
         pins = Pins(machine.key, settings.network, self._enrolment.key)
         incarnations = Incarnations(settings.node_dir / "incarnation")
         self.link = self._make_link(pins, incarnations)
@@ -125,8 +134,8 @@ class Node:
             incarnations,
             addresses=self._addresses,
             hello=self._hello,
-            commands=self.desk.command,
-            tasks=(self.desk.heartbeat, self.outbox.run, self.sampler.send, self.publisher.run),
+            commands=self._command,
+            tasks=(self.desk.heartbeat, self.outbox.run, self.sampler.send, self.publisher.run, self.rentals.attend),
             met=self._met,
             agreed=key_log.writer(self._settings.key_log),
         )
@@ -172,12 +181,17 @@ class Node:
         try:
             live = await self.link.live(0)
             await self.publisher.farewell(live)
+            self.rentals.drain(live.session.coordinator_ms())
             await self.desk.drain()
             await trio.sleep(_LAST_WORD_S)
         except (NotLinked, MeshError) as error:
             log.debug("node.no_farewell", extra={"reason": str(error)})
 
     # What the parts ask of each other -------------------------------------------------------------------------------
+
+    async def _command(self, message: Message) -> None:
+        if not self.rentals.command(message):
+            await self.desk.command(message)
 
     def _changed(self) -> None:
         self.publisher.changed()
@@ -192,6 +206,7 @@ class Node:
     async def _device_lost(self, device: Device, reason: str) -> None:
         """Off the market, and what runs there is given up at once: it goes on elsewhere."""
         self.publisher.changed()
+        await self.rentals.device_lost(device.device_id, reason)
         await self.desk.device_lost(device.device_id, reason)
 
     async def _unanswered(self, attempt_id: str) -> None:
@@ -204,6 +219,7 @@ class Node:
             clock_ms=wall_ms(),
             host=self._machine.host,
             attempts=self.desk.live_attempts(),
+            rentals=self.rentals.held(),
         )
 
     async def _met(self, address: str) -> None:
@@ -248,6 +264,8 @@ class Node:
             draining=self.desk.draining,
             gone=gone,
             sample=self.sampler.latest(device.device_id),
+            rented=self.rentals.rental_of(device.device_id) is not None,
+            closing=self.rentals.closing,
         )
 
     def _facts(self, assign: Assign, desk: Desk) -> Facts:
@@ -267,4 +285,6 @@ class Node:
             free_disk_bytes=int(min(free, room)),
             need_memory_bytes=catalogue.memory_bytes(assign),
             free_memory_bytes=self.sampler.free_memory_bytes(assign.device_id),
+            rental=self.rentals.rental_of(assign.device_id),
+            closing=self.rentals.closing,
         )

@@ -207,11 +207,14 @@ class JobBody(Body, frozen=True, kw_only=True):
     kernel: Name
     inputs: Annotated[dict[Name, InputBody], Meta(max_length=INPUTS_MAX)] = {}
     params: Annotated[dict[Name, ParamValue], Meta(max_length=PARAMS_MAX)] = {}
-    cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)]
+    cap_qu: Annotated[int, Meta(ge=0, le=QU_MAX)]
+    """1 or more; 0 for a job on a rental, which costs nothing further."""
     rate_qu_per_h_max: Rate | None = None
     """None: any rate whose forecast fits the cap."""
     provider: Peer | None = None
     """Only this provider; None for any."""
+    rental: Id | None = None
+    """The rental on whose device it is to run; then there is no rate, no provider and no spread to choose."""
     spread: Annotated[int, Meta(ge=1, le=SPREAD_MAX)] | None = None
     """At most so many devices at once, whatever they ask within the limits above. None: up to four that ask about the
     same, where that saves seconds; one when a provider is named."""
@@ -305,6 +308,7 @@ class JobView(View, frozen=True, kw_only=True):
     """When the acceptance window ends; what is owed is paid then, unless it was disputed."""
     attempts: tuple[AttemptView, ...]
     revision: int
+    rental: Id | None = None
 
 
 class SettleView(View, frozen=True, kw_only=True):

@@ -97,6 +97,8 @@ class Reason(StrEnum):
     NOT_DISPUTED = "not_disputed"
     DISPUTE_OPENED = "dispute_opened"
     DISPUTE_DECIDED = "dispute_decided"
+    RENTAL_ENDED = "rental_ended"
+    """The rental that the job ran on is over."""
 
 
 REASON_TEXT: dict[Reason, str] = {
@@ -126,6 +128,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.NOT_DISPUTED: "paid: nobody disputed it within the acceptance window",
     Reason.DISPUTE_OPENED: "disputed: nothing is paid or returned until that is decided",
     Reason.DISPUTE_DECIDED: "paid and returned as the dispute was decided",
+    Reason.RENTAL_ENDED: "the rental that it ran on has ended; what was checked is readable",
 }
 
 

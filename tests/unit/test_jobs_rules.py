@@ -52,6 +52,7 @@ AFTER = {
     JobEvent.CHECKED: lambda hands: replace(hands, verifying=hands.verifying - 1),
     JobEvent.CANCEL: lambda hands: hands,
     JobEvent.EXPIRE: lambda hands: hands,
+    JobEvent.RENTAL_OVER: lambda hands: hands,
 }
 """What each event leaves of the hands."""
 ENDINGS = [
@@ -137,10 +138,15 @@ def test_a_final_job_never_moves(state: JobState, event: JobEvent) -> None:
 
 
 @pytest.mark.parametrize(("state", "hands"), OPEN_FACTS)
-@pytest.mark.parametrize("event", [JobEvent.EXPIRE, JobEvent.CANCEL])
+@pytest.mark.parametrize("event", [JobEvent.EXPIRE, JobEvent.CANCEL, JobEvent.RENTAL_OVER])
 def test_every_open_job_ends_when_it_expires(state: JobState, hands: Hands, event: JobEvent) -> None:
-    """Its deadline, or its owner, ends it at once, or as soon as every attempt in hand was stopped and checked."""
-    wanted = Reason.EXPIRED if event is JobEvent.EXPIRE else Reason.CANCELLED_BY_CONSUMER
+    """Its deadline, its owner or the end of its rental ends it at once, or as soon as every attempt in hand was stopped
+    and checked."""
+    wanted = {
+        JobEvent.EXPIRE: Reason.EXPIRED,
+        JobEvent.CANCEL: Reason.CANCELLED_BY_CONSUMER,
+        JobEvent.RENTAL_OVER: Reason.RENTAL_ENDED,
+    }[event]
     decision = decide_job(JobFacts(state, hands, 3), event)
     assert decision.verb is Verb.APPLY
     assert decision.reason is wanted
@@ -154,7 +160,7 @@ def test_every_open_job_ends_when_it_expires(state: JobState, hands: Hands, even
         hands = AFTER[following](hands)
         decision = decide_job(JobFacts(decision.state, hands, 3, closing=decision.closing), following)
         assert decision.state is hands.state or hands.open == 0
-    assert decision.state is (JobState.FAILED if event is JobEvent.EXPIRE else JobState.CANCELLED)
+    assert decision.state is (JobState.CANCELLED if event is JobEvent.CANCEL else JobState.FAILED)
     assert decision.reason is wanted
 
 

@@ -171,6 +171,7 @@ ASSIGN = Assign(
     rate_qu_per_h=100,
     offer_digest=bytes(32),
 )
+RENTAL = "00000000-0000-0000-0000-00000000000a"
 FACTS = Facts(
     devices=(CPU,),
     kernels={"matmul": (1, ("cpu", "cuda"))},
@@ -210,6 +211,12 @@ def test_what_fits_is_taken() -> None:
         ({}, {"need_memory_bytes": 11, "free_memory_bytes": 10}, "memory"),
         ({}, {"need_memory_bytes": 10, "free_memory_bytes": 10}, ""),
         ({}, {"need_memory_bytes": 11, "free_memory_bytes": None}, ""),
+        ({}, {"rental": RENTAL}, "rented"),
+        ({"rental": RENTAL}, {}, "not_rented"),
+        ({"rental": RENTAL}, {"rental": RENTAL.replace("a", "b")}, "rented"),
+        ({"rental": RENTAL, "rate_qu_per_h": 0}, {"rental": RENTAL, "closing": True}, ""),
+        ({"rental": RENTAL}, {"rental": RENTAL, "draining": True}, "draining"),
+        ({}, {"closing": True}, "draining"),
     ],
 )
 def test_what_does_not_fit_is_declined_by_its_reason(

@@ -35,6 +35,10 @@ STATE = rules.State(
         ({"busy": 2}, Availability.BUSY),
         ({"busy": 2, "draining": True}, Availability.DRAINING),
         ({"draining": True, "gone": True}, Availability.OFFLINE),
+        ({"rented": True, "busy": 2}, Availability.RENTED),
+        ({"rented": True, "closing": True}, Availability.RENTED),
+        ({"closing": True}, Availability.DRAINING),
+        ({"rented": True, "draining": True}, Availability.DRAINING),
     ],
 )
 def test_availability(changed: dict[str, object], expected: Availability) -> None:

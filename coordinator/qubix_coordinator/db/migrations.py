@@ -40,6 +40,7 @@ STEPS = (
     "receipts/schema.sql",
     "jobs/schema_3_fee.sql",
     "ledger/schema_3_audit.sql",
+    "jobs/schema_3_rentals.sql",
 )
 
 CREATE_TABLE = """

@@ -27,6 +27,9 @@ from qubix_protocol.states import AttemptState, JobState, Reason
 log = logging.getLogger(__name__)
 DEALING_LOCK = 0x6465616C
 """Any constant will do that nothing else locks."""
+NOT_ANSWERING = market_rules.Shortfall(
+    Reason.WAITING_FOR_PROVIDER, "the rented device does not answer now; its meter stands", waiting=True
+)
 
 
 async def running_counts(tx: Tx) -> dict[UUID, int]:
@@ -50,7 +53,21 @@ async def waiting_jobs(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
         "SELECT j.id FROM job j, LATERAL (SELECT count(*) AS hands FROM attempt a WHERE a.job_id = j.id"
         " AND a.state IN ('offered', 'running', 'verifying')) h"
         " WHERE j.units_waiting > 0 AND j.closing IS NULL AND j.match_ms <= $1 AND h.hands < j.hands_max"
-        " ORDER BY h.hands > 0, j.no LIMIT $2",
+        " AND j.rental_id IS NULL ORDER BY h.hands > 0, j.no LIMIT $2",
+        now_ms,
+        limit,
+    )
+    return [UUID(str(row["id"])) for row in found]
+
+
+async def waiting_on_rentals(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
+    """The oldest job of each rental that has units in nobody's hands: they run one by one, in their order."""
+    found = await rows(
+        tx,
+        "SELECT j.id FROM job j WHERE j.rental_id IS NOT NULL AND j.ended_ms IS NULL AND j.units_waiting > 0"
+        " AND j.closing IS NULL AND j.match_ms <= $1 AND NOT EXISTS (SELECT FROM job older"
+        " WHERE older.rental_id = j.rental_id AND older.no < j.no AND older.units_waiting > 0)"
+        " ORDER BY j.no LIMIT $2",
         now_ms,
         limit,
     )
@@ -62,6 +79,7 @@ async def _queued_beside(tx: Tx, job: Job, now_ms: int) -> int:
     found = await value(
         tx,
         "SELECT count(*) FROM job j WHERE j.units_waiting > 0 AND j.closing IS NULL AND j.match_ms <= $1 AND j.id <> $2"
+        " AND j.rental_id IS NULL"
         " AND NOT EXISTS (SELECT FROM attempt a WHERE a.job_id = j.id"
         " AND a.state IN ('offered', 'running', 'verifying'))",
         now_ms,
@@ -87,17 +105,31 @@ async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_r
     if len(open_now) >= job.hands_max:
         return []
     now_ms = desk.now_ms()
+    if job.rental_id is not None:
+        device = await _rented_device(tx, job.rental_id)
+        if device is None:
+            await _say_why(tx, job, NOT_ANSWERING, desk.now_ms())
+            return []
+        offers = [device]
     left = await ranges_left(tx, job, open_now)
     asked = await needs.of_job(tx, job, hold_free_qu(job, open_now), now_ms)
     busy = {attempt.listing_id for attempt in open_now}
     others = [one for one in offers if one.listing_id not in busy]
-    deal = _Deal(asked, billing.total(left), job.hands_max - len(open_now), job.spread is not None, now_ms)
+    deal = _Deal(
+        asked, billing.total(left), job.hands_max - len(open_now), job.spread is not None, now_ms, job.rental_id
+    )
     found = await _confirmed(tx, deal, await _chosen(tx, job, deal, others))
     if isinstance(found, market_rules.Shortfall):
         await _say_why(tx, job, found, now_ms)
         return []
     await _write_attempts(desk, tx, job, found, left)
     return [share.choice.candidate.listing_id for share in found]
+
+
+async def _rented_device(tx: Tx, rental_id: UUID) -> market_rules.Candidate | None:
+    """None while its meter does not run: nothing begins there that nobody pays for."""
+    active = await value(tx, "SELECT state = 'active' FROM rental WHERE id = $1", rental_id)
+    return await market.rented_candidate(tx, rental_id) if active else None
 
 
 async def _chosen(
@@ -146,6 +178,7 @@ class _Deal:
     hands: int
     any_price: bool
     now_ms: int
+    rental_id: UUID | None = None
 
     def among(
         self, offers: Sequence[market_rules.Candidate], running: Mapping[UUID, int], avoided: frozenset[str]
@@ -187,7 +220,7 @@ async def _confirmed(
     somebody else holds one of them, if only to note its metrics, nothing is dealt out: it would go to fewer hands."""
     if isinstance(chosen, market_rules.Shortfall):
         return chosen
-    found = [await market.lock(tx, share.choice.candidate.listing_id) for share in chosen]
+    found = [await market.lock(tx, one.choice.candidate.listing_id, rental_id=deal.rental_id) for one in chosen]
     locked = [one for one in found if one is not None]
     if len(locked) < len(chosen):
         return market_rules.shortfall({market_rules.Obstacle.BUSY: 1})
@@ -246,6 +279,7 @@ def _attempt_of(job: Job, share: Share, ranges: Sequence[Range], inputs: Sequenc
         job_no=job.no,
         fence=job.fence,
         listing_id=candidate.listing_id,
+        rental_id=job.rental_id,
         peer_id=candidate.peer_id,
         device_id=candidate.device_id,
         model=candidate.model,
@@ -253,7 +287,7 @@ def _attempt_of(job: Job, share: Share, ranges: Sequence[Range], inputs: Sequenc
         state=AttemptState.OFFERED.value,
         reason=Reason.NONE.value,
         detail="",
-        rate_qu_per_h=candidate.rate_qu_per_h,
+        rate_qu_per_h=candidate.rate_qu_per_h if job.rental_id is None else 0,
         offer_digest=candidate.offer_digest,
         ranges=[[one.start, one.stop] for one in ranges],
         units=share.units,
@@ -288,6 +322,7 @@ def assign_of(job: Job, attempt: Attempt, inputs: Sequence[JobInput]) -> Assign:
         time_limit_ms=attempt.time_limit_ms,
         rate_qu_per_h=attempt.rate_qu_per_h,
         offer_digest=bytes(attempt.offer_digest),
+        rental=str(attempt.rental_id) if attempt.rental_id is not None else None,
     )
 
 

@@ -66,6 +66,7 @@ class Engine:
         await self._fire_due()
         await self._resend()
         await self._assign()
+        await self._assign_on_rentals()
         await self._relieve()
 
     async def _settle_checked(self) -> bool:
@@ -123,6 +124,16 @@ class Engine:
             await self._each("assign", job_id, one)
         for job_id in await desk.db.run(lambda tx: assign.unexplained_jobs(tx, now_ms, EXPLAIN_BATCH)):
             await self._each("explain", job_id, one)
+
+    async def _assign_on_rentals(self) -> None:
+        """Each rental's next job, on its device, whatever the market is doing."""
+        desk, now_ms = self._desk, self._desk.now_ms()
+
+        async def one(tx: Tx, job_id: UUID) -> None:
+            await assign.try_assign(desk, tx, job_id, ())
+
+        for job_id in await desk.db.run(lambda tx: assign.waiting_on_rentals(tx, now_ms, BATCH)):
+            await self._each("assign_on_rental", job_id, one)
 
     async def _relieve(self) -> None:
         """Stragglers, as long as somebody is free whom no waiting job needs."""

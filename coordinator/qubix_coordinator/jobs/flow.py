@@ -76,7 +76,8 @@ def facts(job: Job, open_now: Sequence[Attempt], refusals: int = 0) -> rules.Job
         hands_max=job.hands_max,
         complete=job.units_accepted == job.units,
         reported_all=job.units_accepted + reported == job.units,
-        hold_left_qu=job.hold_spare_qu,
+        # What runs on a rental is paid for by its time: there is nothing to use up.
+        hold_left_qu=job.hold_spare_qu if job.rental_id is None else 1,
         owed_qu=job.owed_qu,
         bad_attempts=job.bad_attempts,
         refusals=refusals,
@@ -113,7 +114,7 @@ async def step_job(desk: Desk, tx: Tx, job: Job, event: JobEvent, *, detail: str
 
 async def _stop_hands(desk: Desk, tx: Tx, job: Job, open_now: Sequence[Attempt], reason: Reason) -> None:
     """What they made is still checked and paid. Each that ends is a step of the job of its own."""
-    if reason not in (Reason.CANCELLED_BY_CONSUMER, Reason.EXPIRED):
+    if reason not in (Reason.CANCELLED_BY_CONSUMER, Reason.EXPIRED, Reason.RENTAL_ENDED):
         reason = Reason.JOB_ENDED
     for attempt in open_now:
         if await end_attempt(desk, tx, job, attempt, AttemptEvent.STOP, reason) is Verb.APPLY:

@@ -61,6 +61,8 @@ class JobEvent(StrEnum):
     DISPUTE = "dispute"
     RESOLVE = "resolve"
     """The last dispute about what was delivered is decided."""
+    RENTAL_OVER = "rental_over"
+    """The rental that the job runs on has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ _FINAL_ROW: Final[dict[JobEvent, Verb | _Then]] = {
     # Said again, or too late to matter.
     _E.ACCEPT: Verb.IGNORE,
     _E.WINDOW_ENDED: Verb.IGNORE,
+    _E.RENTAL_OVER: Verb.IGNORE,
     # What is paid may still be disputed; the job itself stays as it ended (see disputes/).
     _E.DISPUTE: Verb.REFUSE,
     _E.RESOLVE: Verb.REFUSE,
@@ -169,6 +172,7 @@ _NOBODY_WORKS: Final[dict[JobEvent, Verb | _Then]] = {
     # Committed outputs beat a later cancel (trust.md M4): they are accepted or disputed.
     _E.CANCEL: Verb.REFUSE,
     _E.EXPIRE: Verb.IGNORE,
+    _E.RENTAL_OVER: Verb.IGNORE,
 }
 JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
     _J.QUEUED: {
@@ -180,6 +184,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.CANCEL: _Then.END,
         _E.EXPIRE: _Then.END,
         **_NOT_DELIVERED,
+        _E.RENTAL_OVER: _Then.END,
     },
     # Nobody works yet; what earlier hands made may be in check.
     _J.ASSIGNED: {
@@ -191,6 +196,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.CANCEL: _Then.CLOSE,
         _E.EXPIRE: _Then.CLOSE,
         **_NOT_DELIVERED,
+        _E.RENTAL_OVER: _Then.CLOSE,
     },
     _J.RUNNING: {
         _E.ASSIGN: _Then.FOLLOW,
@@ -201,6 +207,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.CANCEL: _Then.CLOSE,
         _E.EXPIRE: _Then.CLOSE,
         **_NOT_DELIVERED,
+        _E.RENTAL_OVER: _Then.CLOSE,
     },
     # Nobody works any more; units that wait may still be given to somebody.
     _J.VERIFYING: {
@@ -211,6 +218,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.CHECKED: _Then.GO_ON,
         _E.CANCEL: _Then.CLOSE_UNLESS_REPORTED,
         _E.EXPIRE: _Then.CLOSE,
+        _E.RENTAL_OVER: _Then.CLOSE,
         **_NOT_DELIVERED,
     },
     _J.DELIVERED: {
@@ -234,7 +242,11 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
     _J.CANCELLED: {**_FINAL_ROW, _E.CANCEL: Verb.IGNORE},
 }
 _PAID: Final = {JobEvent.ACCEPT: Reason.ACCEPTED_BY_CONSUMER, JobEvent.WINDOW_ENDED: Reason.NOT_DISPUTED}
-_CLOSING: Final = {JobEvent.CANCEL: Reason.CANCELLED_BY_CONSUMER, JobEvent.EXPIRE: Reason.EXPIRED}
+_CLOSING: Final = {
+    JobEvent.CANCEL: Reason.CANCELLED_BY_CONSUMER,
+    JobEvent.EXPIRE: Reason.EXPIRED,
+    JobEvent.RENTAL_OVER: Reason.RENTAL_ENDED,
+}
 
 
 def decide_job(facts: JobFacts, event: JobEvent) -> JobDecision:
@@ -425,6 +437,7 @@ BLAMELESS: Final = frozenset(
         Reason.RELIEVED,
         Reason.JOB_ENDED,
         Reason.BAD_INPUT,
+        Reason.RENTAL_ENDED,
     }
 )
 """Endings that do not count against the provider. One consumer's bad input must not take a provider from others."""

@@ -4,6 +4,8 @@
 The bodies live beside it: submit, read, nodes, access. The engine is `jobs.engine.Engine(desk)`.
 """
 
+from uuid import UUID
+
 from qubix_coordinator.accounts.rules import Principal
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import Conflict
@@ -16,14 +18,17 @@ from qubix_coordinator.jobs.due import settle_due
 from qubix_coordinator.jobs.nodes import on_accept, on_decline, on_heartbeat, on_hello, on_progress, on_report
 from qubix_coordinator.jobs.read import get, list_jobs, receipt, receipts, result
 from qubix_coordinator.jobs.rules import JobEvent, Verb
-from qubix_coordinator.jobs.submit import estimate, submit
+from qubix_coordinator.jobs.submit import Berth, estimate, submit
+from qubix_coordinator.jobs.tables import Job
 from qubix_protocol.api import JobView
 from qubix_protocol.states import JobState
 
 __all__ = [
+    "Berth",
     "Desk",
     "accept",
     "cancel",
+    "end_on_rental",
     "estimate",
     "get",
     "list_jobs",
@@ -35,12 +40,24 @@ __all__ = [
     "on_hello",
     "on_progress",
     "on_report",
+    "open_on_rental",
     "receipt",
     "receipts",
     "result",
     "settle_due",
     "submit",
 ]
+
+
+async def open_on_rental(tx: Tx, rental_id: UUID) -> int:
+    return await Job.filter(rental_id=rental_id, ended_ms__isnull=True).using_db(tx).count()
+
+
+async def end_on_rental(desk: Desk, tx: Tx, rental_id: UUID) -> None:
+    """The rental is over: what runs there is stopped, what was made is still checked and stays readable."""
+    found = Job.filter(rental_id=rental_id, ended_ms__isnull=True).using_db(tx).order_by("no")
+    for row in await found.only("id"):
+        await flow.step_job(desk, tx, await flow.lock_job(tx, row.id), JobEvent.RENTAL_OVER)
 
 
 async def cancel(desk: Desk, principal: Principal, job_id: str) -> JobView:
@@ -70,7 +87,7 @@ async def accept(desk: Desk, principal: Principal, job_id: str) -> JobView:
 
     async def step(tx: Tx) -> JobView:
         job = await flow.lock_job(tx, (await read.own_job(tx, principal, job_id)).id)
-        if job.has_verifier:
+        if job.settles_by_check:
             raise Conflict(
                 f"results of {job.kernel} are checked: nothing waits for your word",
                 field="job_id",

@@ -52,7 +52,7 @@ def _event_of(job: Job, verdict: Verdict) -> AttemptEvent:
         return AttemptEvent.UNCHECKED
     if not verdict.accepted:
         return AttemptEvent.FAILED_CHECK
-    return AttemptEvent.PASSED if job.has_verifier else AttemptEvent.FORMED
+    return AttemptEvent.PASSED if job.settles_by_check else AttemptEvent.FORMED
 
 
 async def give_up_check(desk: Desk, tx: Tx, job: Job, attempt: Attempt) -> None:
@@ -74,10 +74,10 @@ async def _settle(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: Attempt
     _conclude(attempt, decision.state, verdict)
     await receipt.checked(desk, tx, attempt, verdict)
     if verdict is not None and verdict.carried_out:
-        await _mark(tx, links, len(good), paid=job.has_verifier)
+        await _mark(tx, links, len(good), paid=job.settles_by_check)
     if good:
         charge_qu = _count(job, attempt, good)
-        if job.has_verifier:
+        if job.settles_by_check:
             await pay(desk, tx, job, attempt, charge_qu)
             await artifacts.release(tx, job.data_owner, [bytes(link.output_digest) for link in good])
         else:
@@ -146,6 +146,9 @@ def _count(job: Job, attempt: Attempt, good: Sequence[ChainLink]) -> int:
 
 
 async def pay(desk: Desk, tx: Tx, job: Job, attempt: Attempt, charge_qu: int) -> None:
+    """What runs on a rental is paid for by its time."""
+    if job.rental_id is not None:
+        return
     provider = await accounts.account_of_node(tx, attempt.peer_id)
     fee_bps = desk.settings.fee_bps if attempt.fee_bps is None else attempt.fee_bps
     attempt.paid_qu, attempt.fee_qu = await money.settle(tx, job, attempt.id, provider, charge_qu, fee_bps)

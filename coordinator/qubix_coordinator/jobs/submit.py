@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a request to a stored job: everything is checked, the price frozen and the hold posted in one transaction."""
 
+import dataclasses
 import hashlib
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 import msgspec
@@ -29,7 +31,21 @@ KEY_MAX = 200
 ESTIMATES_MAX = 100
 
 
-async def submit(desk: Desk, principal: Principal, body: JobBody, idempotency_key: str) -> JobView:
+@dataclass(frozen=True, slots=True)
+class Berth:
+    """The rented device that a job is to run on."""
+
+    rental_id: UUID
+    device: market_rules.Candidate
+
+
+FindBerth = Callable[[Tx], Awaitable[Berth]]
+"""Locks the rental that the body names, and says which device it has. Raises what is wrong with it."""
+
+
+async def submit(
+    desk: Desk, principal: Principal, body: JobBody, idempotency_key: str, find_berth: FindBerth | None = None
+) -> JobView:
     """The same key with the same body is the same job; with another body it is a conflict.
 
     Raises InvalidInput (with the field), CauseReused, NotEnoughBalance, Forbidden (order).
@@ -42,7 +58,9 @@ async def submit(desk: Desk, principal: Principal, body: JobBody, idempotency_ke
         await take_turns(tx, principal.account_id, idempotency_key)
         known = await Job.filter(account_id=principal.account_id, idempotency_key=idempotency_key).using_db(tx).first()
         if known is None:
-            known = await _store(desk, tx, principal.account_id, body, idempotency_key, plan)
+            berth = await find_berth(tx) if find_berth is not None else None
+            _check_terms(body, plan, berth)
+            known = await _store(desk, tx, principal.account_id, body, idempotency_key, plan, berth)
         elif bytes(known.body_digest) != body_digest(body):
             raise CauseReused(
                 "this Idempotency-Key was used for another job",
@@ -66,12 +84,43 @@ def body_digest(body: JobBody) -> bytes:
     """Without the order's envelope: a retry may sign the same order anew. A wish that is not made has no part in it:
     the digest is what it was before there was such a wish."""
     plain = msgspec.to_builtins(msgspec.structs.replace(body, order=""))
-    if body.spread is None:
-        del plain["spread"]
+    for wish in ("spread", "rental"):
+        if plain[wish] is None:
+            del plain[wish]
     return digests.of_bytes(msgspec.json.encode(plain, order="deterministic"))
 
 
-async def _store(desk: Desk, tx: Tx, account_id: UUID, body: JobBody, idempotency_key: str, plan: needs.Plan) -> Job:
+def _check_terms(body: JobBody, plan: needs.Plan, berth: Berth | None) -> None:
+    if berth is None:
+        if body.rental is not None:
+            raise InvalidInput("rental", "jobs on a rental are not taken here", "Submit it by POST /jobs")
+        if body.cap_qu < 1:
+            raise InvalidInput("cap_qu", "the cap is 0 QU", "Give the most that the job may cost, 1 QU or more")
+        return
+    for field in ("cap_qu", "rate_qu_per_h_max", "provider", "spread"):
+        if getattr(body, field) not in (0, None):
+            raise InvalidInput(
+                field,
+                "a job on a rental costs nothing further and runs on its device",
+                f"Leave {field} out (cap_qu: 0)",
+            )
+    need = dataclasses.replace(plan.need(), time_left_ms=body.deadline_s * 1000)
+    found = market_rules.misfit(berth.device, need, market_rules.best_backend(berth.device, need))
+    if found is not None:
+        raise InvalidInput(
+            "rental", f"the rented device {found.value}", "Submit it to the market, or rent another device"
+        )
+
+
+async def _store(
+    desk: Desk,
+    tx: Tx,
+    account_id: UUID,
+    body: JobBody,
+    idempotency_key: str,
+    plan: needs.Plan,
+    berth: Berth | None,
+) -> Job:
     refs = input_refs(body.inputs)
     await _check_artifacts(tx, account_id, body.inputs)
     inputs_digest, params_digest = digests.of_inputs(refs), digests.of_params(plan.params)
@@ -97,10 +146,11 @@ async def _store(desk: Desk, tx: Tx, account_id: UUID, body: JobBody, idempotenc
         has_verifier=plan.kernel.spec.verifier,
         units_waiting=plan.units,
         spread=body.spread,
-        hands_max=shares.hands_max(body.spread, body.provider),
+        hands_max=shares.hands_max(body.spread, body.provider) if berth is None else 1,
         cap_qu=body.cap_qu,
         rate_max=body.rate_qu_per_h_max,
         provider=body.provider,
+        rental_id=berth.rental_id if berth is not None else None,
         order_raw=order_raw,
         created_ms=now_ms,
         queued_ms=now_ms,
@@ -110,7 +160,8 @@ async def _store(desk: Desk, tx: Tx, account_id: UUID, body: JobBody, idempotenc
     await job.save(using_db=tx, force_create=True)
     for ref in refs:
         await _store_input(tx, job.id, ref)
-    await money.hold(tx, job)
+    if berth is None:
+        await money.hold(tx, job)
     await receipt.opened(desk, tx, job, refs, plan.outputs)
     await flow.save_job(tx, job, now_ms)
     log.info("job.submitted", extra={"job": str(job.id), "kernel": job.kernel, "cap_qu": job.cap_qu})
@@ -176,6 +227,7 @@ async def _ordered(
         inputs_digest=inputs_digest,
         cap_qu=body.cap_qu,
         rate_qu_per_h_max=body.rate_qu_per_h_max,
+        rental=body.rental,
     )
     return await orders.check(desk, tx, account_id, body.order, wanted)
 

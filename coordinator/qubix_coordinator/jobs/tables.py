@@ -43,6 +43,7 @@ class Job(Model):
     due_ms = fields.BigIntField(null=True)
     rate_max = fields.BigIntField(null=True)
     provider = fields.CharField(max_length=64, null=True)
+    rental_id = fields.UUIDField(null=True)
     order_raw = fields.BinaryField(null=True)
     fence = fields.BigIntField(default=0)
     bad_attempts = fields.IntField(default=0)
@@ -66,6 +67,11 @@ class Job(Model):
         """In escrow, owed or not."""
         left: int = self.cap_qu - self.paid_qu - self.fee_qu - self.returned_qu
         return left
+
+    @property
+    def settles_by_check(self) -> bool:
+        """Nobody's word is waited for: there is a verifier, or nothing to pay."""
+        return bool(self.has_verifier) or self.rental_id is not None
 
     @property
     def hold_spare_qu(self) -> int:
@@ -92,6 +98,7 @@ class Attempt(Model):
     job_no = fields.BigIntField()
     fence = fields.BigIntField()
     listing_id = fields.UUIDField()
+    rental_id = fields.UUIDField(null=True)
     peer_id = fields.TextField()
     device_id = fields.TextField()
     model = fields.TextField()

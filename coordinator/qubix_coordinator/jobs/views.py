@@ -51,6 +51,7 @@ def job_view(job: Job, inputs: Iterable[JobInput], attempts: Sequence[Attempt], 
         spread=job.hands_max,
         attempts=tuple(attempt_view(one) for one in attempts),
         revision=job.revision,
+        rental=str(job.rental_id) if job.rental_id is not None else None,
     )
 
 

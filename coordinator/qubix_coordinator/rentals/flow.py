@@ -12,6 +12,7 @@ import msgspec
 
 from qubix_coordinator.db.database import Tx, execute, value
 from qubix_coordinator.errors import NotFound
+from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.flow import tell
 from qubix_coordinator.market import service as market
@@ -67,6 +68,7 @@ async def _end(desk: Desk, tx: Tx, rental: Rental, reason: RentalReason, detail:
     rental.reason, rental.detail = reason.value, detail[:DETAIL_MAX] or rental.detail
     rental.ended_ms, rental.closing = now_ms, None
     rental.nonce = rental.nonce_asked_ms = None
+    await jobs.end_on_rental(desk, tx, rental.id)
     await money.settle(tx, rental, now_ms)
     await money.return_rest(tx, rental)
     await market.release(tx, rental.listing_id, rental.id, now_ms=now_ms)

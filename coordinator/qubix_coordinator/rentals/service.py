@@ -12,8 +12,9 @@ import msgspec
 
 from qubix_coordinator.accounts.rules import Principal
 from qubix_coordinator.db.database import Tx, execute, one, value
-from qubix_coordinator.errors import CauseReused, Conflict, InvalidInput, NotFound
+from qubix_coordinator.errors import CauseReused, Conflict, InvalidInput, LimitExceeded, NotFound
 from qubix_coordinator.jobs import assign, orders
+from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.flow import tell
 from qubix_coordinator.jobs.submit import KEY_MAX, take_turns
@@ -25,6 +26,7 @@ from qubix_coordinator.rentals.read import get, list_rentals
 from qubix_coordinator.rentals.rules import Event
 from qubix_coordinator.rentals.tables import Rental
 from qubix_protocol import digests
+from qubix_protocol.api import JobBody, JobView
 from qubix_protocol.messages import ExtendOrder, RentOrder
 from qubix_protocol.rentals import ExtendBody, RentalBody, RentalView, SettleView
 from qubix_protocol.states import Availability, RentalReason, RentalState
@@ -44,6 +46,7 @@ __all__ = [
     "on_notice",
     "settle",
     "stop",
+    "submit_job",
 ]
 
 
@@ -255,6 +258,34 @@ async def stop(desk: Desk, principal: Principal, rental_id: str) -> RentalView:
     view = await desk.db.run(step)
     desk.wake.set()
     return view
+
+
+async def submit_job(desk: Desk, principal: Principal, body: JobBody, idempotency_key: str) -> JobView:
+    """A job on a rented device: `body.rental` names the rental. It costs nothing further.
+
+    Raises what `jobs.submit` does, NotFound, and Conflict for a rental that is over, or has too many jobs.
+    """
+    assert body.rental is not None
+    rental_id = body.rental
+
+    async def find_berth(tx: Tx) -> jobs.Berth:
+        rental = await flow.lock(tx, (await read.own(tx, principal, rental_id)).id)
+        due = rules.due_event(views.facts(rental), views.times(desk.settings), desk.now_ms())
+        ending = due is not None and rules.decide(RentalState(rental.state), due).state is RentalState.ENDED
+        if ending or rental.state == RentalState.ENDED.value:
+            raise Conflict("the rental is over", field="rental", remedy="Rent a device: POST /rentals")
+        if await jobs.open_on_rental(tx, rental.id) >= rules.JOBS_OPEN_MAX:
+            raise LimitExceeded(
+                f"{rules.JOBS_OPEN_MAX} jobs wait on this rental", field="rental", remedy="Wait until some have ended"
+            )
+        device = await market.rented_candidate(tx, rental.id)
+        if device is None:
+            raise Conflict(
+                "the rented device cannot be reached now; its meter stands", field="rental", remedy="Try again shortly"
+            )
+        return jobs.Berth(rental.id, device)
+
+    return await jobs.submit(desk, principal, body, idempotency_key, find_berth)
 
 
 async def settle(desk: Desk, rental_id: UUID) -> SettleView:

@@ -344,6 +344,10 @@ class Facts:
     """On the card, for the first chunk."""
     free_memory_bytes: int | None = None
     """On the card when nothing of ours ran there; None: not told, or no card."""
+    rental: str | None = None
+    """Which rental has the device."""
+    closing: bool = False
+    """Maintenance is announced: only the jobs of rentals go on."""
 
 
 def obstacle(assign: Assign, facts: Facts) -> str:
@@ -351,12 +355,14 @@ def obstacle(assign: Assign, facts: Facts) -> str:
     device = next((device for device in facts.devices if device.device_id == assign.device_id), None)
     version, backends = facts.kernels.get(assign.kernel, (0, ()))
     tests = (
-        ("draining", facts.draining),
+        ("draining", facts.draining or (facts.closing and assign.rental is None)),
         ("unknown_device", device is None),
+        ("rented", facts.rental is not None and assign.rental != facts.rental),
+        ("not_rented", facts.rental is None and assign.rental is not None),
         ("unknown_kernel", not version),
         ("kernel_version", version != assign.kernel_version),
         ("backend", assign.backend not in backends or device is None or assign.backend not in device.backends),
-        ("price", assign.rate_qu_per_h < facts.rate_qu_per_h),
+        ("price", assign.rental is None and assign.rate_qu_per_h < facts.rate_qu_per_h),
         ("bad_ranges", not _well_ordered(assign)),
         ("bad_input", bool(facts.bad_form)),
         ("old_fence", assign.fence < facts.fence_max),

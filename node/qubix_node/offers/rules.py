@@ -27,12 +27,19 @@ class State:
     draining: bool
     gone: bool
     sample: Sample | None
+    rented: bool = False
+    closing: bool = False
+    """Maintenance is announced: what is rented goes on until then, nothing new is begun."""
 
 
 def availability(state: State) -> Availability:
     if state.gone:
         return Availability.OFFLINE
     if state.draining:
+        return Availability.DRAINING
+    if state.rented:
+        return Availability.RENTED
+    if state.closing:
         return Availability.DRAINING
     return Availability.BUSY if state.busy >= state.jobs_parallel else Availability.AVAILABLE
 

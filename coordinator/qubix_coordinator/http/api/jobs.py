@@ -21,6 +21,7 @@ from qubix_coordinator.http.downloads import FILE_HEADERS, SENT_S_PER_BYTE
 from qubix_coordinator.http.openapi import Npy
 from qubix_coordinator.http.routes import route
 from qubix_coordinator.jobs import service as jobs
+from qubix_coordinator.rentals import service as rentals
 from qubix_protocol import barriers
 from qubix_protocol.api import (
     EstimateBody,
@@ -61,7 +62,8 @@ async def submit_job(who: Principal, body: JobBody) -> JobView:
             f"a header of 1 to {_KEY_CHARS_MAX} characters is needed",
             "Send a new random value for each job, and the same one when you repeat a request",
         )
-    view = await jobs.submit(here().desk, who, body, key)
+    submit = jobs.submit if body.rental is None else rentals.submit_job
+    view = await submit(here().desk, who, body, key)
     await barriers.reach(Barrier.SUBMITTED)
     return view
 

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rentals of this node's devices: taken when asked, answered for while they last, announced to end for maintenance.
+
+Nothing is kept on disk: after each handshake the coordinator says again what is rented.
+"""
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Final
+
+import trio
+
+from qubix_node.clock import steady_ms, wall_ms
+from qubix_node.link import Live
+from qubix_node.rentals import rules
+from qubix_node.rentals.maintenance import Maintenance
+from qubix_node.rentals.rules import Facts, Held
+from qubix_protocol.messages import (
+    Message,
+    RentalAccept,
+    RentalBeat,
+    RentalDecline,
+    RentalEnd,
+    RentalNonce,
+    RentalNotice,
+    RentalStart,
+)
+from qubix_protocol.units import RENTALS_MAX
+
+log = logging.getLogger("qubix_node")
+_LOOK_S: Final = 1.0
+NODE_STOPS: Final = "the provider has stopped its node"
+
+
+class Rentals:
+    """`say` brings a statement to the coordinator once; `devices` are those that can be rented now; `changed` is called
+    when a device becomes rented or free."""
+
+    def __init__(
+        self,
+        *,
+        say: Callable[[Message], None],
+        devices: Callable[[], Collection[str]],
+        changed: Callable[[], None],
+        maintenance: Maintenance,
+        rate_qu_per_h: int,
+    ) -> None:
+        self._say, self._devices, self._changed = say, devices, changed
+        self._maintenance, self._rate_qu_per_h = maintenance, rate_qu_per_h
+        self._held: dict[str, Held] = {}
+        self.draining = False
+
+    @property
+    def closing(self) -> bool:
+        """Nothing new is begun."""
+        return self.draining or self._maintenance.ends_ms is not None
+
+    def rental_of(self, device_id: str) -> str | None:
+        return next((one.rental_id for one in self._held.values() if one.device_id == device_id), None)
+
+    def held(self) -> tuple[str, ...]:
+        """For the handshake."""
+        return tuple(self._held)[:RENTALS_MAX]
+
+    def command(self, message: Message) -> bool:
+        """One believed statement of the coordinator; False when it is not about rentals."""
+        if isinstance(message, RentalStart):
+            self._start(message)
+        elif isinstance(message, RentalNonce):
+            self._answer(message)
+        elif isinstance(message, RentalEnd):
+            self._end(message)
+        else:
+            return False
+        return True
+
+    def _start(self, start: RentalStart) -> None:
+        facts = Facts(
+            devices=self._devices(),
+            rate_qu_per_h=self._rate_qu_per_h,
+            draining=self.closing,
+            held=self.rental_of(start.device_id),
+        )
+        reason = rules.obstacle(start, facts)
+        if reason:
+            log.info("rental.declined", extra={"rental": start.rental_id[:8], "reason": reason})
+            self._say(RentalDecline(rental_id=start.rental_id, reason=reason))
+            return
+        if start.rental_id not in self._held:
+            self._held[start.rental_id] = Held(start.rental_id, start.device_id, steady_ms())
+            log.info("rental.taken", extra={"rental": start.rental_id[:8], "device": start.device_id})
+            self._changed()
+        self._held[start.rental_id].heard_ms = steady_ms()
+        self._say(RentalAccept(rental_id=start.rental_id))
+
+    def _answer(self, question: RentalNonce) -> None:
+        """Only while the device is there: silence says that it is not."""
+        held = self._held.get(question.rental_id)
+        if held is None or held.device_id not in self._devices():
+            return
+        held.heard_ms = steady_ms()
+        self._say(RentalBeat(rental_id=question.rental_id, nonce=question.nonce))
+
+    def _end(self, end: RentalEnd) -> None:
+        if self._held.pop(end.rental_id, None) is not None:
+            facts = {"reason": end.reason.value, "billed_s": end.billed_ms // 1000, "paid_qu": end.paid_qu}
+            log.info("rental.ended", extra={"rental": end.rental_id[:8], **facts})
+            self._changed()
+
+    async def device_lost(self, device_id: str, reason: str) -> None:
+        """It is said why, once; after that silence tells."""
+        for held in list(self._held.values()):
+            if held.device_id == device_id:
+                self._say(RentalNotice(rental_id=held.rental_id, device_lost=True, ends_ms=0, detail=reason))
+
+    def drain(self, coordinator_ms: int) -> None:
+        """The node stops: what is rented ends now, and nothing new is taken."""
+        self.draining = True
+        for held in self._held.values():
+            self._say(RentalNotice(rental_id=held.rental_id, ends_ms=coordinator_ms, detail=NODE_STOPS))
+
+    async def attend(self, live: Live) -> None:
+        """A session's task: gives notice of maintenance, in each session anew, and forgets what nobody speaks of."""
+        for held in self._held.values():
+            held.told_ends_ms = None
+        while True:
+            if await trio.to_thread.run_sync(self._maintenance.look):
+                log.info("node.maintenance", extra={"ends_ms": self._maintenance.ends_ms})
+                self._changed()
+            ends_ms = self._maintenance.ends_ms
+            for held in list(self._held.values()):
+                if ends_ms is not None and held.told_ends_ms != ends_ms:
+                    held.told_ends_ms = ends_ms
+                    await live.send(self._notice(held, ends_ms + live.session.coordinator_ms() - wall_ms()))
+                if rules.forgotten(held, steady_ms()):
+                    log.warning("rental.forgotten", extra={"rental": held.rental_id[:8]})
+                    del self._held[held.rental_id]
+                    self._changed()
+            await trio.sleep(_LOOK_S)
+
+    def _notice(self, held: Held, ends_ms: int) -> RentalNotice:
+        return RentalNotice(rental_id=held.rental_id, ends_ms=max(0, ends_ms), detail=self._maintenance.why)
