@@ -75,7 +75,8 @@ class JobOpened(Statement, frozen=True, kw_only=True, tag="opened"):
     inputs_digest: Digest
     outputs: Annotated[tuple[Output, ...], Meta(max_length=INPUTS_MAX)]
     units: Annotated[int, Meta(ge=1)]
-    hold_qu: Annotated[int, Meta(ge=1)]
+    hold_qu: Amount
+    """0 for a job on a rental, which is paid for by its time."""
     rate_qu_per_h_max: Rate | None
     provider: Peer | None
     hands_max: Annotated[int, Meta(ge=1, le=SPREAD_MAX)]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qubix import receipts as receipts
     from qubix.async_client import AsyncClient
-    from qubix.client import Client, Job
+    from qubix.client import Client, Job, Rental
     from qubix.errors import (
         ApiError,
         BadUsage,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         NoWallet,
         PaymentRefused,
         QubixError,
+        RentalEnded,
         Unauthorised,
         Unavailable,
         WalletError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     )
     from qubix.job import AsyncJob, Update, VerifiedReceipt
     from qubix.receipts import JobReceipt
+    from qubix.rental import AsyncRental
     from qubix.settings import Settings
     from qubix.wallet import Balance, Wallet
 
@@ -56,6 +58,8 @@ _HOMES = {
     "AsyncClient": "qubix.async_client",
     "Client": "qubix.client",
     "Job": "qubix.client",
+    "Rental": "qubix.client",
+    "AsyncRental": "qubix.rental",
     "AsyncJob": "qubix.job",
     "Update": "qubix.job",
     "VerifiedReceipt": "qubix.job",
@@ -69,6 +73,7 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncJob",
+    "AsyncRental",
     "BadUsage",
     "Balance",
     "CannotReach",
@@ -94,6 +99,8 @@ __all__ = [
     "NotGenuine",
     "PaymentRefused",
     "QubixError",
+    "Rental",
+    "RentalEnded",
     "Settings",
     "Unauthorised",
     "Unavailable",

@@ -12,6 +12,8 @@ from qubix import catalogue, settings, signing_in, tokens
 from qubix.inputs import digest_of
 from qubix.job import AsyncJob
 from qubix.orders import Terms, body_of, sign
+from qubix.rental import AsyncRental, chosen
+from qubix.rental import start as start_rental
 from qubix.session import Session
 from qubix.settings import Settings
 from qubix.signing_in import SignsText
@@ -36,7 +38,8 @@ from qubix_protocol.api import (
 )
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
-from qubix_protocol.messages import Sample
+from qubix_protocol.messages import ExtendOrder, RentOrder, Sample
+from qubix_protocol.rentals import RentalsView, RentalView
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.wallets import (
     EndedView,
@@ -295,6 +298,7 @@ class AsyncClient:
         rate_qu_per_h_max: int | None = None,
         deadline_s: int = 3_600,
         spread: int | None = None,
+        rental: str | None = None,
         inputs: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
@@ -307,8 +311,9 @@ class AsyncClient:
         `params=` where a name is taken. An array is anything NumPy understands, or the path of a `.npy` file. At most
         `cap_qu` is ever paid. `where` takes `provider=…` and `price<=…`. A job that is long enough is spread over up to
         four devices of about the same price; `spread` sets how many at most, whatever they ask within your limits.
+        `rental` is the id of a rental of yours: the job runs on its device and costs nothing further (`cap_qu=0`).
         """
-        terms = Terms.of(cap_qu, where, provider, rate_qu_per_h_max, deadline_s, spread)
+        terms = Terms.of(cap_qu, where, provider, rate_qu_per_h_max, deadline_s, spread, rental)
         aside, asked = self._session.port.aside, {**(inputs or {}), **(params or {}), **given}
         work = await aside(lambda: catalogue.work_of(kernel, asked))
         found = {name: await aside(lambda source=source: digest_of(source)) for name, source in work.sources.items()}  # type: ignore[misc]
@@ -348,6 +353,57 @@ class AsyncClient:
     async def jobs(self, *, after: str | None = None, limit: int = 50) -> JobsView:
         """The account's jobs, newest first; `next` of one page is `after` of the next."""
         return await self._session.get("/jobs", JobsView, _page(after, limit))
+
+    async def rent(
+        self,
+        listing: str | None = None,
+        *,
+        seconds: int,
+        rate_qu_per_h_max: int | None = None,
+        cap_qu: int | None = None,
+        kind: DeviceKind | str | None = None,
+        backend: str | None = None,
+        provider: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncRental:
+        """Rents a device for a time: the one of this listing, or the cheapest free one for which all that is given
+        holds.
+
+        Rate × time is held, the rate frozen, and only time in which the device answers is billed; `cap_qu` holds less,
+        and ends it when that is used up. Jobs submitted to it cost nothing further. As a context manager:
+
+            async with await client.rent(seconds=600, kind="cuda") as rental:
+                job = await rental.submit("matmul", a=a, b=b)
+        """
+        offers = await self.offers(kind=kind, backend=backend, provider=provider)
+        found = chosen(offers, listing, rate_qu_per_h_max)
+        key = idempotency_key
+        view = await start_rental(self, found, seconds=seconds, rate_max=rate_qu_per_h_max, cap_qu=cap_qu, key=key)
+        return AsyncRental(self, view)
+
+    async def rental(self, rental_id: str) -> AsyncRental:
+        """A rental that was started before. Raises `NotFound`, also for somebody else's."""
+        return AsyncRental(self, await self.session.get(f"/rentals/{rental_id}", RentalView))
+
+    async def rentals(self, *, after: str | None = None, limit: int = 50) -> RentalsView:
+        """The account's rentals, newest first; `next` of one page is `after` of the next."""
+        return await self.session.get("/rentals", RentalsView, _page(after, limit))
+
+    @property
+    def session(self) -> Session:
+        """For what belongs to this client: its jobs and rentals."""
+        return self._session
+
+    async def sign(self, order: RentOrder | ExtendOrder) -> str:
+        """The order's envelope in hex, addressed to this coordinator."""
+        network = await self.session.network()
+        sealed = self.wallet.sign_order(
+            order,
+            network=network.network,
+            coordinator_key=bytes.fromhex(network.coordinator_key),
+            clock_ms=self.session.clock_ms(),
+        )
+        return sealed.hex()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.settings.url})"

@@ -8,11 +8,13 @@ from typing import Final, Self
 from qubix.async_client import AsyncClient, settings_of
 from qubix.blocking import blocking, blocking_as, iterating
 from qubix.job import AsyncJob
+from qubix.rental import AsyncRental
 from qubix.settings import Settings
 from qubix.tokens import token_of
 from qubix.transport import BlockingPort, Port
 from qubix.wallet import Wallet
 from qubix_protocol.api import JobView
+from qubix_protocol.rentals import RentalView
 
 
 class Job:
@@ -42,6 +44,48 @@ class Job:
 
     def __repr__(self) -> str:
         return f"Job({self.id}, {self.view.state})"
+
+
+class Rental:
+    """A rented device. Every method is documented at `AsyncRental`; as a context manager it stops at the end."""
+
+    def __init__(self, core: AsyncRental) -> None:
+        self.core: Final = core
+
+    def __enter__(self) -> Self:
+        self.wait_started()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def id(self) -> str:
+        return self.core.id
+
+    @property
+    def view(self) -> RentalView:
+        """What was heard last."""
+        return self.core.view
+
+    @property
+    def over(self) -> bool:
+        return self.core.over
+
+    refresh = blocking(AsyncRental.refresh)
+    follow = iterating(AsyncRental.follow)
+    wait_started = blocking(AsyncRental.wait_started)
+    wait = blocking(AsyncRental.wait)
+    submit = blocking_as(Job, AsyncRental.submit)
+    submit_model = blocking_as(Job, AsyncRental.submit_model)
+    extend = blocking(AsyncRental.extend)
+    stop = blocking(AsyncRental.stop)
+    settle = blocking(AsyncRental.settle)
+
+    def __repr__(self) -> str:
+        return f"Rental({self.id}, {self.view.state})"
 
 
 class Client:
@@ -115,6 +159,9 @@ class Client:
     submit_model = blocking_as(Job, AsyncClient.submit_model)
     job = blocking_as(Job, AsyncClient.job)
     jobs = blocking(AsyncClient.jobs)
+    rent = blocking_as(Rental, AsyncClient.rent)
+    rental = blocking_as(Rental, AsyncClient.rental)
+    rentals = blocking(AsyncClient.rentals)
     close = blocking(AsyncClient.close)
 
     def __repr__(self) -> str:

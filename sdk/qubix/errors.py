@@ -20,6 +20,7 @@ QubixError
 ├── JobEnded               there is no result: `reason` says why
 │   ├── JobFailed
 │   └── JobCancelled
+├── RentalEnded            the rental is over: `reason` says why
 ├── StartFailed            `qubix up` or `qubix demo` could not start or keep its processes
 │   └── BadSettings        one of them refused what it was told
 └── ApiError               the coordinator refused: `code`, `detail`, `remedy`, `field`, `status`
@@ -134,6 +135,16 @@ class JobFailed(JobEnded):
 
 class JobCancelled(JobEnded):
     pass
+
+
+class RentalEnded(QubixError):
+    """`reason` is a `states.RentalReason` value; `detail` is what the provider said."""
+
+    def __init__(self, problem: str, *, rental_id: str, reason: str, detail: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy=remedy)
+        self.rental_id = rental_id
+        self.reason = reason
+        self.detail = detail
 
 
 class StartFailed(QubixError):

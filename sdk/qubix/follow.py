@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A job's views as they change: the live feed while it lasts, a look by HTTP whenever it does not."""
+"""The views of a job or a rental as they change: the live feed while it lasts, a look by HTTP whenever it does not."""
 
 import random
 import time
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -11,7 +11,7 @@ from qubix import retry
 from qubix.errors import CannotReach, NotFinished, Unavailable
 from qubix.session import Session
 from qubix.transport import Disconnected, Socket
-from qubix_protocol.api import JobView, LiveEvent, Subscribe
+from qubix_protocol.api import LiveEvent, Subscribe
 
 LIVE_PATH: Final = "/live"
 QUIET_S: Final = 15.0
@@ -20,19 +20,29 @@ PATIENCE_S: Final = 60.0
 """How long a coordinator may be away before following gives up."""
 
 
-class Follower:
-    """Each `look` gives a view that is news, or None after some waiting. Close it."""
+class Revised(Protocol):
+    """A view that counts its changes."""
 
-    def __init__(self, session: Session, job_id: str) -> None:
-        self._session, self._job_id = session, job_id
-        self._topic = f"job:{job_id}"
+    @property
+    def revision(self) -> int: ...
+
+
+V = TypeVar("V", bound=Revised)
+
+
+class Follower(Generic[V]):
+    """Each `look` gives a view that is news, or None after some waiting. Close it. `path` is where the view of `kind`
+    is asked for, `topic` where it is told."""
+
+    def __init__(self, session: Session, topic: str, path: str, kind: type[V]) -> None:
+        self._session, self._topic, self._path, self._kind = session, topic, path, kind
         self._socket: Socket | None = None
         self._cursor: str | None = None
         self._failures = 0
-        self._last: JobView | None = None
+        self._last: V | None = None
         self._heard_s = time.monotonic()
 
-    async def look(self, wait_s: float = QUIET_S) -> JobView | None:
+    async def look(self, wait_s: float = QUIET_S) -> V | None:
         view = await self._step(min(wait_s, QUIET_S))
         if view is None:
             return None
@@ -47,7 +57,7 @@ class Follower:
             await self._socket.close()
             self._socket = None
 
-    async def _step(self, wait_s: float) -> JobView | None:
+    async def _step(self, wait_s: float) -> V | None:
         if self._socket is None and not await self._connected():
             await self._session.port.sleep(min(wait_s, retry.delay_s(self._failures, random.random())))  # noqa: S311
             return await self._poll()
@@ -64,7 +74,7 @@ class Follower:
             return False
         return True
 
-    async def _receive(self, wait_s: float) -> JobView | None:
+    async def _receive(self, wait_s: float) -> V | None:
         assert self._socket is not None
         try:
             text = await self._socket.receive(wait_s)
@@ -75,21 +85,21 @@ class Follower:
             return await self._poll()
         return self._read(text)
 
-    def _read(self, text: str | bytes) -> JobView | None:
-        """The job's view in an event; what this version does not know is passed over."""
+    def _read(self, text: str | bytes) -> V | None:
+        """The view in an event; what this version does not know is passed over."""
         self._failures = 0
         try:
             event = msgspec.json.decode(text, type=LiveEvent)
             if event.topic != self._topic:
                 return None
             self._cursor = event.cursor or self._cursor
-            return None if event.kind == "reset" else msgspec.convert(event.data, JobView)
+            return None if event.kind == "reset" else msgspec.convert(event.data, self._kind)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
-    async def _poll(self) -> JobView | None:
+    async def _poll(self) -> V | None:
         try:
-            return await self._session.get(f"/jobs/{self._job_id}", JobView)
+            return await self._session.get(self._path, self._kind)
         except (CannotReach, Unavailable):
             if time.monotonic() - self._heard_s > PATIENCE_S:
                 raise

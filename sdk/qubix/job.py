@@ -72,7 +72,7 @@ class AsyncJob:
 
         Raises `NotFinished` after `timeout_s`, `CannotReach` when the coordinator stays away for a minute.
         """
-        deadline, follower = Deadline(timeout_s, f"job {self.id}"), Follower(self._session, self.id)
+        deadline, follower = Deadline(timeout_s, f"job {self.id}"), self._follower()
         update = self._update(self.view, 0.0)
         try:
             yield update
@@ -83,6 +83,9 @@ class AsyncJob:
                     yield update
         finally:
             await follower.close()
+
+    def _follower(self) -> Follower[JobView]:
+        return Follower(self._session, f"job:{self.id}", f"/jobs/{self.id}", JobView)
 
     async def wait(self, timeout_s: float | None = None) -> JobView:
         """Until the job is over, however it ends, or delivered and to be accepted. Raises `NotFinished`."""

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,6 +16,8 @@ from qubix_protocol.api import InputBody, JobBody, NetworkView
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import InputRef, Order, ParamValue, Peer
 
+_TERMS: Final = ("cap_qu", "provider", "rate_qu_per_h_max", "deadline_s", "spread", "rental")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
@@ -26,6 +28,7 @@ class Terms:
     rate_qu_per_h_max: int | None = None
     deadline_s: int = 3_600
     spread: int | None = None
+    rental: str | None = None
 
     @classmethod
     def of(
@@ -36,6 +39,7 @@ class Terms:
         rate_qu_per_h_max: int | None,
         deadline_s: int,
         spread: int | None,
+        rental: str | None = None,
     ) -> "Terms":
         """`where` and the plain arguments together. Raises `BadUsage` where they contradict each other."""
         asked = where_query.parse(where or "")
@@ -49,6 +53,7 @@ class Terms:
             rate_qu_per_h_max=min(rates) if rates else None,
             deadline_s=deadline_s,
             spread=spread,
+            rental=rental,
         )
 
 
@@ -80,7 +85,7 @@ def body_of(work: Work, terms: Terms, order: bytes = b"") -> JobBody:
         "inputs": msgspec.to_builtins(inputs),
         "params": dict(work.params),
         "order": order.hex(),
-        **{name: getattr(terms, name) for name in ("cap_qu", "provider", "rate_qu_per_h_max", "deadline_s", "spread")},
+        **{name: getattr(terms, name) for name in _TERMS},
     }
     try:
         return msgspec.convert(plain, JobBody)
@@ -100,6 +105,7 @@ def sign(work: Work, terms: Terms, key: str, *, wallet: Wallet, network: Network
         inputs_digest=digests.of_inputs(work.refs()),
         cap_qu=terms.cap_qu,
         rate_qu_per_h_max=terms.rate_qu_per_h_max,
+        rental=terms.rental,
     )
     sealed = wallet.sign_order(
         order,

@@ -16,7 +16,7 @@ from qubix_chain.messages import Scheme
 from qubix_chain.transaction import Transaction
 from qubix_protocol.envelope import seal
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import Order
+from qubix_protocol.messages import ExtendOrder, Order, RentOrder
 from qubix_protocol.units import Network
 
 ORDER_KEY_FILE: Final = "order.key"
@@ -91,7 +91,9 @@ class Wallet:
         """The order key's: 64 hex digits."""
         return self._key.public.hex()
 
-    def sign_order(self, order: Order, *, network: Network, coordinator_key: bytes, clock_ms: int) -> bytes:
+    def sign_order(
+        self, order: Order | RentOrder | ExtendOrder, *, network: Network, coordinator_key: bytes, clock_ms: int
+    ) -> bytes:
         """The order's envelope. `clock_ms` is by the coordinator's clock. Any order of this key may come first, so its
         counter is random: the idempotency key inside is what keeps a replay from being a second job."""
         return seal(
