@@ -38,7 +38,7 @@ from qubix_protocol.api import (
 )
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
-from qubix_protocol.messages import ExtendOrder, RentOrder, Sample
+from qubix_protocol.messages import Sample
 from qubix_protocol.rentals import RentalsView, RentalView
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.wallets import (
@@ -393,17 +393,6 @@ class AsyncClient:
     def session(self) -> Session:
         """For what belongs to this client: its jobs and rentals."""
         return self._session
-
-    async def sign(self, order: RentOrder | ExtendOrder) -> str:
-        """The order's envelope in hex, addressed to this coordinator."""
-        network = await self.session.network()
-        sealed = self.wallet.sign_order(
-            order,
-            network=network.network,
-            coordinator_key=bytes.fromhex(network.coordinator_key),
-            clock_ms=self.session.clock_ms(),
-        )
-        return sealed.hex()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.settings.url})"

@@ -77,6 +77,8 @@ class Work:
 
 def body_of(work: Work, terms: Terms, order: bytes = b"") -> JobBody:
     """Raises `BadUsage` naming the value that is out of its bounds."""
+    if terms.cap_qu < 1 and terms.rental is None:
+        raise BadUsage("cap_qu", "cap_qu: the most that the job may cost is 1 QU or more", "Give a cap")
     inputs = {
         ref.name: InputBody(digest=ref.digest.hex(), size_bytes=ref.size_bytes, meta=ref.meta) for ref in work.refs()
     }

@@ -99,7 +99,7 @@ class AsyncRental:
         """More time at the same rate; a repeated try extends once."""
         key, session = idempotency_key or str(uuid.uuid4()), self._client.session
         order = ExtendOrder(idempotency_key=key, rental_id=self.id, seconds=seconds, cap_qu=cap_qu)
-        body = ExtendBody(seconds=seconds, cap_qu=cap_qu, order=await self._client.sign(order))
+        body = ExtendBody(seconds=seconds, cap_qu=cap_qu, order=await _signed(self._client, order))
         self.view = await session.post(f"/rentals/{self.id}/extend", body, RentalView, key=key)
         return self.view
 
@@ -170,7 +170,7 @@ async def start(
             seconds=seconds,
             rate_qu_per_h_max=rate,
             cap_qu=cap_qu,
-            order=await client.sign(order),
+            order=await _signed(client, order),
         )
         try:
             return await client.session.post("/rentals", body, RentalView, key=name)
@@ -178,3 +178,15 @@ async def start(
             if number == last or taken.field != "listing_id":
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+async def _signed(client: "AsyncClient", order: RentOrder | ExtendOrder) -> str:
+    """The order's envelope in hex, addressed to this coordinator."""
+    network = await client.session.network()
+    sealed = client.wallet.sign_order(
+        order,
+        network=network.network,
+        coordinator_key=bytes.fromhex(network.coordinator_key),
+        clock_ms=client.session.clock_ms(),
+    )
+    return sealed.hex()
