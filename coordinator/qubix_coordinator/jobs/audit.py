@@ -43,7 +43,7 @@ CHECKS = (
         "I7-job",
         "every job that was acknowledged has its hold, its event and its receipt as far as it is",
         """SELECT format('job %s has no hold', j.id) AS what
-           FROM job j WHERE NOT EXISTS (SELECT FROM hold h WHERE h.job_id = j.id)
+           FROM job j WHERE j.rental_id IS NULL AND NOT EXISTS (SELECT FROM hold h WHERE h.job_id = j.id)
            UNION ALL
            SELECT format('a hold of %s QU belongs to no job or rental (%s)', h.held_qu, h.job_id)
            FROM hold h WHERE EXISTS (SELECT FROM job) AND NOT EXISTS (SELECT FROM job j WHERE j.id = h.job_id)
