@@ -4,12 +4,14 @@
 import asyncio
 import dataclasses
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from qubix_chain.rpc import Agreed
 from qubix_chain.rpc.errors import ChainError, Disagreement, Untrusted
 from qubix_coordinator.accounts import service as accounts
+from qubix_coordinator.accounts import wallets
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.deposits import pool, scan, sweep
 from qubix_coordinator.deposits.desk import TurnLost
@@ -365,3 +367,20 @@ async def test_the_treasury_remembers_what_is_where(db: Database) -> None:
     await sweep.look_at_holdings(world.desk)
     assert await db.fetch_value("SELECT balance_qu FROM treasury WHERE role = 'deposit'") == 0
     assert dataclasses.asdict(await world.chain.balance(world.keys[account]))["outgoing_count"] == 1
+
+
+async def test_a_deposit_of_the_asked_amount_proves_its_wallet(db: Database) -> None:
+    """A3: in the transaction that credits it; another amount proves nothing."""
+    world = await World.make(db)
+    account = await world.account()
+    source = world.chain.faucet
+    now = datetime.now(UTC)
+    proof = await db.run(lambda tx: wallets.ask_payment(tx, account, source, least_qu=100, now=now))
+    world.chain.pay(world.keys[account], proof.amount_qu + 1)
+    await world.settle(4)
+    assert await db.run(lambda tx: wallets.wallets_of(tx, account)) == []
+    world.chain.pay(world.keys[account], proof.amount_qu)
+    await world.settle(4)
+    (found,) = await db.run(lambda tx: wallets.wallets_of(tx, account))
+    assert found.public_key == source
+    assert await world.balance(account) == 2 * proof.amount_qu + 1
