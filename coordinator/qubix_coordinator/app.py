@@ -22,6 +22,8 @@ from qubix_coordinator.clock import Clock, SystemClock
 from qubix_coordinator.db import embedded
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.db.migrations import migrate
+from qubix_coordinator.disputes import money as disputes
+from qubix_coordinator.disputes.engine import Engine as DisputesEngine
 from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.http import bootstrap, guard
 from qubix_coordinator.http.api import PREFIX
@@ -60,6 +62,7 @@ class Coordinator:
     engine: Engine
     withdrawals: WithdrawalEngine
     rentals: RentalsEngine
+    disputes: DisputesEngine
 
     async def run(self) -> None:
         """Everything but the HTTP server, until cancelled. A task that fails ends them all."""
@@ -70,6 +73,7 @@ class Coordinator:
             tasks.create_task(self.engine.run(), name="engine")
             tasks.create_task(self.withdrawals.run(), name="withdrawals")
             tasks.create_task(self.rentals.run(), name="rentals")
+            tasks.create_task(self.disputes.run(), name="disputes")
             tasks.create_task(_every(context.db, _MINUTE_S, lambda: _each_minute(context)), name="minutes")
             tasks.create_task(_every(context.db, _HOUR_S, lambda: _each_hour(context)), name="hours")
 
@@ -93,7 +97,9 @@ async def assemble(
         balances=Balances(qubic, desk.clock.monotonic_s),
     )
     withdrawals = WithdrawalEngine(WithdrawalDesk(db, settings, desk.clock))
-    return Coordinator(context, create_app(context), Engine(desk), withdrawals, RentalsEngine(desk))
+    return Coordinator(
+        context, create_app(context), Engine(desk), withdrawals, RentalsEngine(desk), DisputesEngine(desk)
+    )
 
 
 async def serve(settings: Settings) -> None:
@@ -176,6 +182,7 @@ async def _every(db: Database, seconds: float, work: Callable[[], Awaitable[None
 async def _each_minute(context: Context) -> None:
     await context.db.run(lambda tx: outbox.prune(tx, context.settings.outbox_keep_s))
     await context.db.run(ledger.sweep)
+    await context.db.run(lambda tx: disputes.feed_fund(context.desk, tx))
     await context.db.run(lambda tx: challenges.sweep(tx, context.clock.now()))
 
 

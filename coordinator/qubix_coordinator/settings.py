@@ -167,6 +167,57 @@ class Settings:
         minimum=1,
         maximum=30 * 86_400,
     )
+    dispute_s: float = setting(
+        "QUBIX_DISPUTE_S",
+        "Seconds after a job's end in which it can still be disputed.",
+        7 * 86_400.0,
+        minimum=1,
+        maximum=30 * 86_400,
+    )
+    dispute_answer_s: float = setting(
+        "QUBIX_DISPUTE_ANSWER_S",
+        "Seconds in which the other side answers a dispute, or loses by default where no verdict answers for it.",
+        3 * 86_400.0,
+        minimum=1,
+        maximum=30 * 86_400,
+    )
+    dispute_rerun_s: float = setting(
+        "QUBIX_DISPUTE_RERUN_S",
+        "Seconds for running disputed units again and looking at them a second time.",
+        86_400.0,
+        minimum=1,
+        maximum=30 * 86_400,
+    )
+    dispute_judge_s: float = setting(
+        "QUBIX_DISPUTE_JUDGE_S",
+        "Seconds in which an arbiter decides a dispute, or the second look does.",
+        7 * 86_400.0,
+        minimum=1,
+        maximum=30 * 86_400,
+    )
+    dispute_bond_min_qu: int = setting(
+        "QUBIX_DISPUTE_BOND_MIN_QU", "Least bond of a dispute.", 100, minimum=1, maximum=10**15
+    )
+    dispute_two_above_qu: int = setting(
+        "QUBIX_DISPUTE_TWO_ABOVE_QU",
+        "Disputes about more than this need two arbiters who agree.",
+        1_000_000,
+        minimum=0,
+        maximum=10**15,
+    )
+    fund_bps: int = setting(
+        "QUBIX_FUND_BPS", "Basis points of the fees that are set aside for awards.", 2_000, minimum=0, maximum=10_000
+    )
+    fund_day_max_qu: int = setting(
+        "QUBIX_FUND_DAY_MAX_QU", "Most that the fund pays in 24 hours.", 1_000_000, minimum=0, maximum=10**15
+    )
+    fund_account_day_max_qu: int = setting(
+        "QUBIX_FUND_ACCOUNT_DAY_MAX_QU",
+        "Most that the fund pays one account in 24 hours.",
+        100_000,
+        minimum=0,
+        maximum=10**15,
+    )
     development_credit_max_qu: int = setting(
         "QUBIX_DEVELOPMENT_CREDIT_MAX_QU",
         "Most development credit one account can get (never on the main network).",

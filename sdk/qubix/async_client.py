@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from qubix import catalogue, settings, signing_in, tokens
+from qubix.disputes import AsyncDisputes
 from qubix.inputs import digest_of
 from qubix.job import AsyncJob
 from qubix.orders import Terms, body_of, sign
@@ -103,6 +104,11 @@ class AsyncClient:
         if self._wallet is None:
             self._wallet = Wallet.open(self.settings.data_dir)
         return self._wallet
+
+    @property
+    def disputes(self) -> AsyncDisputes:
+        """What the account may do about results that it does not agree with."""
+        return AsyncDisputes(self._session)
 
     async def network(self) -> NetworkView:
         """Which network this is, and the coordinator's key, pinned at the first meeting."""

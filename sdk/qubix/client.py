@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from qubix.async_client import AsyncClient, settings_of
 from qubix.blocking import blocking, blocking_as, iterating
+from qubix.disputes import AsyncDisputes
 from qubix.job import AsyncJob
 from qubix.rental import AsyncRental
 from qubix.settings import Settings
@@ -86,6 +87,21 @@ class Rental:
 
     def __repr__(self) -> str:
         return f"Rental({self.id}, {self.view.state})"
+class Disputes:
+    """Every method is documented at `AsyncDisputes`."""
+
+    def __init__(self, core: AsyncDisputes) -> None:
+        self.core: Final = core
+
+    open = blocking(AsyncDisputes.open)
+    list = blocking(AsyncDisputes.list)
+    get = blocking(AsyncDisputes.get)
+    answer = blocking(AsyncDisputes.answer)
+    add = blocking(AsyncDisputes.add)
+    withdraw = blocking(AsyncDisputes.withdraw)
+    all = blocking(AsyncDisputes.all)
+    judge = blocking(AsyncDisputes.judge)
+    decide = blocking(AsyncDisputes.decide)
 
 
 class Client:
@@ -118,6 +134,10 @@ class Client:
     @property
     def wallet(self) -> Wallet:
         return self.core.wallet
+
+    @property
+    def disputes(self) -> Disputes:
+        return Disputes(self.core.disputes)
 
     network = blocking(AsyncClient.network)
     account = blocking(AsyncClient.account)

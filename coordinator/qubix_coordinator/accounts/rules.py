@@ -17,6 +17,7 @@ class Scope(StrEnum):
     USER = "user"
     OPERATOR = "operator"
     GATEWAY = "gateway"
+    ARBITER = "arbiter"
 
 
 class Purpose(StrEnum):

@@ -41,6 +41,9 @@ STEPS = (
     "jobs/schema_3_fee.sql",
     "ledger/schema_3_audit.sql",
     "jobs/schema_3_rentals.sql",
+    "accounts/schema_3_arbiter.sql",
+    "jobs/schema_4_second_look.sql",
+    "disputes/schema.sql",
 )
 
 CREATE_TABLE = """

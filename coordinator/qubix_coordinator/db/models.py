@@ -3,7 +3,18 @@
 
 import importlib.util
 
-CAPABILITIES = ("accounts", "ledger", "outbox", "artifacts", "market", "telemetry", "withdrawals", "jobs", "rentals")
+CAPABILITIES = (
+    "accounts",
+    "ledger",
+    "outbox",
+    "artifacts",
+    "market",
+    "telemetry",
+    "withdrawals",
+    "jobs",
+    "rentals",
+    "disputes",
+)
 
 
 def table_modules() -> list[str]:

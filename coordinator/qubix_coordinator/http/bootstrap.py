@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _ACCOUNTS: Final = UUID("6b2f5f1e-8c67-5d8f-9b39-2f4d3c1a7e10")
 DEVELOPER: Final = "developer"
 GATEWAY: Final = "gateway"
+ARBITERS: Final = ("arbiter", "arbiter-2")
+"""Large disputes need two who agree."""
 
 
 def coordinator_key(data_dir: Path) -> SigningKey:
@@ -30,9 +32,12 @@ def coordinator_key(data_dir: Path) -> SigningKey:
 
 
 async def ensure_tokens(db: Database, data_dir: Path) -> None:
-    """`developer.token` (user and operator) and `gateway.token`, each in its file and in the database."""
+    """`developer.token` (user and operator), `gateway.token` and those of two arbiters, each in its file and in the
+    database."""
     await _ensure_token(db, data_dir, DEVELOPER, "operator", [Scope.USER, Scope.OPERATOR])
     await _ensure_token(db, data_dir, GATEWAY, "service", [Scope.GATEWAY])
+    for name in ARBITERS:
+        await _ensure_token(db, data_dir, name, "service", [Scope.ARBITER])
 
 
 async def _ensure_token(db: Database, data_dir: Path, name: str, kind: str, scopes: list[Scope]) -> None:

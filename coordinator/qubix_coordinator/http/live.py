@@ -22,6 +22,7 @@ from msgspec import Meta
 from quart import Quart, websocket
 
 from qubix_coordinator.accounts.service import Principal
+from qubix_coordinator.disputes import service as disputes
 from qubix_coordinator.errors import InvalidInput, QubixError, Unauthorised
 from qubix_coordinator.http import money
 from qubix_coordinator.http.context import Context, here
@@ -48,6 +49,7 @@ MARKET: Final = "market"
 ACCOUNT: Final = "account"
 _JOB: Final = "job:"
 _RENTAL: Final = "rental:"
+_DISPUTE: Final = "dispute:"
 T = TypeVar("T")
 
 
@@ -156,6 +158,8 @@ async def _state(context: Context, who: Principal, topic: Topic) -> Any:
         return await money.account(context.db, who)
     if topic.name.startswith(_RENTAL):
         return await rentals.get(context.desk, who, topic.name.removeprefix(_RENTAL))
+    if topic.name.startswith(_DISPUTE):
+        return await disputes.get(context.desk, who, UUID(topic.name.removeprefix(_DISPUTE)))
     return await jobs.get(context.desk, who, topic.name.removeprefix(_JOB))
 
 
@@ -173,7 +177,12 @@ async def _topic(context: Context, who: Principal, name: str) -> Topic:
         rental_id = _uuid(name.removeprefix(_RENTAL), "rental")
         await rentals.get(context.desk, who, str(rental_id))
         return Topic(f"{_RENTAL}{rental_id}", f"{_RENTAL}{rental_id}")
-    raise InvalidInput("subscribe", f"there is no topic {name!r}", "Use market, account, job:ID, or rental:ID")
+    if name.startswith(_DISPUTE):
+        dispute_id = _uuid(name.removeprefix(_DISPUTE), "dispute")
+        await disputes.get(context.desk, who, dispute_id)
+        return Topic(f"{_DISPUTE}{dispute_id}", f"{_DISPUTE}{dispute_id}")
+    known = "Use market, account, job:ID, rental:ID, or dispute:ID"
+    raise InvalidInput("subscribe", f"there is no topic {name!r}", known)
 
 
 def _uuid(text: str, what: str) -> UUID:

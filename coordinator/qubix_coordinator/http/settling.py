@@ -3,6 +3,7 @@
 
 from uuid import UUID
 
+from qubix_coordinator.disputes import service as disputes
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.jobs import read
 from qubix_coordinator.jobs import service as jobs
@@ -13,7 +14,8 @@ from qubix_protocol.states import DONE_JOB_STATES
 async def settle(context: Context, job_id: UUID) -> SettleView:
     """Raises NotFound."""
     before = await context.db.run(lambda tx: read.state_of(tx, job_id))
-    due_ms = await jobs.settle_due(context.desk, job_id)
+    due = [await jobs.settle_due(context.desk, job_id), await disputes.settle_due(context.desk, job_id)]
+    due_ms = min((one for one in due if one is not None), default=None)
     state = await context.db.run(lambda tx: read.state_of(tx, job_id))
     if state is not before:
         said = f"the job was {before}; what was due is done"

@@ -6,7 +6,6 @@ transaction under the job's lock, so that accepting, disputing and the window's 
 """
 
 import logging
-from collections.abc import Mapping
 from uuid import UUID
 
 from qubix_coordinator.db.database import Tx
@@ -50,20 +49,18 @@ async def pay_owed(desk: Desk, tx: Tx, job: Job, attempt: Attempt, charge_qu: in
     if decision.verb is Verb.APPLY:
         attempt.state, attempt.verdict = decision.state.value, settle.WORDS[decision.state]
     if not charge_qu:
+        job.units_accepted -= attempt.units_accepted
         attempt.units_accepted = 0
     links = ChainLink.filter(attempt_id=attempt.id, owed=True).using_db(tx)
     await links.update(owed=False, paid=charge_qu > 0)
     await settle.conclude(desk, tx, job, attempt, why)
 
 
-async def decide(desk: Desk, tx: Tx, job: Job, shares_qu: Mapping[UUID, int], why: str) -> rules.JobDecision:
-    """Ends a disputed job: each attempt named gets its share of what is owed for it, every other one all of it."""
+async def decide(desk: Desk, tx: Tx, job: Job) -> rules.JobDecision:
+    """Ends a job whose last dispute is decided: what nobody disputed is paid."""
     decision = rules.decide_job(flow.facts(job, await flow.hands(tx, job.id)), JobEvent.RESOLVE)
     if decision.verb is not Verb.APPLY:
         return decision
     for attempt in await owed(tx, job.id):
-        share_qu = shares_qu.get(attempt.id, attempt.owed_qu)
-        assert 0 <= share_qu <= attempt.owed_qu, "a share is a part of what is owed"
-        words = why if attempt.id in shares_qu else REASON_TEXT[Reason.NOT_DISPUTED]
-        await pay_owed(desk, tx, job, attempt, share_qu, words)
+        await pay_owed(desk, tx, job, attempt, attempt.owed_qu, REASON_TEXT[Reason.NOT_DISPUTED])
     return await flow.step_job(desk, tx, job, JobEvent.RESOLVE)

@@ -9,8 +9,10 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import msgspec
 
 from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.errors import QubixError
@@ -50,9 +52,7 @@ class Checker:
                     # Only now: every byte that will be checked is committed and here (trust.md C1).
                     seed = os.urandom(32)
                     choices = check_seed(str(claim.attempt_id), claim.head, seed)
-                    task = tasks.VerifyTask(
-                        kernel=task.kernel, params=task.params, inputs=task.inputs, parts=task.parts, seed=choices
-                    )
+                    task = msgspec.structs.replace(task, seed=choices)
                     event = await self._in_worker(task, Path(folder), _data_bytes(claim))
         except TimeoutError:
             return not_carried_out(f"the check took longer than {self._deadline_s:g} s", seed)
@@ -64,13 +64,20 @@ class Checker:
         inputs = {}
         for number, (name, file) in enumerate(claim.inputs.items()):
             inputs[name] = str(await self._fetch(claim, file, folder / f"input-{number}.npy"))
-        parts = []
-        for number, (start, stop, file) in enumerate(claim.outputs):
-            path = await self._fetch(claim, file, folder / f"part-{number}.bin")
-            parts.append(tasks.Part(start=start, stop=stop, path=str(path)))
+        parts = await self._parts(claim, claim.outputs, folder, "part")
+        others = await self._parts(claim, claim.others, folder, "other")
         return tasks.VerifyTask(
-            kernel=claim.kernel, params=claim.params, inputs=inputs, parts=tuple(parts), seed=bytes(32)
+            kernel=claim.kernel, params=claim.params, inputs=inputs, parts=parts, others=others, seed=bytes(32)
         )
+
+    async def _parts(
+        self, claim: Claim, outputs: Sequence[tuple[int, int, File]], folder: Path, name: str
+    ) -> tuple[tasks.Part, ...]:
+        parts = []
+        for number, (start, stop, file) in enumerate(outputs):
+            path = await self._fetch(claim, file, folder / f"{name}-{number}.bin")
+            parts.append(tasks.Part(start=start, stop=stop, path=str(path)))
+        return tuple(parts)
 
     async def _fetch(self, claim: Claim, file: File, path: Path) -> Path:
         """The bytes delivered are the bytes checked."""
@@ -123,7 +130,7 @@ def _digest_of(path: Path) -> bytes:
 
 def _files(claim: Claim) -> Iterator[File]:
     yield from claim.inputs.values()
-    yield from (file for _, _, file in claim.outputs)
+    yield from (file for _, _, file in (*claim.outputs, *claim.others))
 
 
 def _data_bytes(claim: Claim) -> int:

@@ -79,7 +79,8 @@ async def _settle(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: Attempt
         charge_qu = _count(job, attempt, good)
         if job.settles_by_check:
             await pay(desk, tx, job, attempt, charge_qu)
-            await artifacts.release(tx, job.data_owner, [bytes(link.output_digest) for link in good])
+            if job.data_account_id is None:
+                await artifacts.release(tx, job.account_id, [bytes(link.output_digest) for link in good])
         else:
             attempt.owed_qu, job.owed_qu = charge_qu, job.owed_qu + charge_qu
     if decision.state not in _WITHOUT_FAULT and not already_counted:

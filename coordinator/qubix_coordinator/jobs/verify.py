@@ -5,7 +5,8 @@ A claim is a lease: a verifier that dies loses it, and another one starts the ch
 once; the engine applies it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from qubix_coordinator.db.database import Tx, execute, one
@@ -36,6 +37,10 @@ class Claim:
     outputs: tuple[tuple[int, int, File], ...]
     head: bytes
     due_ms: int
+    others: tuple[tuple[int, int, File], ...] = ()
+    """Somebody else's outputs of the same units, to compare with."""
+    look_id: UUID | None = None
+    """Of a second look; None for an attempt's check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ async def claim(tx: Tx, verifier: str, now_ms: int) -> Claim | None:
         now_ms,
     )
     if found is None:
-        return None
+        return await _claim_second_look(tx, verifier, now_ms)
     attempt = await Attempt.filter(id=found["id"]).using_db(tx).get()
     attempt.claimed_by, attempt.claim_until_ms = verifier, now_ms + CLAIM_MS
     await attempt.save(using_db=tx, update_fields=["claimed_by", "claim_until_ms"])
@@ -70,24 +75,58 @@ async def claim(tx: Tx, verifier: str, now_ms: int) -> Claim | None:
 
 
 async def _claim_of(tx: Tx, attempt: Attempt) -> Claim:
-    job = await Job.filter(id=attempt.job_id).using_db(tx).get()
-    inputs = await JobInput.filter(job_id=job.id).using_db(tx)
     links = await ChainLink.filter(attempt_id=attempt.id).using_db(tx).order_by("index")
     assert attempt.due_ms is not None, "a check has a deadline"
+    return await _claim_on(tx, attempt, links, attempt.due_ms)
+
+
+async def _claim_on(tx: Tx, attempt: Attempt, links: Sequence[ChainLink], due_ms: int) -> Claim:
+    job = await Job.filter(id=attempt.job_id).using_db(tx).get()
+    inputs = await JobInput.filter(job_id=job.id).using_db(tx)
     return Claim(
         attempt_id=attempt.id,
         account_id=job.data_owner,
         kernel=job.kernel,
         params=job.params,
         inputs={one.name: File(bytes(one.digest), one.size_bytes) for one in inputs},
-        outputs=tuple((l.start, l.stop, File(bytes(l.output_digest), l.output_bytes)) for l in links),
+        outputs=_files(links),
         head=bytes(attempt.head),
-        due_ms=attempt.due_ms,
+        due_ms=due_ms,
     )
 
 
-async def keep(tx: Tx, attempt_id: UUID, verifier: str, now_ms: int) -> bool:
+def _files(links: Sequence[ChainLink]) -> tuple[tuple[int, int, File], ...]:
+    return tuple((link.start, link.stop, File(bytes(link.output_digest), link.output_bytes)) for link in links)
+
+
+async def _claim_second_look(tx: Tx, verifier: str, now_ms: int) -> Claim | None:
+    found = await one(
+        tx,
+        "UPDATE second_look SET claimed_by = $2, claim_until_ms = $3 WHERE id = (SELECT id FROM second_look"
+        " WHERE recorded_ms IS NULL AND claim_until_ms <= $1 AND due_ms > $1 ORDER BY due_ms LIMIT 1"
+        " FOR UPDATE SKIP LOCKED) RETURNING id, attempt_id, good, other_job_id, due_ms",
+        now_ms,
+        verifier,
+        now_ms + CLAIM_MS,
+    )
+    if found is None:
+        return None
+    attempt = await Attempt.filter(id=found["attempt_id"]).using_db(tx).get()
+    made = ChainLink.filter(attempt_id=attempt.id, verdict=found["good"])
+    claimed = await _claim_on(tx, attempt, await made.using_db(tx).order_by("index"), found["due_ms"])
+    others: list[ChainLink] = []
+    if found["other_job_id"] is not None:
+        other = await Job.filter(id=found["other_job_id"]).using_db(tx).get()
+        others = await ChainLink.filter(job_no=other.no, verdict=True).using_db(tx).order_by("start")
+    return replace(claimed, look_id=found["id"], others=_files(others))
+
+
+async def keep(tx: Tx, claim: Claim, verifier: str, now_ms: int) -> bool:
     """Prolongs the claim; False when it was lost."""
+    if claim.look_id is not None:
+        sql = "UPDATE second_look SET claim_until_ms = $3 WHERE id = $1 AND claimed_by = $2 AND recorded_ms IS NULL"
+        return await execute(tx, sql, claim.look_id, verifier, now_ms + CLAIM_MS) == 1
+    attempt_id = claim.attempt_id
     return (
         await execute(
             tx,
@@ -98,6 +137,31 @@ async def keep(tx: Tx, attempt_id: UUID, verifier: str, now_ms: int) -> bool:
         )
         == 1
     )
+
+
+async def record_for(tx: Tx, claim: Claim, verifier: str, finding: Finding, now_ms: int) -> bool:
+    if claim.look_id is not None:
+        return await record_look(tx, claim.look_id, verifier, finding, now_ms)
+    return await record(tx, claim.attempt_id, verifier, finding, now_ms)
+
+
+async def record_look(tx: Tx, look_id: UUID, verifier: str, finding: Finding, now_ms: int) -> bool:
+    """The first finding stands. False when the second look no longer waits for this verifier's."""
+    recorded = await execute(
+        tx,
+        "UPDATE second_look SET carried_out = $3, accepted = $4, reason = $5, detail = $6, seed = $7, check_ms = $8,"
+        " recorded_ms = $9 WHERE id = $1 AND claimed_by = $2 AND recorded_ms IS NULL",
+        look_id,
+        verifier,
+        finding.carried_out,
+        finding.accepted,
+        finding.reason,
+        finding.detail[:DETAIL_MAX],
+        finding.seed,
+        finding.check_ms,
+        now_ms,
+    )
+    return recorded == 1
 
 
 async def record(tx: Tx, attempt_id: UUID, verifier: str, finding: Finding, now_ms: int) -> bool:

@@ -82,9 +82,7 @@ class Verifier:
         """What was found out is worth waiting for; whether the claim was lost meanwhile, `verify.record` says."""
         while True:
             try:
-                return await self._db.run(
-                    lambda tx: verify.record(tx, claim.attempt_id, self._name, finding, self._now_ms())
-                )
+                return await self._db.run(lambda tx: verify.record_for(tx, claim, self._name, finding, self._now_ms()))
             except Unavailable:
                 await self._db.until_back()
 
@@ -92,7 +90,7 @@ class Verifier:
         while True:
             await asyncio.sleep(verify.CLAIM_MS / 3000)
             try:
-                await self._db.run(lambda tx: verify.keep(tx, claim.attempt_id, self._name, self._now_ms()))
+                await self._db.run(lambda tx: verify.keep(tx, claim, self._name, self._now_ms()))
             except Unavailable:
                 await self._db.until_back()
 

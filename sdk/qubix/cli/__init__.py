@@ -15,6 +15,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "kernels": ("kernels:kernels", "What the market can run."),
     "job": ("job:job", "Submit jobs, follow them, fetch results and receipts."),
     "wallet": ("wallet:wallet", "The Qubic key on this machine, and the account's money."),
+    "arbiter": ("dispute:arbiter", "Judge disputes (arbiters)."),
     "bench": ("processes:bench", "Measure this machine, each figure beside its limit."),
 }
 """Where each command lives below `qubix.cli`, and its line in the help."""

@@ -7,6 +7,7 @@ import click
 import numpy as np
 
 from qubix.cli import rows, shown
+from qubix.cli.dispute import dispute
 from qubix.cli.exits import FAILED
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
 from qubix.cli.pairs import param_value, split
@@ -26,7 +27,10 @@ timeout_option = click.option("--timeout", "timeout_s", type=click.FloatRange(mi
 
 @click.group()
 def job() -> None:
-    """Submit jobs, follow them, fetch results and receipts."""
+    """Submit jobs, follow them, fetch results and receipts; accept or dispute what no verifier checks."""
+
+
+job.add_command(dispute)
 
 
 @job.command()

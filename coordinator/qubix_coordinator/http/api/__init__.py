@@ -15,6 +15,7 @@ def load() -> Blueprint:
         accounts,
         artifacts,
         deposits,
+        disputes,
         jobs,
         market,
         network,

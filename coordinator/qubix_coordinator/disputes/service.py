@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The disputes' front door: what the HTTP API calls. Bodies are checked there; who may do what, and when, here."""
+
+import uuid
+from collections.abc import Sequence
+from uuid import UUID
+
+from qubix_coordinator.accounts import service as accounts
+from qubix_coordinator.accounts.rules import Principal, Scope
+from qubix_coordinator.db.database import Tx, execute, rows, value
+from qubix_coordinator.disputes import flow, look, money, rules, views
+from qubix_coordinator.disputes.engine import settle_due
+from qubix_coordinator.disputes.rules import Event, Verb
+from qubix_coordinator.disputes.tables import Dispute
+from qubix_coordinator.errors import Conflict, Forbidden, InvalidInput, LimitExceeded, NotFound
+from qubix_coordinator.jobs import billing
+from qubix_coordinator.jobs import flow as jobs_flow
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.rules import JobEvent
+from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
+from qubix_protocol.disputes import (
+    AnswerBody,
+    DecisionBody,
+    DisputeBody,
+    DisputeState,
+    DisputesView,
+    DisputeView,
+    EvidenceBody,
+    Side,
+)
+from qubix_protocol.messages import Range
+from qubix_protocol.states import FINAL_JOB_STATES, AttemptState, JobState
+
+__all__ = ["answer", "decide", "evidence", "get", "list_disputes", "open_dispute", "settle_due", "withdraw"]
+STATEMENTS_MAX = 20
+"""Of one side in one dispute."""
+PAGE_MAX = 100
+
+
+async def open_dispute(desk: Desk, principal: Principal, body: DisputeBody) -> DisputeView:
+    """Posts the bond and, in a job's acceptance window, holds its payment up. The same attempt again is a conflict.
+
+    Raises NotFound, InvalidInput (which attempt), Conflict (nothing to dispute, too late, already), NotEnoughBalance.
+    """
+
+    async def step(tx: Tx) -> DisputeView:
+        job = await _job_of_party(tx, principal, body.job_id)
+        attempt, side = await _disputed(tx, principal, job, body.attempt)
+        provider = await accounts.account_of_node(tx, attempt.peer_id)
+        if provider == job.account_id:
+            raise Conflict("both sides are you", field="job_id", remedy="Settle it with yourself")
+        dispute = await _new(desk, tx, job, attempt, side, provider)
+        await _check_time(desk, job, dispute)
+        if await Dispute.filter(attempt_id=attempt.id, opened_by=side.value).using_db(tx).exists():
+            raise Conflict(
+                f"attempt {attempt.fence} was disputed already", field="attempt", remedy="List your disputes"
+            )
+        if await Dispute.filter(attempt_id=attempt.id, resolved_ms__isnull=True).using_db(tx).exists():
+            raise Conflict(
+                f"attempt {attempt.fence} is being disputed by the other side",
+                field="attempt",
+                remedy="Answer that dispute",
+            )
+        await dispute.save(using_db=tx, force_create=True)
+        await money.stake_bond(tx, dispute.id, principal.account_id, dispute.bond_qu)
+        if dispute.in_window:
+            await jobs_flow.step_job(desk, tx, job, JobEvent.DISPUTE)
+        await flow.note(desk, tx, dispute.id, side.value, "opened", body.statement, body.digests)
+        await flow.save(desk, tx, dispute)
+        return await views.view(desk, tx, dispute, side.value)
+
+    return await desk.db.run(step)
+
+
+async def _job_of_party(tx: Tx, principal: Principal, job_id: str) -> Job:
+    """Locked. Of the consumer, or of a job in which one of the account's nodes has worked."""
+    missing = NotFound(
+        "there is no such job of yours, nor did a node of yours work on it",
+        field="job_id",
+        remedy="List your jobs with GET /jobs",
+    )
+    try:
+        key = UUID(job_id)
+    except ValueError:
+        raise missing from None
+    worked = await value(
+        tx,
+        "SELECT true FROM attempt a JOIN node n ON n.peer_id = a.peer_id WHERE a.job_id = $1 AND n.account_id = $2",
+        key,
+        principal.account_id,
+    )
+    if not worked and not await Job.filter(id=key, account_id=principal.account_id).using_db(tx).exists():
+        raise missing
+    return await jobs_flow.lock_job(tx, key)
+
+
+async def _disputed(tx: Tx, principal: Principal, job: Job, fence: int | None) -> tuple[Attempt, Side]:
+    """The attempt that is meant, and on which side the account stands."""
+    attempts = await Attempt.filter(job_id=job.id).using_db(tx).order_by("fence")
+    if job.account_id == principal.account_id:
+        side, could = Side.CONSUMER, [one for one in attempts if one.owed_qu or one.paid_qu + one.fee_qu]
+    else:
+        mine = {
+            row["peer_id"]
+            for row in await rows(tx, "SELECT peer_id FROM node WHERE account_id = $1", principal.account_id)
+        }
+        wrong = [one for one in attempts if one.state == AttemptState.REJECTED.value]
+        side, could = Side.PROVIDER, [one for one in wrong if one.peer_id in mine and one.owed_qu == 0]
+    if fence is not None:
+        could = [one for one in could if one.fence == fence]
+    if not could:
+        which = "attempt of it" if fence is None else f"attempt {fence}"
+        raise Conflict(
+            f"no {which} can be disputed: "
+            + ("nothing is owed or paid for" if side is Side.CONSUMER else "none of yours was rejected"),
+            field="attempt",
+            remedy="Look at the job's attempts",
+        )
+    if len(could) > 1:
+        raise InvalidInput(
+            "attempt",
+            f"{len(could)} attempts can be disputed",
+            f"Name one: {', '.join(str(one.fence) for one in could)}",
+        )
+    return could[0], side
+
+
+async def _new(desk: Desk, tx: Tx, job: Job, attempt: Attempt, side: Side, provider: UUID) -> Dispute:
+    links = await ChainLink.filter(attempt_id=attempt.id, verdict=side is Side.CONSUMER).using_db(tx).order_by("index")
+    ranges = billing.merge([Range(link.start, link.stop) for link in links])
+    units = billing.total(ranges)
+    if units == 0:
+        raise Conflict("there are no units to dispute", field="attempt", remedy="Look at the job's attempts")
+    cost_qu = billing.bill_max_qu(
+        attempt.rate_qu_per_h, forecast_ms=attempt.forecast_ms, attempt_units=attempt.units, units=units
+    )
+    if side is Side.CONSUMER:
+        stake_qu = attempt.owed_qu or attempt.paid_qu + attempt.fee_qu
+    else:
+        # Never more than the job's hold had beside what it has paid (awards ≤ hold).
+        stake_qu = min(cost_qu, job.cap_qu - job.paid_qu - job.fee_qu - job.owed_qu)
+    if stake_qu <= 0:
+        raise Conflict("nothing is at stake: the hold was paid to others", field="attempt", remedy="Nothing is lost")
+    in_window = side is Side.CONSUMER and attempt.owed_qu > 0
+    now_ms = desk.now_ms()
+    return Dispute(
+        id=uuid.uuid4(),
+        no=await value(tx, "SELECT nextval('dispute_no')"),
+        job_id=job.id,
+        attempt_id=attempt.id,
+        fence=attempt.fence,
+        peer_id=attempt.peer_id,
+        opened_by=side.value,
+        consumer_id=job.account_id,
+        provider_id=provider,
+        state=DisputeState.OPENED.value,
+        checked=job.has_verifier or side is Side.PROVIDER,
+        in_window=in_window,
+        ranges=[[one.start, one.stop] for one in ranges],
+        stake_qu=stake_qu,
+        bond_qu=rules.bond_qu(0 if job.has_verifier else cost_qu, desk.settings.dispute_bond_min_qu),
+        opened_ms=now_ms,
+        due_ms=now_ms + round(desk.settings.dispute_answer_s * 1000),
+    )
+
+
+async def _check_time(desk: Desk, job: Job, dispute: Dispute) -> None:
+    if job.data_account_id is not None:
+        raise Conflict("this is a re-run for a dispute", field="job_id", remedy="It is that dispute's evidence")
+    if dispute.in_window:
+        if job.state == JobState.DISPUTED.value or (job.due_ms is not None and job.due_ms > desk.now_ms()):
+            return
+        # Owed for, and not delivered yet, or due already.
+        raise Conflict(
+            f"the job is {job.state}: it can be disputed in its acceptance window",
+            field="job_id",
+            remedy="Wait until it is delivered"
+            if job.due_ms is None
+            else "The window has ended; dispute it after settlement",
+        )
+    if JobState(job.state) not in FINAL_JOB_STATES:
+        raise Conflict(
+            f"the job is {job.state}: what is settled of it can be disputed when it is over",
+            field="job_id",
+            remedy="Wait for its end",
+        )
+    assert job.ended_ms is not None
+    if job.ended_ms + round(desk.settings.dispute_s * 1000) <= desk.now_ms():
+        raise Conflict(
+            f"the job ended more than {desk.settings.dispute_s:g} s ago",
+            field="job_id",
+            remedy="Disputes are opened within that time",
+        )
+
+
+async def answer(desk: Desk, principal: Principal, dispute_id: UUID, body: AnswerBody) -> DisputeView:
+    """The other side's word: it concedes, or says why not and may stake as much as the opener.
+
+    Raises NotFound, Forbidden (the opener), Conflict (not now), NotEnoughBalance.
+    """
+
+    async def step(tx: Tx) -> DisputeView:
+        job, dispute, side = await _locked(tx, principal, dispute_id)
+        if side.value == dispute.opened_by:
+            raise Forbidden("this is the other side's to answer", field="dispute_id", remedy="Wait for its answer")
+        if body.concede:
+            decision = await flow.step(desk, tx, job, dispute, Event.CONCEDE)
+            if decision.verb is Verb.REFUSE:
+                raise (
+                    flow.too_late(dispute, "conceding comes too late")
+                    if dispute.state == DisputeState.RESOLVED.value
+                    else Conflict(
+                        "the market's own check is disputed, which nobody but evidence can overrule",
+                        field="concede",
+                        remedy="Say what you know as a statement",
+                    )
+                )
+        else:
+            if dispute.state != DisputeState.OPENED.value:
+                raise flow.too_late(dispute, "an answer comes too late")
+            if body.bond:
+                await money.stake_bond(tx, dispute.id, principal.account_id, dispute.bond_qu)
+                dispute.answer_bond_qu = dispute.bond_qu
+            await flow.step(desk, tx, job, dispute, Event.ANSWER)
+        what = "conceded" if body.concede else "answered"
+        await flow.note(desk, tx, dispute.id, side.value, what, body.statement, body.digests)
+        await flow.save(desk, tx, dispute)
+        return await views.view(desk, tx, dispute, side.value)
+
+    return await desk.db.run(step)
+
+
+async def evidence(desk: Desk, principal: Principal, dispute_id: UUID, body: EvidenceBody) -> DisputeView:
+    """A statement of either side, at any time before it is resolved. Raises NotFound, Conflict, LimitExceeded."""
+
+    async def step(tx: Tx) -> DisputeView:
+        _, dispute, side = await _locked(tx, principal, dispute_id)
+        if dispute.state == DisputeState.RESOLVED.value:
+            raise flow.too_late(dispute, "a statement comes too late")
+        said = await value(
+            tx, "SELECT count(*) FROM dispute_step WHERE dispute_id = $1 AND by = $2", dispute.id, side.value
+        )
+        if said >= STATEMENTS_MAX:
+            raise LimitExceeded(f"you have made {said} statements", field="statement", remedy="Let the arbiter judge")
+        await flow.note(desk, tx, dispute.id, side.value, "statement", body.statement, body.digests)
+        await flow.save(desk, tx, dispute)
+        return await views.view(desk, tx, dispute, side.value)
+
+    return await desk.db.run(step)
+
+
+async def withdraw(desk: Desk, principal: Principal, dispute_id: UUID) -> DisputeView:
+    """By who opened it: nothing is awarded. Before it was answered the bond comes back. Twice is once.
+
+    Raises NotFound, Forbidden, Conflict (resolved otherwise).
+    """
+
+    async def step(tx: Tx) -> DisputeView:
+        job, dispute, side = await _locked(tx, principal, dispute_id)
+        if side.value != dispute.opened_by:
+            raise Forbidden("only who opened it can withdraw it", field="dispute_id", remedy="Answer it")
+        decision = await flow.step(desk, tx, job, dispute, Event.WITHDRAW)
+        if decision.verb is Verb.REFUSE and dispute.outcome != "withdrawn":
+            raise flow.too_late(dispute, "withdrawing comes too late")
+        return await views.view(desk, tx, dispute, side.value)
+
+    return await desk.db.run(step)
+
+
+async def decide(desk: Desk, principal: Principal, dispute_id: UUID, body: DecisionBody) -> DisputeView:
+    """An arbiter's word. About much it takes two who say the same; until then, one may change theirs.
+
+    Raises NotFound, Forbidden (a party), InvalidInput (more than is at stake), Conflict (not now).
+    """
+
+    async def step(tx: Tx) -> DisputeView:
+        job, dispute = await flow.lock(tx, dispute_id)
+        await _check_no_party(tx, principal, dispute)
+        if body.award_qu > dispute.stake_qu:
+            raise InvalidInput("award_qu", f"only {dispute.stake_qu} QU are at stake", f"Award 0 to {dispute.stake_qu}")
+        if dispute.state != DisputeState.JUDGING.value:
+            raise flow.too_late(dispute, "it cannot be decided now")
+        await execute(
+            tx,
+            "INSERT INTO dispute_vote (dispute_id, arbiter_id, award_qu, reason, at_ms) VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT (dispute_id, arbiter_id) DO UPDATE SET award_qu = $3, reason = $4, at_ms = $5",
+            dispute.id,
+            principal.account_id,
+            body.award_qu,
+            body.reason,
+            desk.now_ms(),
+        )
+        words = f"{body.award_qu} QU of {dispute.stake_qu}: {body.reason}"[:4000]
+        await flow.note(desk, tx, dispute.id, "arbiter", "vote", words)
+        votes = await rows(tx, "SELECT arbiter_id, award_qu FROM dispute_vote WHERE dispute_id = $1", dispute.id)
+        needed = rules.arbiters_needed(dispute.stake_qu, desk.settings.dispute_two_above_qu)
+        agreed = rules.agreed_qu({row["arbiter_id"]: row["award_qu"] for row in votes}, needed)
+        if agreed is None:
+            await flow.save(desk, tx, dispute)
+        else:
+            await flow.step(desk, tx, job, dispute, Event.DECIDE, award_qu=agreed)
+        return await views.view(desk, tx, dispute, "arbiter")
+
+    return await desk.db.run(step)
+
+
+async def _check_no_party(tx: Tx, principal: Principal, dispute: Dispute) -> None:
+    """Neither by account nor by wallet (trust.md M7)."""
+    parties = {dispute.consumer_id, dispute.provider_id}
+    wallets = await look.wallets_of(tx, {*parties, principal.account_id})
+    mine = wallets.pop(principal.account_id, frozenset())
+    if principal.account_id in parties or any(mine & theirs for theirs in wallets.values()):
+        raise Forbidden(
+            "a party of a dispute cannot judge it", field="dispute_id", remedy="Leave it to another arbiter"
+        )
+
+
+async def _locked(tx: Tx, principal: Principal, dispute_id: UUID) -> tuple[Job, Dispute, Side]:
+    job, dispute = await flow.lock(tx, dispute_id)
+    if principal.account_id == dispute.consumer_id:
+        return job, dispute, Side.CONSUMER
+    if principal.account_id == dispute.provider_id:
+        return job, dispute, Side.PROVIDER
+    raise flow.unknown()
+
+
+async def get(desk: Desk, principal: Principal, dispute_id: UUID) -> DisputeView:
+    async def step(tx: Tx) -> DisputeView:
+        dispute = await Dispute.filter(id=dispute_id).using_db(tx).first()
+        you = "" if dispute is None else _you(principal, dispute)
+        if dispute is None or not you:
+            raise flow.unknown()
+        return await views.view(desk, tx, dispute, you)
+
+    return await desk.db.run(step)
+
+
+def _you(principal: Principal, dispute: Dispute) -> str:
+    if principal.account_id == dispute.consumer_id:
+        return Side.CONSUMER.value
+    if principal.account_id == dispute.provider_id:
+        return Side.PROVIDER.value
+    return "arbiter" if principal.may(Scope.ARBITER) else ""
+
+
+async def list_disputes(desk: Desk, principal: Principal, *, after: str | None = None, limit: int = 20) -> DisputesView:
+    """Newest first: the account's own; for arbiters all."""
+    before = _position(after)
+    count = max(1, min(limit, PAGE_MAX))
+
+    async def step(tx: Tx) -> DisputesView:
+        found = await rows(
+            tx,
+            "SELECT id FROM dispute WHERE no < $1 AND ($2 OR consumer_id = $3 OR provider_id = $3)"
+            " ORDER BY no DESC LIMIT $4",
+            before,
+            principal.may(Scope.ARBITER),
+            principal.account_id,
+            count + 1,
+        )
+        shown: Sequence[Dispute] = [await Dispute.filter(id=row["id"]).using_db(tx).get() for row in found[:count]]
+        return DisputesView(
+            disputes=tuple([await views.view(desk, tx, one, _you(principal, one)) for one in shown]),
+            next=str(shown[-1].no) if len(found) > count else None,
+        )
+
+    return await desk.db.run(step)
+
+
+def _position(after: str | None) -> int:
+    if after is None or after == "":
+        return 2**62
+    if not after.isdecimal() or len(after) > 18:
+        raise InvalidInput("after", "it is not a position in the list", "Use the `next` of the page before")
+    return int(after)
