@@ -11,14 +11,18 @@ from qubix_coordinator.accounts.rules import Principal, Scope
 from qubix_coordinator.db.database import execute
 from qubix_coordinator.disputes import service as disputes
 from qubix_coordinator.disputes.engine import Engine
+from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.jobs import verify
 from qubix_coordinator.ledger import rules as ledger
-from qubix_coordinator.ledger.audit import audit
+from qubix_coordinator.ledger.audit import audit_all
 from qubix_coordinator.ledger.post import post
 from qubix_protocol.api import JobView
 from qubix_protocol.disputes import AnswerBody, DecisionBody, DisputeBody, DisputeView, EvidenceBody
 from tests.db.jobs_world import CannotNow, Node, World
 from tests.db.unchecked_world import UncheckedWorld
+
+FOREIGN_HOLD = UUID(int=78)
+"""Of no job: where tests get fees from."""
 
 
 class Hands(World):
@@ -37,6 +41,11 @@ class Hands(World):
         for number in range(3):
             account = await self.db.run(lambda tx, n=number: accounts.create_account(tx, f"arbiter {n}"))  # type: ignore[misc]
             self.arbiters.append(Principal(account, frozenset({Scope.ARBITER})))
+
+    async def receipt(self, job_id: str) -> bytes:
+        """Of re-runs, too, which are the market's own."""
+        owner = Principal((await self.row(UUID(job_id))).account_id, frozenset({Scope.USER}))
+        return (await jobs.receipt(self.desk, owner, job_id)).receipt.encode()
 
     async def provider(self, node: Node) -> Principal:
         owner = await self.db.run(lambda tx: accounts.account_of_node(tx, node.peer))
@@ -99,8 +108,14 @@ class Hands(World):
     async def clean(self) -> None:
         """I1 to I5, and of every dispute: awards within stake and hold, no bond left once all is over."""
         await self.check_money()
-        report = await self.db.run(audit)
-        assert report.clean, report.violations
+        report = await self.db.run(lambda tx: audit_all(tx, self.desk.now_ms()))
+        # Accounts are filled and emptied here without a chain: what the chain would have to say is not asked.
+        asked = [
+            one for one in report.violations if not one.check.startswith(("I8", "I9")) and "withdraw" not in one.what
+        ]
+        found = [one for one in asked if str(FOREIGN_HOLD) not in one.what]
+        assert not found, found
+        assert not {one.check for one in report.unknown} & {"I4-bond", "I5-award", "I6-dispute", "I5-job", "I6-job"}
         for row in await self.db.fetch(
             "SELECT d.*, j.cap_qu, coalesce(b.balance_qu, 0) AS bond_left FROM dispute d JOIN job j ON j.id = d.job_id"
             " LEFT JOIN ledger_balance b ON b.kind = 'bond' AND b.owner = d.id"

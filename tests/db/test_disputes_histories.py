@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from qubix_coordinator.disputes import money
@@ -172,10 +172,12 @@ def tell(pg_server: PgServer, script: list[tuple[str, int]], checked: bool, good
 
 
 SCRIPTS = st.lists(st.tuples(st.sampled_from(WORDS), st.integers(0, 5)), min_size=4, max_size=16)
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+"""A history takes seconds: nobody waits for it to be made shorter."""
 QUIET = [HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=6, deadline=None, phases=PHASES, suppress_health_check=QUIET)
 @given(script=SCRIPTS, checked=st.booleans(), good=st.booleans())
 def test_whatever_is_said_the_money_adds_up_and_all_ends(
     pg_server: PgServer, script: list[tuple[str, int]], checked: bool, good: bool
@@ -184,7 +186,7 @@ def test_whatever_is_said_the_money_adds_up_and_all_ends(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=150, deadline=None, phases=PHASES, suppress_health_check=QUIET)
 @given(script=SCRIPTS, checked=st.booleans(), good=st.booleans())
 def test_whatever_is_said_the_money_adds_up_and_all_ends_often(
     pg_server: PgServer, script: list[tuple[str, int]], checked: bool, good: bool

@@ -189,7 +189,7 @@ async def test_a_verifier_that_dies_loses_its_claim_and_nothing_else(lab: Lab) -
         carried_out=True, accepted=False, reason="late", detail="", parts=(False,), seed=b"", check_ms=0
     )
     assert not await db.run(lambda tx: verify.record(tx, dead.attempt_id, "dead", late, world.desk.now_ms()))
-    assert not await db.run(lambda tx: verify.keep(tx, dead.attempt_id, "dead", world.desk.now_ms()))
+    assert not await db.run(lambda tx: verify.keep(tx, dead, "dead", world.desk.now_ms()))
 
 
 @pytest.mark.asyncio

@@ -49,8 +49,7 @@ async def pay_owed(desk: Desk, tx: Tx, job: Job, attempt: Attempt, charge_qu: in
     if decision.verb is Verb.APPLY:
         attempt.state, attempt.verdict = decision.state.value, settle.WORDS[decision.state]
     if not charge_qu:
-        job.units_accepted -= attempt.units_accepted
-        attempt.units_accepted = 0
+        attempt.units_accepted = 0  # the job's count stays: they were made, in the right form
     links = ChainLink.filter(attempt_id=attempt.id, owed=True).using_db(tx)
     await links.update(owed=False, paid=charge_qu > 0)
     await settle.conclude(desk, tx, job, attempt, why)

@@ -10,11 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import msgspec
+
 from qubix_coordinator.db.database import Tx, execute, one, value
-from qubix_coordinator.jobs import accept, flow, money
+from qubix_coordinator.jobs import accept, flow, money, receipt
+from qubix_coordinator.jobs.assign import input_ref
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import JobEvent
 from qubix_coordinator.jobs.tables import Job, JobInput
+from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import Range
 from qubix_protocol.states import DONE_JOB_STATES, FINAL_JOB_STATES, JobState, Reason
 
@@ -66,11 +70,14 @@ async def submit(
         deadline_ms=now_ms + round(desk.settings.dispute_rerun_s * 1000) // 4,
     )
     await job.save(using_db=tx, force_create=True)
-    for given in await JobInput.filter(job_id=first.id).using_db(tx):
+    refs = []
+    for given in await JobInput.filter(job_id=first.id).using_db(tx).order_by("name"):
+        refs.append(input_ref(given))
         copy = JobInput(
             job_id=job.id, name=given.name, digest=given.digest, size_bytes=given.size_bytes, meta=given.meta
         )
         await copy.save(using_db=tx, force_create=True)
+    await receipt.opened(desk, tx, job, refs, msgspec.convert(first.outputs, dict[str, ArrayMeta]))
     await money.hold(tx, job)
     await flow.save_job(tx, job, now_ms)
     return job

@@ -90,7 +90,7 @@ CHECKS = (
            SELECT format('output %s of account %s is paid, stored and not readable', encode(a.digest, 'hex'), a.account_id)
            FROM artifact a WHERE NOT a.readable AND a.origin = 'attempt' AND a.stored_at IS NOT NULL AND EXISTS (
              SELECT FROM link l JOIN job j ON j.no = l.job_no WHERE l.output_digest = a.digest AND l.paid
-               AND coalesce(j.data_account_id, j.account_id) = a.account_id)
+               AND j.data_account_id IS NULL AND j.account_id = a.account_id)
            UNION ALL
            SELECT format('output %s was sent by %s, which is no attempt at a job of its owner', encode(a.digest, 'hex'),
              w.writer)
