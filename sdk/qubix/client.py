@@ -87,6 +87,8 @@ class Rental:
 
     def __repr__(self) -> str:
         return f"Rental({self.id}, {self.view.state})"
+
+
 class Disputes:
     """Every method is documented at `AsyncDisputes`."""
 

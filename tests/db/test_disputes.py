@@ -604,7 +604,8 @@ async def test_two_attempts_are_disputed_each_by_itself(db: Database) -> None:
         await world.opened(view.job_id)
     first = await world.opened(view.job_id, attempt=1)
     second = await world.opened(view.job_id, attempt=2)
-    await world.answered(first, await world.provider(one), concede=True)
+    maker = one if first.provider == one.peer else two
+    await world.answered(first, await world.provider(maker), concede=True)
     assert (await world.job(view.job_id)).state is JobState.DISPUTED
     await world.clean()
     await world.withdrawn(second)
