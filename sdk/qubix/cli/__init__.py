@@ -14,6 +14,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "offers": ("offers:offers", "What the market has for rent."),
     "kernels": ("kernels:kernels", "What the market can run."),
     "job": ("job:job", "Submit jobs, follow them, fetch results and receipts."),
+    "rent": ("rent:rent", "A device for a time: rent, extend, stop."),
     "wallet": ("wallet:wallet", "The Qubic key on this machine, and the account's money."),
     "arbiter": ("dispute:arbiter", "Judge disputes (arbiters)."),
     "bench": ("processes:bench", "Measure this machine, each figure beside its limit."),

@@ -68,6 +68,7 @@ _IN_OUR_WORDS: Final = {
     "Authorization": "Sign in with `qubix wallet login`, or set QUBIX_TOKEN; on the market's own machine, set"
     " QUBIX_DATA_DIR to its data folder.",
     "job_id": "`qubix job list` shows your jobs.",
+    "rental_id": "`qubix rent list` shows your rentals.",
 }
 """By field, where the coordinator's remedy speaks of HTTP."""
 _FOR_ROUTES: Final = {

@@ -40,7 +40,10 @@ job.add_command(dispute)
 @click.option("--model", metavar="FILE", help="For the kernel onnx: the model, an .onnx file.")
 @click.option("--whole", metavar="NAMES", help="For onnx: inputs that every row gets as they are, commas between.")
 @click.option(
-    "--cap", "cap_qu", type=click.IntRange(1, QU_MAX), required=True, metavar="QU", help="The most it may cost."
+    "--cap", "cap_qu", type=click.IntRange(1, QU_MAX), metavar="QU", help="The most it may cost; not with --rental."
+)
+@click.option(
+    "--rental", type=click.UUID, metavar="RENTAL", help="On this rented device, where it costs nothing further."
 )
 @click.option("--where", metavar="QUERY", help="Which providers: provider=PEER price<=QU_PER_HOUR.")
 @click.option("--provider", metavar="PEER", help="Only this provider.")
@@ -63,7 +66,8 @@ def submit(
     params: tuple[str, ...],
     model: str | None,
     whole: str | None,
-    cap_qu: int,
+    cap_qu: int | None,
+    rental: object | None,
     where: str | None,
     provider: str | None,
     rate_max: int | None,
@@ -77,11 +81,14 @@ def submit(
 
     An AI model: `qubix job submit onnx --model FILE -i NAME=FILE --cap QU`, with the model's own names for its inputs.
     """
+    if (cap_qu is None) == (rental is None):
+        raise BadUsage("--cap", "a job has a cap, or runs on a rental", "Give either --cap or --rental")
     own = {name: value for name, value in (("model", model), ("whole", whole)) if value is not None}
     with market() as client:
         made = client.submit(
             kernel,
-            cap_qu=cap_qu,
+            cap_qu=cap_qu or 0,
+            rental=str(rental) if rental is not None else None,
             where=where,
             provider=provider,
             rate_qu_per_h_max=rate_max,
