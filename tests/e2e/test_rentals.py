@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rentals on real processes: rent the device, run jobs on it without a charge, stop it, lose it (R8, B4, M9, P13)."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +60,7 @@ def test_two_jobs_on_a_rented_device_cost_its_time_alone_and_the_rest_returns_at
     audit(quick)
 
 
+@pytest.mark.slow
 def test_a_killed_node_stops_the_meter_at_its_last_answer_and_the_rest_returns(quick: Market) -> None:
     with client(quick) as api:
         until(offers(api, 1))
@@ -83,6 +87,7 @@ def test_a_killed_node_stops_the_meter_at_its_last_answer_and_the_rest_returns(q
     audit(quick)
 
 
+@pytest.mark.slow
 def test_a_node_that_is_back_in_time_goes_on_with_the_rental_and_its_absence_is_free(folder: Path) -> None:
     with Market(folder, **QUICK | {"QUBIX_RENTAL_SILENCE_S": "120"}) as market:
         market.start_node(QUBIX_NODE_RATE_QU_PER_H=str(RATE))
@@ -104,6 +109,7 @@ def test_a_node_that_is_back_in_time_goes_on_with_the_rental_and_its_absence_is_
         audit(market)
 
 
+@pytest.mark.slow
 def test_a_provider_that_stops_its_node_tells_its_renter_and_it_ends_with_a_reason(quick: Market) -> None:
     with client(quick) as api:
         until(offers(api, 1))
@@ -116,6 +122,7 @@ def test_a_provider_that_stops_its_node_tells_its_renter_and_it_ends_with_a_reas
     audit(quick)
 
 
+@pytest.mark.slow
 def test_two_coordinators_meter_once_and_one_of_them_may_die(folder: Path) -> None:
     """The second replica serves the API; the first, which holds the gateway, is killed and comes back."""
     with Market(folder, **QUICK | {"QUBIX_RENTAL_SILENCE_S": "300"}) as market:
@@ -138,3 +145,38 @@ def test_two_coordinators_meter_once_and_one_of_them_may_die(folder: Path) -> No
             assert view.billed_ms <= view.answered_ms - view.started_ms
             assert spent(view) + view.returned_qu == 360_000
         audit(market)
+
+
+def cli(market: Market, *arguments: str, code: int = 0) -> str:
+    """What `qubix …` says to a script; errors with it."""
+    env = {"PATH": "/usr/bin:/bin", **market.env, "QUBIX_DATA_DIR": str(market.folder / "client")}
+    env |= {"QUBIX_COORDINATOR_URL": market.url, "QUBIX_TOKEN": market.token, "HOME": str(market.folder)}
+    done = subprocess.run(
+        [sys.executable, "-m", "qubix", *arguments], env=env, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_a_rental_by_the_command_line(quick: Market) -> None:
+    with client(quick) as api:
+        until(offers(api, 1))
+    told = cli(quick, "rent", "start", "60", code=1)
+    assert "at most 60,000 QU are held" in told
+    assert "Rent it?" in told
+    assert "the cheapest asks" in cli(quick, "rent", "start", "60", "--rate-max", "5", "--yes", code=2)
+    made = json.loads(cli(quick, "rent", "start", "60", "--yes", "--json"))
+    name = made["rental_id"]
+    assert "no device in the market fits" in cli(quick, "rent", "start", "60", "--yes", code=2)
+    assert name in cli(quick, "rent", "list")
+    longer = json.loads(cli(quick, "rent", "extend", name, "30", "--json"))
+    assert (longer["seconds"], longer["hold_qu"]) == (90, 90_000)
+    job = cli(quick, "job", "submit", "mandelbrot", "-p", "width=64", "-p", "height=64", "--rental", name, "--watch")
+    assert "settled" in job
+    assert "Give either --cap or --rental" in cli(quick, "job", "submit", "mandelbrot", code=2)
+    over = json.loads(cli(quick, "rent", "stop", name, "--json"))
+    assert (over["state"], over["reason"], over["held_qu"]) == ("ended", "stopped_by_consumer", 0)
+    assert over["paid_qu"] + over["fee_qu"] + over["returned_qu"] == 90_000
+    assert "stopped by the consumer" in cli(quick, "rent", "show", name)
+    unknown = "00000000-0000-0000-0000-000000000000"
+    assert "qubix rent list" in cli(quick, "rent", "show", unknown, code=2)
