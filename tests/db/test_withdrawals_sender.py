@@ -161,6 +161,45 @@ async def test_an_archive_that_invents_a_payment_is_not_believed(paying: Paying)
     assert paying.paid(person) == 400
 
 
+async def test_an_archive_that_invents_what_was_proven_dead_stops_the_next_signature(paying: Paying) -> None:
+    person = await paying.bank.person()
+    other, asked = await paying.bank.ask(person, 50), await paying.bank.ask(person, 400)
+    await paying.until(person, other, S.CONFIRMED)
+    while (await paying.bank.see(person, asked)).state is not S.BROADCAST:
+        await paying.run()
+    paying.network.epoch_end_tick = paying.network.tick
+    paying.network.pool.clear()
+    for _ in range(30):
+        paying.network.pool.clear()
+        await paying.run()
+    paying.sources[0].lies, paying.network.epoch_end_tick = "invents", None
+    await paying.run(30)
+    waits = await paying.bank.see(person, asked)
+    assert (waits.state, [one.outcome for one in waits.transactions]) == (S.WAITING, [TxOutcome.EXPIRED])
+    paying.sources[0].lies = ""
+    await paying.until(person, asked, S.CONFIRMED)
+    assert paying.paid(person) == 450
+
+
+async def test_what_was_taken_for_dead_and_ran_after_all_is_paid_and_not_signed_again(paying: Paying) -> None:
+    """As if archive and totals had lied together: the last look before another signature finds it."""
+    person = await paying.bank.person()
+    asked = await paying.bank.ask(person, 400)
+    await paying.run()
+    source, honest = paying.sources[0], paying.network.entities
+    source.lies = "hides"
+    source.freeze()
+    paying.network.epoch_end_tick = paying.network.tick
+    await paying.run(30)
+    assert (await paying.bank.see(person, asked)).state is S.WAITING
+    assert honest[person.wallet].balance_qu == 400
+    source.lies, source.frozen, paying.network.epoch_end_tick = "", None, None
+    view = await paying.until(person, asked, S.CONFIRMED)
+    assert (len(view.transactions), view.transactions[0].outcome) == (1, TxOutcome.PAID)
+    assert paying.paid(person) == 400
+    assert await paying.bank.clean()
+
+
 async def test_of_two_sources_one_that_lies_or_is_down_makes_it_wait(db: Database) -> None:
     paying = Paying(Bank(db), sources=2)
     person = await paying.bank.person()

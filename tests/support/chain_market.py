@@ -63,6 +63,14 @@ class ChainMarket:
     def database_url(self) -> str:
         return self._market.env["DATABASE_URL"]
 
+    @property
+    def api_url(self) -> str:
+        return f"{self._market.url}/api/v1"
+
+    @property
+    def token(self) -> str:
+        return self._market.token
+
     def start_devnet(self, **env: str) -> Process:
         """On the port it had before."""
         told = {"QUBIX_DEVNET_PAUSED": "0", "QUBIX_DEVNET_TICK_MS": str(self._tick_ms), **env}

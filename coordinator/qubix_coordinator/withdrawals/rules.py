@@ -238,6 +238,11 @@ class Totals:
         return (self.outgoing_qu, self.outgoing_count) == (other.outgoing_qu, other.outgoing_count)
 
 
+def moved(before: Totals, qu: int, transfers: int) -> Totals:
+    """The totals after so many further payments, of `qu` together."""
+    return Totals(before.outgoing_qu + qu, before.outgoing_count + transfers, before.tick)
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """One source's word about one transaction. `processed_tick` was read before everything else here."""

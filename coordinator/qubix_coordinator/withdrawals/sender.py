@@ -22,7 +22,7 @@ from qubix_chain.rpc.errors import (
     Unreachable,
     Untrusted,
 )
-from qubix_chain.rpc.types import Archived, Balance, TickInfo
+from qubix_chain.rpc.types import Balance, TickInfo
 from qubix_coordinator.db.database import Tx, execute, rows, value
 from qubix_coordinator.deposits.ports import Chain, Signed, Signer
 from qubix_coordinator.errors import Unavailable
@@ -287,21 +287,34 @@ class Sender:
         )
 
     async def _ran_after_all(self, withdrawal_id: UUID) -> bool:
-        """Looks once more for everything signed for it before: the last chance to see that a proof was wrong."""
+        """Looks once more for everything signed for it before: the last chance to see that a proof was wrong.
+
+        While any source tells of one that ran, nothing is signed; it counts as paid when all do and the totals show it.
+        """
         for row in await self._desk.db.run(lambda tx: _dead(tx, withdrawal_id)):
-            for source in self._sources:
-                archived = await source.transaction_by_hash(row.tx_id)
-                if archived is not None and archived.money_flew:
-                    log.error("withdrawal.ran_after_all", extra={"tx": row.tx_id, "withdrawal": str(withdrawal_id)})
-                    await self._in_transaction(lambda tx, row=row, archived=archived: self._pay_late(tx, row, archived))  # type: ignore[misc]
-                    return True
+            claims = [await source.transaction_by_hash(row.tx_id) for source in self._sources]
+            if not any(claim is not None and claim.money_flew for claim in claims):
+                continue
+            log.error("withdrawal.ran_after_all", extra={"tx": row.tx_id, "withdrawal": str(withdrawal_id)})
+            told = [await self._told(source, row) for source in self._sources]
+            if rules.fate(row.tick, _before(row), told) is Fate.PAID:
+                await self._in_transaction(lambda tx, row=row, told=told: self._pay_late(tx, row, told))  # type: ignore[misc]
+            return True
         return False
 
-    async def _pay_late(self, tx: Tx, row: WithdrawalTx, archived: Archived) -> None:
+    async def _pay_late(self, tx: Tx, row: WithdrawalTx, told: Sequence[Told]) -> None:
         withdrawal = await flow.lock(tx, row.withdrawal_id)
-        if withdrawal.state == WithdrawalState.WAITING.value:
-            await self._write_outcome(tx, row, Fate.PAID, [])
-            await flow.step(self._desk, tx, withdrawal, Event.PAID, detail=f"found later in tick {archived.tick}")
+        later = await rows(
+            tx,
+            "SELECT count(*) AS count, coalesce(sum(amount_qu), 0)::bigint AS qu FROM withdrawal_tx"
+            " WHERE hot_key = $1 AND outcome = 'paid' AND tick > $2",
+            bytes(row.hot_key),
+            row.tick,
+        )
+        counted = rules.moved(_before(row), row.amount_qu + later[0]["qu"], 1 + later[0]["count"])
+        if withdrawal.state == WithdrawalState.WAITING.value and all(one.totals.same_as(counted) for one in told):
+            await self._write_outcome(tx, row, Fate.PAID, told)
+            await flow.step(self._desk, tx, withdrawal, Event.PAID, detail=f"found later in tick {row.tick}")
 
     # What others see of it -----------------------------------------------------------------------------------------
 

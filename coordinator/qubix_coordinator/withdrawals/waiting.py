@@ -4,6 +4,8 @@
 from uuid import UUID
 
 from qubix_coordinator.db.database import Tx, rows, value
+from qubix_coordinator.deposits import status
+from qubix_coordinator.deposits.status import ChainState
 from qubix_coordinator.withdrawals import limits, rules
 from qubix_coordinator.withdrawals.desk import Desk
 from qubix_coordinator.withdrawals.tables import HotWallet, Withdrawal
@@ -11,6 +13,7 @@ from qubix_protocol.withdrawals import WithdrawalReason, WithdrawalState
 
 SILENT_MS = 30_000
 """The chain process looks every second or so: one that was not heard for this long is down."""
+DOWN = (ChainState.UNREACHABLE, ChainState.UNTRUSTED, ChainState.REFUSED)
 
 
 async def wallet(desk: Desk, tx: Tx) -> rules.Wallet:
@@ -18,7 +21,8 @@ async def wallet(desk: Desk, tx: Tx) -> rules.Wallet:
     left_qu = await limits.left_today_qu(desk, tx)
     if row is None:
         return rules.Wallet(up=False, balance_qu=0, room=False, left_today_qu=left_qu)
-    up = not row.problem and desk.now_ms() - row.seen_ms <= SILENT_MS
+    look = await status.read(tx)
+    up = not row.problem and look.state not in DOWN and desk.now_ms() - row.seen_ms <= SILENT_MS
     return rules.Wallet(up=up, balance_qu=row.balance_qu, room=row.room, left_today_qu=left_qu)
 
 
