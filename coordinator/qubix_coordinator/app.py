@@ -22,6 +22,7 @@ from qubix_coordinator.clock import Clock, SystemClock
 from qubix_coordinator.db import embedded
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.db.migrations import migrate
+from qubix_coordinator.deposits import reserves
 from qubix_coordinator.disputes import money as disputes
 from qubix_coordinator.disputes.engine import Engine as DisputesEngine
 from qubix_coordinator.errors import Unavailable
@@ -187,6 +188,7 @@ async def _each_minute(context: Context) -> None:
 
 
 async def _each_hour(context: Context) -> None:
+    await reserves.refresh(context.db, context.key, context.network, context.now_ms())
     await audit_log.nightly(context.db, context.now_ms())
     await telemetry.prune(context.db, now_ms=context.now_ms())
     keep_s = context.settings.artifact_keep_s

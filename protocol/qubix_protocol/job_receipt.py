@@ -76,7 +76,8 @@ class JobOpened(Statement, frozen=True, kw_only=True, tag="opened"):
     outputs: Annotated[tuple[Output, ...], Meta(max_length=INPUTS_MAX)]
     units: Annotated[int, Meta(ge=1)]
     hold_qu: Amount
-    """0 for a job on a rental, which is paid for by its time."""
+    rental: Id | None
+    """The rental that it runs on: then there is no hold, and nothing is paid but the rental's own time."""
     rate_qu_per_h_max: Rate | None
     provider: Peer | None
     hands_max: Annotated[int, Meta(ge=1, le=SPREAD_MAX)]
@@ -282,6 +283,8 @@ class _Reader:
 
     def _open(self, entry: Entry) -> JobProof:
         opened = entry.body(JobOpened)
+        if (opened.hold_qu == 0) != (opened.rental is not None):
+            raise NotGenuine("a job has a hold, or a rental that it runs on")
         if digests.of_params(opened.params) != opened.params_digest:
             raise NotGenuine("the parameters are not those of their digest")
         if digests.of_inputs(opened.inputs) != opened.inputs_digest:
@@ -305,6 +308,8 @@ class _Reader:
         wanted = (opened.kernel, opened.params_digest, opened.inputs_digest, opened.hold_qu, opened.rate_qu_per_h_max)
         if (said.kernel, said.params_digest, said.inputs_digest, said.cap_qu, said.rate_qu_per_h_max) != wanted:
             raise NotGenuine("the consumer's order is for another job than this")
+        if said.rental != opened.rental:
+            raise NotGenuine("the consumer's order is for another rental, or for none")
         return header
 
     def _evidence(self, raw: bytes, sender: bytes | None) -> tuple[bytes, Opened]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from qubix import catalogue, settings, signing_in, tokens
+from qubix import catalogue, reserves, settings, signing_in, tokens
 from qubix.disputes import AsyncDisputes
 from qubix.inputs import digest_of
 from qubix.job import AsyncJob
@@ -41,6 +41,7 @@ from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
 from qubix_protocol.messages import Sample
 from qubix_protocol.rentals import RentalsView, RentalView
+from qubix_protocol.reserves import ReservesProof, ReservesView
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.wallets import (
     EndedView,
@@ -270,6 +271,20 @@ class AsyncClient:
     async def readings(self, listing_id: str, *, minutes: int = 60) -> tuple[Sample, ...]:
         """What the device behind a listing said of itself lately, oldest first: its load, heat, power and clocks."""
         return (await self._session.get(f"/offers/{listing_id}/readings", ReadingsView, {"minutes": minutes})).readings
+
+    async def reserves(self) -> ReservesView:
+        """The newest published proof of reserves, its signature checked against the pinned coordinator's key."""
+        network = await self._session.network()
+        found = await self._session.get("/reserves", ReservesView)
+        said = reserves.read(found.statement, network.coordinator_key, network.network)
+        return reserves.view_of(found.statement, said)
+
+    async def reserves_proof(self) -> ReservesProof:
+        """This account's own part of the published total, found in it here. Raises `NotGenuine` when it is not."""
+        network = await self._session.network()
+        found = await self._session.get("/reserves/proof", ReservesProof)
+        reserves.check(found, network.coordinator_key, network.network)
+        return found
 
     async def audit(self) -> AuditView:
         """The ledger's self-check (operators)."""

@@ -176,6 +176,8 @@ class Client:
     offers = blocking(AsyncClient.offers)
     readings = blocking(AsyncClient.readings)
     audit = blocking(AsyncClient.audit)
+    reserves = blocking(AsyncClient.reserves)
+    reserves_proof = blocking(AsyncClient.reserves_proof)
     estimate = blocking(AsyncClient.estimate)
     submit = blocking_as(Job, AsyncClient.submit)
     submit_model = blocking_as(Job, AsyncClient.submit_model)

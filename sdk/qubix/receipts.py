@@ -17,7 +17,7 @@ from qubix_protocol import chain, job_receipt
 from qubix_protocol.arrays import Array, pack_arrays
 from qubix_protocol.digests import of_bytes
 from qubix_protocol.errors import Malformed, ProtocolError
-from qubix_protocol.job_receipt import AttemptProof, JobProof
+from qubix_protocol.job_receipt import AttemptProof, JobOpened, JobProof
 from qubix_protocol.states import REASON_TEXT
 
 Keys = str | bytes | Iterable[str | bytes]
@@ -104,11 +104,17 @@ def _words(proof: JobProof) -> list[str]:
     lines = [
         f"The coordinator {', '.join(key.hex() for key in proof.coordinator_keys)} signed all {proof.entries} entries"
         f" of job {proof.job_id} on {proof.network}; none is missing, added or out of its place.",
-        f"On {_moment(proof.opened_ms)} it held {opened.hold_qu:,} QU for {opened.units:,} units of {opened.kernel}.",
+        f"On {_moment(proof.opened_ms)} it {_held(opened)} for {opened.units:,} units of {opened.kernel}.",
         _ordered(proof),
     ]
     lines += [line for number, one in enumerate(proof.attempts, 1) for line in _attempt_words(number, one)]
     return [*lines, *_end_words(proof)]
+
+
+def _held(opened: JobOpened) -> str:
+    if opened.rental is not None:
+        return f"was given to rental {opened.rental}, whose time pays for everything,"
+    return f"held {opened.hold_qu:,} QU"
 
 
 def _ordered(proof: JobProof) -> str:

@@ -36,6 +36,7 @@ async def test_every_operation_says_how_it_fails_and_who_may_ask(db: Database, t
     open_to_all = {
         "/api/v1/network",
         "/api/v1/chain",
+        "/api/v1/reserves",
         "/api/v1/nodes/enrol",
         "/api/v1/nodes/statements",
         "/api/v1/kernels",

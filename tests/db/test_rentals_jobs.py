@@ -55,6 +55,8 @@ async def test_two_jobs_run_one_by_one_without_a_charge(db: Database) -> None:
         assert (done.state, done.paid_qu, done.fee_qu, done.returned_qu) == (JobState.SETTLED, 0, 0, 0)
         assert len((await jobs.result(world.desk, world.consumer, one.job_id)).parts) == 4
         assert len((await jobs.receipts(world.desk, world.consumer, one.job_id)).receipts) == 1
+        proof = await world.proof(one.job_id)
+        assert (proof.opened.rental, proof.opened.hold_qu, proof.paid_qu) == (view.rental_id, 0, 0)
     await world.later(4)
     await node.answer(view.rental_id)
     ended = await world.stop(view.rental_id)

@@ -110,6 +110,7 @@ class Story:
                 provider=None,
                 hands_max=1,
                 has_verifier=True,
+                rental=None,
                 deadline_ms=2_000_000,
                 order=self.sealed(self.consumer, order) if self.consumer else b"",
             )

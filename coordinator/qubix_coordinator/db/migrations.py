@@ -44,6 +44,7 @@ STEPS = (
     "accounts/schema_3_arbiter.sql",
     "jobs/schema_4_second_look.sql",
     "disputes/schema.sql",
+    "deposits/schema_2_reserves.sql",
 )
 
 CREATE_TABLE = """

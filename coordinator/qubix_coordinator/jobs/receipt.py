@@ -43,7 +43,8 @@ async def opened(desk: Desk, tx: Tx, job: Job, inputs: Sequence[InputRef], outpu
         rate_qu_per_h_max=job.rate_max,
         provider=job.provider,
         hands_max=job.hands_max,
-        has_verifier=job.has_verifier,
+        rental=str(job.rental_id) if job.rental_id is not None else None,
+        has_verifier=job.settles_by_check,
         deadline_ms=job.deadline_ms,
         order=job.order_raw or b"",
     )

@@ -15,6 +15,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "kernels": ("kernels:kernels", "What the market can run."),
     "job": ("job:job", "Submit jobs, follow them, fetch results and receipts."),
     "rent": ("rent:rent", "A device for a time: rent, extend, stop."),
+    "audit": (
+        "audit:audit",
+        "Check every invariant; audit reserves: what is owed and what is there.",
+    ),
     "wallet": ("wallet:wallet", "The Qubic key on this machine, and the account's money."),
     "arbiter": ("dispute:arbiter", "Judge disputes (arbiters)."),
     "bench": ("processes:bench", "Measure this machine, each figure beside its limit."),
@@ -27,6 +31,8 @@ PROCESSES: Final = {
     "database": "The embedded PostgreSQL's process.",
     "gateway": "The mesh gateway's process.",
     "node": "The provider's process.",
+    "chain": "The process that reads deposits and signs withdrawals.",
+    "devnet": "A Qubic network of play money on this machine.",
 }
 
 

@@ -20,6 +20,7 @@ def load() -> Blueprint:
         market,
         network,
         rentals,
+        reserves,
         statements,
         wallets,
         withdrawals,
