@@ -293,6 +293,18 @@ def test_create_asks_twice_and_shows_no_seed(run: Qubix, tmp_path: Path) -> None
     assert (again.exit_code, "already" in again.stderr) == (2, True)
 
 
+def test_what_is_on_this_machine_is_shown_without_a_market(run: Qubix, passphrase_file: str) -> None:
+    """Nobody answers at the address of these tests, and no passphrase is needed."""
+    before = json.loads(run("show", "--offline", "--json").stdout)
+    assert (before["identity"], before["kept_in"]) == (None, None)
+    run("import", "--seed-file", "-", typed=SEED + "\n", QUBIX_WALLET_PASSPHRASE_FILE=passphrase_file)
+    shown = json.loads(run("show", "--offline", "--json").stdout)
+    assert (shown["identity"], shown["kept_in"]) == (IDENTITY, "file")
+    assert "balance_qu" not in shown
+    assert IDENTITY in run("show", "--offline").stdout
+    assert run("show", QUBIX_TRIES_MAX="1").exit_code == 1
+
+
 def test_the_seed_is_shown_only_to_who_confirms_and_knows_the_passphrase(run: Qubix, passphrase_file: str) -> None:
     env = {"QUBIX_WALLET_PASSPHRASE_FILE": passphrase_file}
     assert run("import", "--seed-file", "-", typed=SEED + "\n", **env).exit_code == 0

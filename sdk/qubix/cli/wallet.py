@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`qubix wallet`."""
 
+from typing import Any
+
 import click
 
 from qubix.cli import shown
@@ -9,6 +11,7 @@ from qubix.cli.reserves import proof
 from qubix.cli.wallet_chain import balance, deposit, deposits, login, logout, prove
 from qubix.cli.wallet_keys import KEPT_IN, create, import_, seed
 from qubix.cli.wallet_out import address, cancel, payout, withdraw, withdrawals
+from qubix_protocol.api import AccountView
 from qubix_protocol.units import QU_MAX
 
 
@@ -24,41 +27,51 @@ for command in (withdraw, withdrawals, cancel, address, payout):
 
 
 @wallet.command()
+@click.option("--offline", is_flag=True, help="Only what is on this machine: ask no market.")
 @json_option
-def show(as_json: bool) -> None:
+def show(offline: bool, as_json: bool) -> None:
     """Keys and where they are kept, and the account's balance."""
     with market() as client:
         key = client.wallet
         kept = key.kept
-        account = client.account()
+        account = None if offline else client.account()
     if as_json:
-        print_json(
-            {
-                "account_id": account.account_id,
-                "name": account.name,
-                "balance_qu": account.balance_qu,
-                "held_qu": account.held_qu,
-                "order_key": key.public_key,
-                "order_key_known": account.order_key,
-                "order_key_file": str(key.path),
-                "identity": None if kept is None else kept.header.identity,
-                "kept_in": None if kept is None else kept.header.kept_in,
-                "keystore_file": None if kept is None else str(kept.path),
-            }
-        )
+        theirs = {} if account is None else _account_facts(account)
+        ours = {
+            "order_key": key.public_key,
+            "order_key_file": str(key.path),
+            "identity": None if kept is None else kept.header.identity,
+            "kept_in": None if kept is None else kept.header.kept_in,
+            "keystore_file": None if kept is None else str(kept.path),
+        }
+        print_json(theirs | ours)
         return
-    known = {None: "not used yet", key.public_key: "known to the market"}
+    known = "" if account is None else _known(account.order_key, key.public_key)
     print_pairs(
         [
-            ("account", f"{account.name} ({account.account_id})"),
-            ("available", f"{shown.qu(account.balance_qu)} QU"),
-            ("held", f"{shown.qu(account.held_qu)} QU"),
-            ("order key", f"{key.public_key}  {known.get(account.order_key, 'the market knows ANOTHER key')}"),
+            ("account", "" if account is None else f"{account.name} ({account.account_id})"),
+            ("available", "" if account is None else f"{shown.qu(account.balance_qu)} QU"),
+            ("held", "" if account is None else f"{shown.qu(account.held_qu)} QU"),
+            ("order key", f"{key.public_key}  {known}".rstrip()),
             ("kept in", str(key.path)),
             ("Qubic identity", "none yet: qubix wallet create" if kept is None else kept.header.identity),
             ("kept in", "" if kept is None else f"{KEPT_IN[kept.header.kept_in]} ({kept.path})"),
         ]
     )
+
+
+def _account_facts(account: AccountView) -> dict[str, Any]:
+    return {
+        "account_id": account.account_id,
+        "name": account.name,
+        "balance_qu": account.balance_qu,
+        "held_qu": account.held_qu,
+        "order_key_known": account.order_key,
+    }
+
+
+def _known(theirs: str | None, ours: str) -> str:
+    return {None: "not used yet", ours: "known to the market"}.get(theirs, "the market knows ANOTHER key")
 
 
 @wallet.command()

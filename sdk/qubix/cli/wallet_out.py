@@ -214,6 +214,7 @@ def _show(made: WithdrawalView, as_json: bool) -> None:
             ("to", made.destination),
             ("state", made.state.value),
             ("which means", made.text),
+            ("not before", shown.moment(made.not_before_ms) if made.state is WithdrawalState.WAITING else ""),
             ("transaction", made.tx_id or ""),
         ]
     )
