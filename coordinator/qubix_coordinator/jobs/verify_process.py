@@ -95,13 +95,13 @@ class Verifier:
                 await self._db.until_back()
 
 
-async def serve(settings: VerifierSettings) -> None:
+async def serve(settings: VerifierSettings, start_zygote: Callable[..., Zygote] = Zygote.start) -> None:
     if settings.barriers is not None:
         barriers.install(partial(hold, settings.barriers))
     stop = StopSignal()
     isolation = await asyncio.to_thread(machine.wished, settings.verifier_box, "QUBIX_VERIFIER_BOX")
     with _own_folder(settings.data_dir / "checks") as folder:
-        start = partial(Zygote.start, folders=[folder], threads=settings.verifier_threads, isolation=isolation)
+        start = partial(start_zygote, folders=[folder], threads=settings.verifier_threads, isolation=isolation)
         zygote = await asyncio.to_thread(start)
         try:
             db = await Database.connect(settings)

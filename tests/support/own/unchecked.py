@@ -36,6 +36,15 @@ def _look_again() -> None:
     qubix_kernels.get.cache_clear()
 
 
+def serve_wrong(sock: socket.socket) -> None:
+    """Of a provider who makes the numbers up a little."""
+    install()
+    kernel = qubix_kernels.get("orbit")
+    honest = kernel.run
+    kernel.run = lambda *given: {"y": honest(*given)["y"] + 0.01}  # type: ignore[method-assign]
+    tasks.serve(sock)
+
+
 def serve(sock: socket.socket) -> None:
     install()
     tasks.serve(sock)
