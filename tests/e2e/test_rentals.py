@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import qubix
+from qubix_protocol.barriers import Barrier
 from qubix_protocol.states import Availability, JobState, RentalReason, RentalState
 from tests.e2e.test_main_job import DEADLINE_S, client, matrices, offers, until
+from tests.support.barriers import Barriers
 from tests.support.market import Market
 
 RATE = 3_600_000
@@ -190,3 +192,27 @@ def test_a_rental_by_the_command_line(quick: Market) -> None:
     assert "stopped by the consumer" in cli(quick, "rent", "show", name)
     unknown = "00000000-0000-0000-0000-000000000000"
     assert "qubix rent list" in cli(quick, "rent", "show", unknown, code=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("barrier", [Barrier.RENTAL_ASKED, Barrier.RENTAL_ANSWERED, Barrier.RENTAL_ENDED])
+def test_a_coordinator_that_dies_at_any_step_of_a_rental_bills_nothing_twice(folder: Path, barrier: Barrier) -> None:
+    with Barriers(folder / "b") as barriers, Market(folder, **QUICK, QUBIX_BARRIERS=str(folder / "b")) as market:
+        market.start_node(QUBIX_NODE_RATE_QU_PER_H=str(RATE), QUBIX_NODE_THREADS="1")
+        with client(market) as api:
+            until(offers(api, 1))
+            before = api.account().balance_qu
+            rental = api.rent(seconds=15)
+            rental.wait_started()
+            with barriers.armed(barrier, market.parts["coordinator"].popen.pid) as hold:
+                hold.wait()
+                market.parts["coordinator"].kill()
+            market.start_coordinator()
+            view = rental.wait(DEADLINE_S)
+            assert view.started_ms is not None
+            assert view.answered_ms is not None
+            assert view.billed_ms <= view.answered_ms - view.started_ms
+            assert spent(view) == view.billed_ms
+            assert view.returned_qu == 15_000 - view.billed_ms
+            assert api.account().balance_qu == before - view.billed_ms
+        audit(market)
