@@ -218,13 +218,6 @@ class Settings:
         minimum=0,
         maximum=10**15,
     )
-    development_credit_max_qu: int = setting(
-        "QUBIX_DEVELOPMENT_CREDIT_MAX_QU",
-        "Most development credit one account can get (never on the main network).",
-        1_000_000_000,
-        minimum=0,
-        maximum=10**15,
-    )
     withdrawal_min_qu: int = setting(
         "QUBIX_WITHDRAWAL_MIN_QU", "Least amount of one withdrawal.", 1000, minimum=1, maximum=10**15
     )

@@ -92,12 +92,6 @@ class AccountView(View, frozen=True, kw_only=True):
     order_key: HexKey | None = None
 
 
-class CreditBody(Body, frozen=True, kw_only=True):
-    """`POST /account/credit`, development networks only."""
-
-    amount_qu: Annotated[int, Meta(ge=1, le=QU_MAX)]
-
-
 class StatementLine(View, frozen=True, kw_only=True):
     """One entry on the account's balance. `cause` says what for, such as `hold:JOB` or `settle:ATTEMPT`."""
 

@@ -25,7 +25,6 @@ from qubix.wallet import Balance, Wallet
 from qubix_protocol.api import (
     AccountView,
     AuditView,
-    CreditBody,
     EstimateBody,
     EstimateView,
     JobsView,
@@ -121,11 +120,6 @@ class AsyncClient:
     async def balance(self) -> Balance:
         view = await self.account()
         return Balance(available_qu=view.balance_qu, held_qu=view.held_qu)
-
-    async def credit(self, amount_qu: int) -> AccountView:
-        """Development credit: impossible on the main network."""
-        body = CreditBody(amount_qu=amount_qu)
-        return await self._session.post("/account/credit", body, AccountView, repeatable=False)
 
     async def statement(self, *, after: str | None = None, limit: int = 50) -> StatementView:
         """The account's entries, newest first, at most 200; `next` of one page is `after` of the next."""

@@ -144,7 +144,6 @@ class Client:
     network = blocking(AsyncClient.network)
     account = blocking(AsyncClient.account)
     balance = blocking(AsyncClient.balance)
-    credit = blocking(AsyncClient.credit)
     statement = blocking(AsyncClient.statement)
     deposit_identity = blocking(AsyncClient.deposit_identity)
     deposits = blocking(AsyncClient.deposits)

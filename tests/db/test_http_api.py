@@ -77,6 +77,11 @@ async def test_a_deposit_shows_in_balance_and_statement(client: Client, person: 
     assert [(line.kind, line.amount_qu) for line in lines] == [("deposit", 500)]
 
 
+async def test_nobody_credits_an_account_by_asking(client: Client, person: Person) -> None:
+    response = await ask(client, "POST", "/api/v1/account/credit", person, json={"amount_qu": 1})
+    await problem(response, 404, "not_found", "path")
+
+
 async def test_statement_pages_follow_each_other(client: Client, person: Person, db: Database) -> None:
     for amount in (1, 2, 3):
         await fund(db, person.account_id, amount)

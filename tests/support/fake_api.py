@@ -26,7 +26,6 @@ from qubix_protocol.api import (
     ArtifactBody,
     ArtifactView,
     AttemptView,
-    CreditBody,
     JobBody,
     JobView,
     ListingView,
@@ -175,8 +174,9 @@ class FakeApi:
         )
 
     def _post_account(self, seen: Seen, action: str) -> tuple[int, Any]:
-        assert action == "credit"
-        self.balance_qu += msgspec.json.decode(seen.body, type=CreditBody).amount_qu
+        """A request that does something each time it comes."""
+        assert action == "once"
+        self.balance_qu += 5
         return self._get_account(seen)
 
     def _get_offers(self, seen: Seen, listing_id: str = "", readings: str = "") -> tuple[int, Any]:
@@ -220,7 +220,7 @@ class FakeApi:
             raise Refusal(404, "not_found", "nobody fits")
         body, key = msgspec.json.decode(seen.body, type=JobBody), seen.headers["idempotency-key"]
         if body.cap_qu > self.balance_qu:
-            raise Refusal(402, "not_enough_balance", "too dear", remedy="Add credit", field="cap_qu")
+            raise Refusal(402, "not_enough_balance", "too dear", remedy="Deposit QU", field="cap_qu")
         raw = bytes.fromhex(body.order)
         opened = open_envelope(raw, network="devnet", audience=self.key.public, now_ms=now_ms())
         self.orders.append(opened.body(Order))

@@ -20,7 +20,7 @@ from qubix.client import Client, Job
 from qubix.job import AsyncJob
 from qubix.settings import Settings
 from qubix.transport import BlockingPort
-from qubix_protocol.api import JobBody
+from qubix_protocol.api import AccountView, JobBody
 from qubix_protocol.arrays import ArrayMeta, from_npy
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.states import JobState, Reason
@@ -86,9 +86,12 @@ def test_what_stays_is_told_after_the_last_try(play: Play, api: FakeApi) -> None
 
 
 def test_a_request_that_is_not_repeatable_is_sent_once(play: Play, api: FakeApi) -> None:
-    api.trouble("POST", "/account/credit", DROP_AFTER)
+    async def once(client: AsyncClient) -> AccountView:
+        return await client._session.post("/account/once", None, AccountView, repeatable=False)
+
+    api.trouble("POST", "/account/once", DROP_AFTER)
     with pytest.raises(errors.CannotReach):
-        play(lambda client: client.credit(5))
+        play(once)
     assert api.balance_qu == 1_005
 
 
@@ -227,7 +230,7 @@ def test_missing_balance_is_an_error_of_its_own(play: Play) -> None:
 
     with pytest.raises(errors.NotEnoughBalance) as caught:
         play(scene)
-    assert (caught.value.field, caught.value.remedy) == ("cap_qu", "Add credit")
+    assert (caught.value.field, caught.value.remedy) == ("cap_qu", "Deposit QU")
 
 
 def test_another_coordinator_at_a_known_address_is_refused(play: Play, api: FakeApi) -> None:

@@ -2,18 +2,15 @@
 """The ledger's answers as the API shows them."""
 
 from collections.abc import Sequence
-from uuid import uuid4
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.db.database import Database, Tx, value
-from qubix_coordinator.deposits.service import development_credit
 from qubix_coordinator.errors import InvalidInput
-from qubix_coordinator.http.context import Context
 from qubix_coordinator.ledger import read
 from qubix_coordinator.ledger.audit import Violation
 from qubix_coordinator.ledger.audit_log import audited
-from qubix_protocol.api import AccountView, AuditView, CreditBody, StatementLine, StatementView
+from qubix_protocol.api import AccountView, AuditView, StatementLine, StatementView
 from qubix_protocol.units import TEXT_MAX
 
 _VIOLATIONS_MAX = 100
@@ -39,13 +36,6 @@ async def _account(tx: Tx, who: Principal) -> AccountView:
         scopes=tuple(sorted(who.scopes)),
         order_key=None if order_key is None else bytes(order_key).hex(),
     )
-
-
-async def credit(context: Context, who: Principal, body: CreditBody, key: str) -> AccountView:
-    """`key` is the request's Idempotency-Key; without one each request credits anew."""
-    most_qu = context.settings.development_credit_max_qu
-    await development_credit(context.db, who.account_id, body.amount_qu, key or str(uuid4()), total_max_qu=most_qu)
-    return await account(context.db, who)
 
 
 async def statement(db: Database, who: Principal, *, after: str | None, limit: int) -> StatementView:

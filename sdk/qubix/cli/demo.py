@@ -18,7 +18,9 @@ from qubix.errors import BadUsage, QubixError, StartFailed
 @click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder to use and to keep.")
 @json_option
 def demo(data_dir: Path | None, as_json: bool) -> None:
-    """Start a market here, run two real jobs through it, check the ledger, stop everything.
+    """Start a market here, deposit QU, run two real jobs, withdraw QU, check the ledger, stop everything.
+
+    Its QU are play money of a devnet on this machine, and move by signed transactions as on the main network.
 
     Without --data-dir everything happens in a temporary folder that is removed.
     """
@@ -26,8 +28,8 @@ def demo(data_dir: Path | None, as_json: bool) -> None:
     from qubix.demo.run import Demo
 
     shown, outside = console(err=as_json), settings.outside()
-    if outside.get("QUBIX_NETWORK") == "main":
-        problem = "the demonstration spends development credit, and the main network has none"
+    if outside.get("QUBIX_NETWORK", "devnet") not in ("", "devnet"):
+        problem = "the demonstration is paid by a devnet's faucet, and no other network has one"
         raise BadUsage("QUBIX_NETWORK", problem, "Leave QUBIX_NETWORK out, or set it to devnet.")
     signal.signal(signal.SIGTERM, _leave)
 
@@ -36,8 +38,8 @@ def demo(data_dir: Path | None, as_json: bool) -> None:
 
     with market.folder(data_dir) as folder:
         try:
-            with market.running(folder, outside, say) as url:
-                found = Demo(url, folder, outside, shown).run()
+            with market.running(folder, outside, say) as info:
+                found = Demo(info, folder, outside, shown).run()
         except StartFailed:
             raise
         except QubixError as error:

@@ -12,7 +12,6 @@ from qubix.cli.wallet_chain import balance, deposit, deposits, login, logout, pr
 from qubix.cli.wallet_keys import KEPT_IN, create, import_, seed
 from qubix.cli.wallet_out import address, cancel, payout, withdraw, withdrawals
 from qubix_protocol.api import AccountView
-from qubix_protocol.units import QU_MAX
 
 
 @click.group()
@@ -72,19 +71,6 @@ def _account_facts(account: AccountView) -> dict[str, Any]:
 
 def _known(theirs: str | None, ours: str) -> str:
     return {None: "not used yet", ours: "known to the market"}.get(theirs, "the market knows ANOTHER key")
-
-
-@wallet.command()
-@click.argument("amount_qu", type=click.IntRange(1, QU_MAX), metavar="QU")
-@json_option
-def credit(amount_qu: int, as_json: bool) -> None:
-    """Add development credit (impossible on the main network)."""
-    with market() as client:
-        account = client.credit(amount_qu)
-    if as_json:
-        print_json(account)
-    else:
-        console().print(f"{shown.qu(amount_qu)} QU added; {shown.qu(account.balance_qu)} QU available")
 
 
 @wallet.command()

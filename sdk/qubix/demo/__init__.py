@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`qubix demo`: a whole market on this machine, two real jobs through it, and the ledger's audit."""
+"""`qubix demo`: a whole market on this machine, money in and out of it, two real jobs, and the ledger's audit."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from qubix.errors import BadSettings, StartFailed
 from qubix.up import logs, rules
@@ -19,7 +19,23 @@ READY_S: Final = 240.0
 STOP_S: Final = 15.0
 RATE_QU_PER_H: Final = 3_600_000
 """1,000 QU a second: jobs of milliseconds then cost enough for a fee to show."""
-_OWN = frozenset({"QUBIX_DATA_DIR", "QUBIX_HTTP_PORT", "QUBIX_TOKEN", "QUBIX_COORDINATOR_URL", "QUBIX_READY_FD"})
+_OWN = frozenset(
+    [
+        "QUBIX_COORDINATOR_URL",
+        "QUBIX_DATA_DIR",
+        "QUBIX_HTTP_PORT",
+        "QUBIX_QUBIC_URL",
+        "QUBIX_READY_FD",
+        "QUBIX_TOKEN",
+    ]
+)
+_FAST: Final = {
+    "QUBIX_DEVNET_TICK_MS": "200",
+    "QUBIX_CHAIN_POLL_MS": "100",
+    "QUBIX_WITHDRAWAL_TICKS_AHEAD": "6",
+    "QUBIX_WITHDRAWAL_ADDRESS_DELAY_S": "0",
+}
+"""What keeps people waiting, for good reasons, where money is real. Not laid over what is set outside."""
 
 
 @contextmanager
@@ -38,11 +54,12 @@ def folder(given: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def running(data_dir: Path, outside: Mapping[str, str], say: Callable[[str], None]) -> Iterator[str]:
-    """The market's URL. `say` gets each line that `qubix up` prints. Raises `StartFailed`."""
+def running(data_dir: Path, outside: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Mapping[str, Any]]:
+    """What `qubix up` says of the market once it is ready: `url`, `qubic_url`. `say` gets each line that it prints.
+    Raises `StartFailed`."""
     log = data_dir / "up.log"
     log.unlink(missing_ok=True)
-    env = {name: value for name, value in outside.items() if name not in _OWN}
+    env = _FAST | {name: value for name, value in outside.items() if name not in _OWN}
     command = [
         sys.executable,
         "-m",
@@ -59,7 +76,7 @@ def running(data_dir: Path, outside: Mapping[str, str], say: Callable[[str], Non
     lines = _NewLines(log, say)
     try:
         info = _wait_ready(child, lines, data_dir)
-        yield str(info["url"])
+        yield info
     finally:
         _stop(child)
         lines.tell()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demonstration from the credit to the audit."""
+"""The demonstration from the faucet to the audit."""
 
 import json
 import subprocess
@@ -17,12 +17,13 @@ from qubix.cli import shown
 from qubix.cli.progress import watch
 from qubix.cli.tables import print_offers
 from qubix.client import Client
+from qubix.demo.money import Money, Movement
+from qubix.demo.money import as_json as money_json
 from qubix.demo.outcome import Outcome, outcome_of
 from qubix.demo.works import DemoWork, works
 from qubix.errors import NotFinished, NotGenuine
 from qubix_protocol.api import EstimateView, ListingView
 
-CREDIT_QU: Final = 1_000_000
 JOB_S: Final = 180.0
 OFFERS_S: Final = 60.0
 AUDIT_S: Final = 60.0
@@ -34,21 +35,50 @@ _UNKNOWN = 3
 class Demo:
     """`console` is where people read along."""
 
-    def __init__(self, url: str, data_dir: Path, outside: Mapping[str, str], console: Console) -> None:
+    def __init__(self, info: Mapping[str, Any], data_dir: Path, outside: Mapping[str, str], console: Console) -> None:
+        """`info` is what `qubix up` says of its market."""
+        url, self._qubic_url = str(info["url"]), str(info["qubic_url"])
         self._settings = replace(settings.from_environment(), coordinator_url=url, data_dir=data_dir, token="")
         self._data_dir, self._outside, self._console = data_dir, outside, console
 
     def run(self) -> dict[str, Any]:
         """Everything that is worth keeping, for `--json`. Raises a `QubixError` when anything does not hold."""
         with Client(settings=self._settings) as client:
-            account = client.credit(CREDIT_QU)
-            funded, available = shown.qu(CREDIT_QU), shown.qu(account.balance_qu)
-            self._say(f"\nFunded: {funded} QU of development credit; {available} QU available.\n")
+            money = Money(client, self._qubic_url)
+            chain = {"network": "devnet", "url": self._qubic_url, "wallet": money.wallet.identity}
+            chain |= self._deposit(client, money)
             offers = self._offers(client)
             outcomes = [self._job(client, work) for work in works()]
+            chain |= self._withdraw(money)
             balance = client.balance()
         self._say(f"Balance: {shown.qu(balance.available_qu)} QU available, {shown.qu(balance.held_qu)} QU held.")
-        return {"url": self._settings.url, "offers": offers, "jobs": outcomes, "audit": self._audit()}
+        return {
+            "url": self._settings.url,
+            "chain": chain,
+            "offers": offers,
+            "jobs": outcomes,
+            "audit": self._audit(),
+        }
+
+    def _deposit(self, client: Client, money: Money) -> dict[str, Any]:
+        funding = money.fund_wallet()
+        self._say(f"\nA new wallet on the devnet (play money): {money.wallet.identity}")
+        self._moved("faucet", funding, "to the wallet")
+        deposit, state = money.deposit()
+        self._moved("deposit", deposit, "signed by the wallet, to the account's own identity")
+        self._say(f"Deposited: {shown.qu(client.balance().available_qu)} QU available in the market.\n")
+        return money_json(funding=funding, deposit=deposit) | {"deposit_state": state}
+
+    def _withdraw(self, money: Money) -> dict[str, Any]:
+        self._say("\nWithdrawal to the wallet, once the deposit is swept to where the market pays from")
+        movement, view = money.withdraw()
+        self._moved("withdrawal", movement, "signed by the chain process, to the wallet")
+        self._say("")
+        return money_json(withdrawal=movement) | {"withdrawal_id": view.withdrawal_id}
+
+    def _moved(self, what: str, one: Movement, how: str) -> None:
+        self._say(f"  {what:<11} {shown.qu(one.amount_qu)} QU {how}, tick {one.tick}")
+        self._say(f"  {'':<11} transaction {one.tx_id}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)

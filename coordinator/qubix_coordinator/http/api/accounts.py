@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Balance, statement, development credit, and the operator's audit."""
+"""Balance, statement, and the operator's audit."""
 
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from quart import request
 
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.http import money
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.routes import route
-from qubix_protocol.api import AccountView, AuditView, CreditBody, StatementView
+from qubix_protocol.api import AccountView, AuditView, StatementView
 
 
 class StatementQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,12 +23,6 @@ class StatementQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 async def get_account(who: Principal) -> AccountView:
     """Your balance, and what is held for your jobs"""
     return await money.account(here().db, who)
-
-
-@route(api, "POST", "/account/credit", scope="user", body=CreditBody, answer=AccountView, group="account")
-async def credit_account(who: Principal, body: CreditBody) -> AccountView:
-    """Development credit; impossible on the main network"""
-    return await money.credit(here(), who, body, request.headers.get("Idempotency-Key", ""))
 
 
 @route(api, "GET", "/account/statement", scope="user", query=StatementQuery, answer=StatementView, group="account")
