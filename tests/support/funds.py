@@ -8,9 +8,12 @@ import asyncio
 import hashlib
 import itertools
 import secrets
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid5
+
+import httpx
 
 from qubix_coordinator.db.database import Database, Tx, execute, one, value
 from qubix_coordinator.ledger import rules
@@ -18,6 +21,7 @@ from qubix_coordinator.ledger.post import post
 from qubix_coordinator.settings import Settings
 
 _NAMESPACE = UUID("3b1f1f0e-5a2b-4c58-9d52-6a8c4a3f6f11")
+CREDITED_S = 120.0
 _numbers = itertools.count(1)
 
 
@@ -50,6 +54,19 @@ async def deposit(tx: Tx, account_id: UUID, amount_qu: int, key: str = "") -> UU
 
 async def fund(db: Database, account_id: UUID, amount_qu: int, key: str = "") -> None:
     await db.run(lambda tx: deposit(tx, account_id, amount_qu, key))
+
+
+def fund_by_faucet(client: Any, qubic_url: str, amount_qu: int) -> str:
+    """A real deposit: the devnet's faucet pays the account's own identity, and the chain process credits it. Returns
+    the transaction's id."""
+    to = client.deposit_identity().identity
+    answer = httpx.post(f"{qubic_url}/devnet/v1/faucet", json={"identity": to, "amount": amount_qu}, timeout=30)
+    paid = str(answer.raise_for_status().json()["transaction_id"])
+    end = time.monotonic() + CREDITED_S
+    while not any(one.tx_id == paid and one.state != "seen" for one in client.deposits().deposits):
+        assert time.monotonic() < end, f"the deposit {paid} was not credited"
+        time.sleep(0.1)
+    return paid
 
 
 def fund_market(market: Any, client: Any, amount_qu: int) -> None:
