@@ -19,7 +19,7 @@ setup:  ## what running needs, into .venv (instant when nothing changed)
 setup-test:  ## what the tests need as well
 	$(SETUP) --test
 
-demo: setup  ## a whole market on this machine: two real jobs, checked and paid; leaves nothing running
+demo: setup  ## a whole market on this machine: QU in, two real jobs, checked and paid, QU out; leaves nothing running
 	@$(BIN)/qubix demo $(ARGS)
 
 up: setup  ## start the market and keep it running until Ctrl-C

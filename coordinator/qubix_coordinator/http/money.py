@@ -7,6 +7,7 @@ from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.db.database import Database, Tx, value
 from qubix_coordinator.errors import InvalidInput
+from qubix_coordinator.http.context import Context
 from qubix_coordinator.ledger import read
 from qubix_coordinator.ledger.audit import Violation
 from qubix_coordinator.ledger.audit_log import audited

@@ -9,7 +9,7 @@ import click
 from qubix.cli.exits import Group
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "demo": ("demo:demo", "A whole market on this machine: two real jobs, checked and paid."),
+    "demo": ("demo:demo", "A whole market on this machine: QU in, two real jobs, checked and paid, QU out."),
     "up": ("up:up", "Start a market on this machine and keep it running until Ctrl-C."),
     "offers": ("offers:offers", "What the market has for rent."),
     "kernels": ("kernels:kernels", "What the market can run."),
@@ -26,9 +26,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 """Where each command lives below `qubix.cli`, and its line in the help."""
 PROCESSES: Final = {
     "audit": "Check every invariant: sums, holds, deadlines, receipts, the chain.",
+    "chain": "The process that credits deposits and pays withdrawals; it alone holds the keys.",
     "coordinator": "The coordinator's process.",
     "verifier": "The process that checks finished work.",
     "database": "The embedded PostgreSQL's process.",
+    "devnet": "A Qubic network of play money on this machine.",
     "gateway": "The mesh gateway's process.",
     "node": "The provider's process.",
     "chain": "The process that reads deposits and signs withdrawals.",
