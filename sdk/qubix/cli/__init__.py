@@ -33,8 +33,6 @@ PROCESSES: Final = {
     "devnet": "A Qubic network of play money on this machine.",
     "gateway": "The mesh gateway's process.",
     "node": "The provider's process.",
-    "chain": "The process that reads deposits and signs withdrawals.",
-    "devnet": "A Qubic network of play money on this machine.",
 }
 
 
