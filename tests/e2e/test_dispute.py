@@ -2,9 +2,6 @@
 """A wrong result that no verifier can tell, on real processes: disputed, run again elsewhere, decided, paid (M7)."""
 
 import asyncio
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from qubix_coordinator.db.database import Database
 from qubix_coordinator.settings import Settings
 from qubix_protocol.disputes import DisputeState, Finding, Outcome
 from qubix_protocol.states import JobState
-from tests.e2e.test_main_job import client, offers, until
+from tests.e2e.test_main_job import audit, client, offers, until
 from tests.support.own import unchecked
 from tests.support.unchecked_market import UncheckedMarket
 
@@ -83,21 +80,7 @@ def test_a_wrong_result_is_disputed_run_again_and_refunded(market: UncheckedMark
         np.testing.assert_allclose(made, x_after(x) + 0.01)
         provider.close()
         arbiter.close()
-    books_are_right(market)
-
-
-def books_are_right(market: UncheckedMarket) -> None:
-    """Nothing is wrong; that the chain was never read, from which no coin here came, is all that cannot be told."""
-    done = subprocess.run(
-        [sys.executable, "-m", "qubix_coordinator.ledger.audit_command", "--json"],
-        env={"PATH": "/usr/bin:/bin", **market.env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = json.loads(done.stdout)
-    assert said["violations"] == [], done.stdout
-    assert {one["check"] for one in said.get("unknown", ())} <= {"I8-read"}, done.stdout
+    audit(market)
 
 
 def x_after(x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`qubix audit`: exit status 0 when all is clean, 1 when it is not or cannot be read, 2 for a bad argument, and 3 when
-nothing wrong was found but something cannot be told."""
+"""`qubix audit`: exit status 0 when all is clean, 1 when something is wrong, cannot be told or cannot be read, 2 for a
+bad argument. What is wrong and what is unknown stand apart in the report."""
 
 import asyncio
 import dataclasses
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever reads has left with what they wanted; Python would complain again while closing it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0 if report.clean else 1 if report.violations else 3
+    return 0 if report.clean else 1
 
 
 async def _audit(settings: Settings) -> AuditReport:
