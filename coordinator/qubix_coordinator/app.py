@@ -188,7 +188,8 @@ async def _each_minute(context: Context) -> None:
 
 
 async def _each_hour(context: Context) -> None:
-    await reserves.refresh(context.db, context.key, context.network, context.now_ms())
+    fresh_ms = context.settings.reserves_fresh_s * 1000
+    await reserves.refresh(context.db, context.key, context.network, context.now_ms(), fresh_ms=fresh_ms)
     await audit_log.nightly(context.db, context.now_ms())
     await telemetry.prune(context.db, now_ms=context.now_ms())
     keep_s = context.settings.artifact_keep_s

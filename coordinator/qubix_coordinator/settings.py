@@ -300,6 +300,13 @@ class Settings:
         minimum=5,
         maximum=10_000,
     )
+    reserves_fresh_s: int = setting(
+        "QUBIX_RESERVES_FRESH_S",
+        "Seconds for which a published proof of reserves serves whoever asks, before another one is made.",
+        60,
+        minimum=1,
+        maximum=86_400,
+    )
     outbox_keep_s: int = setting(
         "QUBIX_OUTBOX_KEEP_S",
         "Seconds an event stays readable for clients that resume.",

@@ -16,6 +16,7 @@ from qubix_protocol.keys import SigningKey
 
 KEY = SigningKey.generate()
 NOW_MS = 1_000_000
+FRESH_MS = 60_000
 
 
 async def people(db: Database) -> tuple[uuid.UUID, uuid.UUID]:
@@ -41,7 +42,7 @@ async def people(db: Database) -> tuple[uuid.UUID, uuid.UUID]:
 @pytest.mark.asyncio
 async def test_everybody_is_counted_with_all_that_is_theirs(db: Database) -> None:
     alice, bob = await people(db)
-    view = await reserves.published(db, KEY, "devnet", NOW_MS)
+    view = await reserves.published(db, KEY, "devnet", NOW_MS, fresh_ms=FRESH_MS)
     world = await db.run(lambda tx: value(tx, "SELECT -balance_qu FROM ledger_balance WHERE kind = 'world'"))
     assert view.owed_qu == world == 1_000
     assert view.leaves == 16
@@ -57,13 +58,13 @@ async def test_one_is_made_when_the_newest_is_old_and_shows_what_is_new_then(db:
     alice, _ = await people(db)
     with pytest.raises(NotFound):
         await reserves.proof_of(db, alice)
-    first = await reserves.published(db, KEY, "devnet", NOW_MS)
+    first = await reserves.published(db, KEY, "devnet", NOW_MS, fresh_ms=FRESH_MS)
     late = await db.run(lambda tx: accounts.create_account(tx, "late"))
     await db.run(lambda tx: post(tx, [rules.deposit(late, 7, network="devnet", tick=2, tx_id="b" * 60, output=0)]))
-    assert await reserves.published(db, KEY, "devnet", NOW_MS + reserves.FRESH_MS - 1) == first
+    assert await reserves.published(db, KEY, "devnet", NOW_MS + FRESH_MS - 1, fresh_ms=FRESH_MS) == first
     with pytest.raises(NotFound, match="had nothing in it yet"):
         await reserves.proof_of(db, late)
-    second = await reserves.published(db, KEY, "devnet", NOW_MS + reserves.FRESH_MS)
+    second = await reserves.published(db, KEY, "devnet", NOW_MS + FRESH_MS, fresh_ms=FRESH_MS)
     assert second.owed_qu == 1_007
     assert (await reserves.proof_of(db, late)).amount_qu == 7
     assert second.root != first.root

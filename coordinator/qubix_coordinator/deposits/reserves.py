@@ -2,8 +2,8 @@
 """Proofs of reserves (trust.md M10): what is owed to everybody, counted in a Merkle-sum tree, beside what the
 chain said that we have.
 
-All amounts are read by one statement; each balance on the chain has its tick. One is made when the newest is older than
-FRESH_MS and somebody asks, and every hour; each account finds its own leaf in the newest.
+All amounts are read by one statement; each balance on the chain has its tick. One is made when somebody asks and the
+newest is not fresh any more, and every hour; each account finds its own leaf in the newest.
 """
 
 import asyncio
@@ -22,7 +22,6 @@ from qubix_protocol.keys import SigningKey
 from qubix_protocol.reserves import Holding, Reserves, ReservesProof, ReservesView, StepView, read_statement
 from qubix_protocol.units import Network
 
-FRESH_MS = 60_000
 KEPT = 3
 """Of so many of the newest the leaves are kept."""
 _LOCK = 0x72737276
@@ -57,27 +56,27 @@ class _Leaf:
         return merkle_sum.leaf(self.owner, self.amount_qu, self.salt)
 
 
-async def published(db: Database, key: SigningKey, network: Network, now_ms: int) -> ReservesView:
-    """The newest; made anew when it is older than FRESH_MS. Replicas make one at a time."""
-    await refresh(db, key, network, now_ms)
+async def published(db: Database, key: SigningKey, network: Network, now_ms: int, *, fresh_ms: int) -> ReservesView:
+    """The newest; made anew when it is older than `fresh_ms`. Replicas make one at a time."""
+    await refresh(db, key, network, now_ms, fresh_ms=fresh_ms)
     row = await db.run(_newest)
     assert row is not None, "one was made just now"
     return _view(bytes(row[1]), key, network)
 
 
-async def refresh(db: Database, key: SigningKey, network: Network, now_ms: int) -> bool:
+async def refresh(db: Database, key: SigningKey, network: Network, now_ms: int, *, fresh_ms: int) -> bool:
     """Makes one if the newest is not fresh; False when there was nothing to do."""
 
     async def step(tx: Tx) -> bool:
         await value(tx, "SELECT pg_advisory_xact_lock($1)", _LOCK)
         newest = await one(tx, "SELECT at_ms FROM reserves ORDER BY id DESC LIMIT 1")
-        if newest is not None and now_ms - newest["at_ms"] < FRESH_MS:
+        if newest is not None and now_ms - newest["at_ms"] < fresh_ms:
             return False
         await _publish(tx, key, network, now_ms)
         return True
 
     newest = await db.fetch("SELECT at_ms FROM reserves ORDER BY id DESC LIMIT 1")
-    if newest and now_ms - newest[0]["at_ms"] < FRESH_MS:
+    if newest and now_ms - newest[0]["at_ms"] < fresh_ms:
         return False
     return await db.run(step)
 
@@ -126,7 +125,7 @@ async def proof_of(db: Database, account_id: UUID) -> ReservesProof:
     if at is None:
         raise NotFound(
             "your account had nothing in it yet when the newest proof of reserves was made",
-            remedy=f"Ask again after the next one, in {FRESH_MS // 1000} seconds at most",
+            remedy="Ask again once the next one is made (QUBIX_RESERVES_FRESH_S), a minute from then at most",
         )
     tree = await asyncio.to_thread(lambda: _tree(tuple(leaf.node for leaf in leaves), newest[2]))
     return ReservesProof(

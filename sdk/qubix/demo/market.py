@@ -34,6 +34,7 @@ _FAST: Final = {
     "QUBIX_CHAIN_POLL_MS": "100",
     "QUBIX_WITHDRAWAL_TICKS_AHEAD": "6",
     "QUBIX_WITHDRAWAL_ADDRESS_DELAY_S": "0",
+    "QUBIX_RESERVES_FRESH_S": "1",
 }
 """What keeps people waiting, for good reasons, where money is real. Not laid over what is set outside."""
 

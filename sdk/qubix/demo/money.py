@@ -10,11 +10,13 @@ import httpx
 import msgspec
 
 from qubix.client import Client
-from qubix.errors import NotFinished, NotGenuine, StartFailed
+from qubix.errors import NotFinished, NotFound, NotGenuine, StartFailed
+from qubix.reserves import on_chain
 from qubix_chain import crypto, identity, messages
 from qubix_chain.rpc import Client as Network
 from qubix_chain.rpc.errors import ChainError
 from qubix_chain.transaction import Transaction
+from qubix_protocol.reserves import ReservesProof
 from qubix_protocol.withdrawals import FINAL_WITHDRAWAL_STATES, WithdrawalState, WithdrawalView
 
 T = TypeVar("T")
@@ -35,6 +37,16 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
     amount_qu: int
     source: str
     destination: str
+
+
+class Backing(msgspec.Struct, frozen=True, kw_only=True):
+    """What the market owes to everybody, and what the network says is there for it."""
+
+    owed_qu: int
+    on_chain_qu: int
+    identities: tuple[str, ...]
+    root: str
+    own_qu: int
 
 
 class DemoWallet:
@@ -108,6 +120,34 @@ class Money:
             raise NotGenuine(f"the wallet holds {now_qu:,} QU after the withdrawal, not {before_qu + WITHDRAWAL_QU:,}")
         return movement, ended
 
+    def reserves(self) -> Backing:
+        """The published proof, once it counts what the account has now: the account's own leaf found in the signed
+        total, and the identities' balances asked of the network itself."""
+        balance = self._client.balance()
+        own_qu = balance.available_qu + balance.held_qu
+        own = self._wait("a proof of reserves of now", lambda: self._own_part(own_qu))
+        found = self._wait("the published reserves", self._client.reserves)
+        there = self._ask(
+            lambda network: on_chain(found, lambda key: _amount_qu(network, key)),
+        )
+        if sum(there.values()) < found.owed_qu:
+            raise NotGenuine(f"{found.owed_qu:,} QU are owed and {sum(there.values()):,} are on the chain")
+        return Backing(
+            owed_qu=found.owed_qu,
+            on_chain_qu=sum(there.values()),
+            identities=tuple(there),
+            root=found.root,
+            own_qu=own.amount_qu,
+        )
+
+    def _own_part(self, own_qu: int) -> ReservesProof | None:
+        """Checked against the coordinator's signature by the client. None while the newest is an older one."""
+        try:
+            found = self._client.reserves_proof()
+        except NotFound:
+            return None
+        return found if found.amount_qu == own_qu else None
+
     def _final(self, withdrawal_id: str) -> WithdrawalView | None:
         found = self._client.withdrawal(withdrawal_id)
         return found if found.state in FINAL_WITHDRAWAL_STATES else None
@@ -145,6 +185,10 @@ class Money:
                 raise NotFinished(f"{what} did not come within {STEP_S:g} s", remedy="See the chain process's log.")
             time.sleep(_LOOK_EACH_S)
         return found
+
+
+async def _amount_qu(network: Network, public_key: bytes) -> int:
+    return (await network.balance(public_key)).amount_qu
 
 
 def as_json(**movements: Movement | None) -> dict[str, Any]:

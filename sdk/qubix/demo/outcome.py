@@ -27,6 +27,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     fee_qu: int
     returned_qu: int
     attempts: int
+    settlements: tuple[str, ...]
+    """The attempts that were paid, as the coordinator's signed settlements name them."""
     receipts_verified: int
     signed_by_both: int
     found: dict[str, float]
@@ -55,6 +57,7 @@ def outcome_of(view: JobView, receipts: Sequence[VerifiedReceipt], found: dict[s
         fee_qu=view.fee_qu,
         returned_qu=view.returned_qu,
         attempts=len(view.attempts),
+        settlements=tuple(one.settlement.attempt_id for one in receipts),
         receipts_verified=len(receipts),
         signed_by_both=sum(one.report is not None for one in receipts),
         found=found,
