@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+import httpx
+
 from qubix.errors import BadUsage, NetworkUnreachable, PaymentRefused
 from qubix.settings import Settings
 from qubix.wallet import Wallet
@@ -27,6 +29,7 @@ URLS: Final[dict[Network, str]] = {
     "main": "https://rpc.qubic.org",
 }
 """Where each network answers unless QUBIX_QUBIC_URL says otherwise; the devnet, on its own machine."""
+FAUCET_S: Final = 30.0
 TICKS_AHEAD: Final = 12
 """The list of a tick is fixed two ticks before it; the network's documentation advises ten and more."""
 
@@ -68,6 +71,29 @@ async def network_of(settings: Settings, network: Network) -> AsyncIterator["OnC
     finally:
         for client in clients:
             await client.close()
+
+
+async def faucet(settings: Settings, network: Network, key: str, amount_qu: int) -> str:
+    """Play money for an identity, from the devnet's faucet; gives the transaction's id. No other network has one.
+    Raises `PaymentRefused`, `NetworkUnreachable`."""
+    url = urls_of(settings, network)[0].rstrip("/")
+    if network != "devnet":
+        raise PaymentRefused(
+            f"the {network} network has no faucet", remedy="Buy QU, or send them from a wallet that holds some."
+        )
+    try:
+        async with httpx.AsyncClient(timeout=FAUCET_S) as client:
+            answer = await client.post(f"{url}/devnet/v1/faucet", json={"identity": key, "amount": amount_qu})
+    except httpx.HTTPError as problem:
+        raise NetworkUnreachable(
+            f"the devnet does not answer at {url} ({problem or type(problem).__name__})",
+            remedy="Start it (qubix devnet, or qubix up), or set QUBIX_QUBIC_URL to where it is.",
+        ) from None
+    if not answer.is_success:
+        raise PaymentRefused(
+            f"{url} gives nothing: {answer.text[:300]}", remedy="Ask for less, or set QUBIX_QUBIC_URL to a devnet."
+        )
+    return str(answer.json()["transaction_id"])
 
 
 class OnChain:

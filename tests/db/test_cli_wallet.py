@@ -82,6 +82,9 @@ class Desk:
     async def fund(self, key: str, amount_qu: int) -> None:
         """From the faucet, until the network says it is there."""
         await self.devnet("/faucet", identity=key, amount=amount_qu)
+        await self.until_on_chain(key, amount_qu)
+
+    async def until_on_chain(self, key: str, amount_qu: int) -> None:
         async with asyncio.timeout(DEADLINE_S):
             while (await self.network.balance(identity.decode(key))).amount_qu != amount_qu:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -132,7 +135,12 @@ async def test_from_a_new_wallet_to_qu_in_the_market(desk: Desk) -> None:
     }
     poor = await desk.wallet("deposit", "5000", "--pay", "--yes")
     assert (poor.code, "holds 0 QU, less than 5,000" in poor.err) == (2, True)
-    await desk.fund(made["identity"], 8_000)
+    given = (await desk.wallet("faucet", "8000", "--json")).json
+    assert (given["identity"], given["amount_qu"], len(given["tx_id"])) == (made["identity"], 8_000, 60)
+    await desk.until_on_chain(made["identity"], 8_000)
+    assert (await desk.wallet("faucet", "0")).code == 2
+    away = await desk.wallet("faucet", "5", QUBIX_QUBIC_URL="http://127.0.0.1:1")
+    assert (away.code, "does not answer" in away.err, "QUBIX_QUBIC_URL" in away.err) == (1, True, True)
 
     by_hand = (await desk.wallet("deposit", "5000", "--json")).json
     assert by_hand["uri"] == f"qubic:{by_hand['identity']}?amount=5000"

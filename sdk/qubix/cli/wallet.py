@@ -8,7 +8,7 @@ import click
 from qubix.cli import shown
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
 from qubix.cli.reserves import proof
-from qubix.cli.wallet_chain import balance, deposit, deposits, login, logout, prove
+from qubix.cli.wallet_chain import balance, deposit, deposits, faucet, login, logout, prove
 from qubix.cli.wallet_keys import KEPT_IN, create, import_, seed
 from qubix.cli.wallet_out import address, cancel, payout, withdraw, withdrawals
 from qubix_protocol.api import AccountView
@@ -19,7 +19,7 @@ def wallet() -> None:
     """The Qubic key on this machine, and the account's money."""
 
 
-for command in (create, import_, seed, login, logout, balance, deposit, deposits, prove, proof):
+for command in (create, import_, seed, login, logout, balance, faucet, deposit, deposits, prove, proof):
     wallet.add_command(command)
 for command in (withdraw, withdrawals, cancel, address, payout):
     wallet.add_command(command)

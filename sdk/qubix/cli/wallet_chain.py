@@ -131,6 +131,22 @@ def deposit(amount_qu: int | None, pay: bool, confirmed: bool, timeout_s: float,
 
 
 @click.command()
+@click.argument("amount_qu", type=click.IntRange(1, QU_MAX), metavar="QU")
+@json_option
+def faucet(amount_qu: int, as_json: bool) -> None:
+    """Play money for the wallet on this machine, from the devnet's faucet."""
+    with market() as client:
+        key = client.wallet.identity
+        if key is None:
+            raise BadUsage("wallet", "there is no Qubic wallet on this machine yet", "Make one: qubix wallet create")
+        tx_id = asyncio.run(onchain.faucet(client.settings, client.network().network, key, amount_qu))
+    if as_json:
+        print_json({"identity": key, "amount_qu": amount_qu, "tx_id": tx_id})
+    else:
+        console().print(f"{shown.qu(amount_qu)} QU are on their way to {key} (transaction {tx_id})", soft_wrap=True)
+
+
+@click.command()
 @click.argument("wallet_identity", metavar="IDENTITY")
 @json_option
 def prove(wallet_identity: str, as_json: bool) -> None:
