@@ -157,8 +157,8 @@ async def test_an_unrelated_provider_runs_it_again_and_the_comparison_decides(db
     assert done.outcome is (Outcome.UPHELD if same else Outcome.REFUTED)
     assert [one.what for one in done.steps] == [
         "opened",
-        "rerunning",
         "answered",
+        "rerunning",
         "drawn",
         "ran_again",
         "judging",
@@ -218,7 +218,10 @@ async def test_an_arbiter_splits_and_the_ledger_follows(db: Database) -> None:
     assert await node.earned_qu() == job.paid_qu + BOND - OWED, "less than half: the opener loses the bond"
     assert done.steps[-2].by == "arbiter"
     with pytest.raises(Conflict, match="resolved"):
-        await world.decided(dispute, 4_000)
+        await world.decided(dispute, 4_001)
+    assert (await world.decided(dispute, 4_000)).revision == done.revision, "the same word again is no second one"
+    with pytest.raises(Conflict, match="resolved"):
+        await world.decided(dispute, 4_000, 1)
     await world.clean()
 
 
@@ -289,7 +292,7 @@ async def test_two_arbiters_at_once_decide_once(db: Database) -> None:
     world = await DisputesWorld(db).open()
     dispute, _ = await to_judging(world)
     results = await asyncio.gather(
-        *[world.decided(dispute, 1_000 * (1 + n % 3), n % 3) for n in range(6)],
+        *[world.decided(dispute, 1_000 * (1 + n), n % 3) for n in range(6)],
         world.withdrawn(dispute),
         return_exceptions=True,
     )

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The disputes' front door: what the HTTP API calls. Bodies are checked there; who may do what, and when, here."""
 
+import unicodedata
 import uuid
 from collections.abc import Sequence
 from uuid import UUID
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Principal, Scope
-from qubix_coordinator.db.database import Tx, execute, rows, value
+from qubix_coordinator.db.database import Tx, execute, one, rows, value
 from qubix_coordinator.disputes import flow, look, money, rules, views
 from qubix_coordinator.disputes.engine import settle_due
 from qubix_coordinator.disputes.rules import Event, Verb
@@ -42,6 +43,8 @@ async def open_dispute(desk: Desk, principal: Principal, body: DisputeBody) -> D
 
     Raises NotFound, InvalidInput (which attempt), Conflict (nothing to dispute, too late, already), NotEnoughBalance.
     """
+
+    _check_words("statement", body.statement)
 
     async def step(tx: Tx) -> DisputeView:
         job = await _job_of_party(tx, principal, body.job_id)
@@ -196,13 +199,20 @@ async def _check_time(desk: Desk, job: Job, dispute: Dispute) -> None:
 async def answer(desk: Desk, principal: Principal, dispute_id: UUID, body: AnswerBody) -> DisputeView:
     """The other side's word: it concedes, or says why not and may stake as much as the opener.
 
-    Raises NotFound, Forbidden (the opener), Conflict (not now), NotEnoughBalance.
+    Raises NotFound, Forbidden (the opener), InvalidInput (who concedes stakes nothing), Conflict (not now),
+    NotEnoughBalance.
     """
+    _check_words("statement", body.statement)
+    if body.concede and body.bond:
+        raise InvalidInput("bond", "who concedes stakes nothing", "Either concede, or answer with a bond")
 
     async def step(tx: Tx) -> DisputeView:
         job, dispute, side = await _locked(tx, principal, dispute_id)
         if side.value == dispute.opened_by:
             raise Forbidden("this is the other side's to answer", field="dispute_id", remedy="Wait for its answer")
+        # First what was said, then what the market makes of it; a refusal takes both back.
+        what = "conceded" if body.concede else "answered"
+        await flow.note(desk, tx, dispute.id, side.value, what, body.statement, body.digests)
         if body.concede:
             decision = await flow.step(desk, tx, job, dispute, Event.CONCEDE)
             if decision.verb is Verb.REFUSE:
@@ -222,9 +232,6 @@ async def answer(desk: Desk, principal: Principal, dispute_id: UUID, body: Answe
                 await money.stake_bond(tx, dispute.id, principal.account_id, dispute.bond_qu)
                 dispute.answer_bond_qu = dispute.bond_qu
             await flow.step(desk, tx, job, dispute, Event.ANSWER)
-        what = "conceded" if body.concede else "answered"
-        await flow.note(desk, tx, dispute.id, side.value, what, body.statement, body.digests)
-        await flow.save(desk, tx, dispute)
         return await views.view(desk, tx, dispute, side.value)
 
     return await desk.db.run(step)
@@ -232,6 +239,8 @@ async def answer(desk: Desk, principal: Principal, dispute_id: UUID, body: Answe
 
 async def evidence(desk: Desk, principal: Principal, dispute_id: UUID, body: EvidenceBody) -> DisputeView:
     """A statement of either side, at any time before it is resolved. Raises NotFound, Conflict, LimitExceeded."""
+
+    _check_words("statement", body.statement)
 
     async def step(tx: Tx) -> DisputeView:
         _, dispute, side = await _locked(tx, principal, dispute_id)
@@ -268,16 +277,26 @@ async def withdraw(desk: Desk, principal: Principal, dispute_id: UUID) -> Disput
 
 
 async def decide(desk: Desk, principal: Principal, dispute_id: UUID, body: DecisionBody) -> DisputeView:
-    """An arbiter's word. About much it takes two who say the same; until then, one may change theirs.
+    """An arbiter's word. About much it takes two who say the same; until then, one may change theirs. The same word
+    again is no second one, even after it has decided.
 
     Raises NotFound, Forbidden (a party), InvalidInput (more than is at stake), Conflict (not now).
     """
+    _check_words("reason", body.reason)
 
     async def step(tx: Tx) -> DisputeView:
         job, dispute = await flow.lock(tx, dispute_id)
         await _check_no_party(tx, principal, dispute)
         if body.award_qu > dispute.stake_qu:
             raise InvalidInput("award_qu", f"only {dispute.stake_qu} QU are at stake", f"Award 0 to {dispute.stake_qu}")
+        mine = await one(
+            tx,
+            "SELECT award_qu, reason FROM dispute_vote WHERE dispute_id = $1 AND arbiter_id = $2",
+            dispute.id,
+            principal.account_id,
+        )
+        if mine is not None and (mine["award_qu"], mine["reason"]) == (body.award_qu, body.reason):
+            return await views.view(desk, tx, dispute, "arbiter")
         if dispute.state != DisputeState.JUDGING.value:
             raise flow.too_late(dispute, "it cannot be decided now")
         await execute(
@@ -302,6 +321,15 @@ async def decide(desk: Desk, principal: Principal, dispute_id: UUID, body: Decis
         return await views.view(desk, tx, dispute, "arbiter")
 
     return await desk.db.run(step)
+
+
+def _check_words(field: str, text: str) -> None:
+    """Of one side, for the other's terminal and the database: neither empty nor with control characters."""
+    if not text.strip():
+        raise InvalidInput(field, "it says nothing", "Say in words what is to be known")
+    wrong = next((char for char in text if unicodedata.category(char) == "Cc" and char not in "\n\r\t"), None)
+    if wrong is not None:
+        raise InvalidInput(field, f"it has the control character {wrong!r}", "Send plain text")
 
 
 async def _check_no_party(tx: Tx, principal: Principal, dispute: Dispute) -> None:
@@ -343,8 +371,10 @@ def _you(principal: Principal, dispute: Dispute) -> str:
     return "arbiter" if principal.may(Scope.ARBITER) else ""
 
 
-async def list_disputes(desk: Desk, principal: Principal, *, after: str | None = None, limit: int = 20) -> DisputesView:
-    """Newest first: the account's own; for arbiters all."""
+async def list_disputes(
+    desk: Desk, principal: Principal, *, everybodys: bool = False, after: str | None = None, limit: int = 20
+) -> DisputesView:
+    """Newest first: those that the account is a side of, or everybody's, which are for arbiters alone."""
     before = _position(after)
     count = max(1, min(limit, PAGE_MAX))
 
@@ -354,7 +384,7 @@ async def list_disputes(desk: Desk, principal: Principal, *, after: str | None =
             "SELECT id FROM dispute WHERE no < $1 AND ($2 OR consumer_id = $3 OR provider_id = $3)"
             " ORDER BY no DESC LIMIT $4",
             before,
-            principal.may(Scope.ARBITER),
+            everybodys and principal.may(Scope.ARBITER),
             principal.account_id,
             count + 1,
         )

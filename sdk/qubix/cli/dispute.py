@@ -1,17 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """`qubix job dispute` for the sides, `qubix arbiter` for those who judge."""
 
+import re
+
 import click
 
 from qubix.cli import shown
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
-from qubix_protocol.disputes import DisputesView, DisputeView
+from qubix.errors import BadUsage
+from qubix_protocol.disputes import DIGESTS_MAX, DisputesView, DisputeView
 from qubix_protocol.units import QU_MAX
 
 _LIST_COLUMNS = ("dispute", "job", "opened by", "state", "stake", "award", "due")
 _STEP_COLUMNS = ("when", "by", "what", "said")
+
+
+def _digests(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """In small letters, as the market writes them."""
+    found = tuple(one.lower() for one in given)
+    for one in found:
+        if not re.fullmatch("[0-9a-f]{64}", one):
+            raise click.BadParameter(f"{one[:80]!r} is no SHA-256 in hex: 64 digits, as sha256sum FILE prints them")
+    if len(found) > DIGESTS_MAX:
+        raise click.BadParameter(f"{len(found)} were given; at most {DIGESTS_MAX} go with one statement")
+    return found
+
+
 digest_option = click.option(
-    "--digest", "digests", multiple=True, metavar="SHA256", help="Of what proves it, in hex; may be repeated."
+    "--digest",
+    "digests",
+    multiple=True,
+    metavar="SHA256",
+    callback=_digests,
+    help="Of what proves it, in hex; may be repeated.",
 )
 dispute_argument = click.argument("dispute_id", type=click.UUID, metavar="DISPUTE")
 limit_option = click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Most to show.")
@@ -67,6 +88,8 @@ def answer(
     dispute_id: object, statement: str, concede: bool, bond: bool, digests: tuple[str, ...], as_json: bool
 ) -> None:
     """Answer a dispute about your work, before its deadline."""
+    if concede and bond:
+        raise BadUsage("--bond", "who concedes stakes nothing", "Give either --concede or --bond")
     with market() as client:
         found = client.disputes.answer(str(dispute_id), statement, concede=concede, bond=bond, digests=digests)
         show_one(found, as_json)

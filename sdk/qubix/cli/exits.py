@@ -69,6 +69,7 @@ _IN_OUR_WORDS: Final = {
     " QUBIX_DATA_DIR to its data folder.",
     "job_id": "`qubix job list` shows your jobs.",
     "rental_id": "`qubix rent list` shows your rentals.",
+    "dispute_id": "`qubix job dispute list` shows your disputes, `qubix arbiter list` all of them to an arbiter.",
 }
 """By field, where the coordinator's remedy speaks of HTTP."""
 _FOR_ROUTES: Final = {

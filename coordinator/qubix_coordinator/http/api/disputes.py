@@ -75,7 +75,7 @@ async def withdraw_dispute(who: Principal, dispute_id: UUID) -> DisputeView:
 @route(api, "GET", "/arbiter/disputes", scope="arbiter", query=DisputesQuery, answer=DisputesView, group="disputes")
 async def list_all_disputes(who: Principal, query: DisputesQuery) -> DisputesView:
     """All disputes, newest first (arbiters)"""
-    return await disputes.list_disputes(here().desk, who, after=query.after, limit=query.limit)
+    return await disputes.list_disputes(here().desk, who, everybodys=True, after=query.after, limit=query.limit)
 
 
 @route(api, "GET", "/arbiter/disputes/<uuid:dispute_id>", scope="arbiter", answer=DisputeView, group="disputes")
