@@ -65,6 +65,10 @@ class FakeDisputes(FakeApi):
             return 201, self.add_dispute(body.job_id, body.statement, body.digests)
         self._known(dispute_id)
         if action == "withdraw":
+            if self.disputes[dispute_id].you != "consumer":
+                raise Refusal(
+                    403, "forbidden", "only who opened it can withdraw it", remedy="Answer it", field="dispute_id"
+                )
             return 200, self._resolved(dispute_id, Outcome.WITHDRAWN)
         if action == "evidence":
             said = msgspec.json.decode(seen.body, type=EvidenceBody)

@@ -83,7 +83,7 @@ def test_a_dispute_from_opening_to_withdrawal(qubix: Qubix, api: FakeDisputes) -
     sent = msgspec.json.decode(api.calls("POST", "/disputes")[-1].body)
     assert sent == {"job_id": job_id, "statement": "[bold]made up[/bold]", "attempt": 1, "digests": [DIGEST]}
     dispute_id = next(iter(api.disputes))
-    for expected in (dispute_id, f"{STAKE_QU:,} QU", f"{BOND_QU:,} QU", "opened", "[bold]made up[/bold]"):
+    for expected in (dispute_id, f"{STAKE_QU:,} QU", f"{BOND_QU:,} QU", "opened", "[bold]made up[/bold]", DIGEST):
         assert expected in opened.output
     twice = qubix(*words)
     assert twice.exit_code == 2
@@ -233,6 +233,15 @@ def test_an_absent_coordinator_exits_1(qubix: Qubix) -> None:
         found = qubix(*words, **nowhere)
         assert found.exit_code == 1, found.output
         assert "remedy" in found.output
+
+
+def test_what_is_the_other_sides_to_do_exits_2(qubix: Qubix, api: FakeDisputes) -> None:
+    dispute_id = api.add_dispute(NOBODYS).dispute_id
+    api.change_dispute(dispute_id, you="provider")
+    found = qubix("job", "dispute", "withdraw", dispute_id)
+    assert found.exit_code == 2, found.output
+    assert "only who opened it can withdraw it" in found.output
+    assert "remedy: Answer it" in found.output
 
 
 def test_a_wrong_token_exits_2(qubix: Qubix) -> None:

@@ -202,5 +202,5 @@ def show_one(found: DisputeView, as_json: bool) -> None:
             ("links", f"{len(kept.links)} ({kept.late} late messages, {kept.readings} readings)"),
         ]
     )
-    lines = [[shown.moment(one.at_ms), one.by, one.what, one.text] for one in found.steps]
+    lines = [[shown.moment(one.at_ms), one.by, one.what, "\n".join((one.text, *one.digests))] for one in found.steps]
     print_table(_STEP_COLUMNS, lines)

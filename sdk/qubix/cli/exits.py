@@ -58,6 +58,7 @@ _BAD_INPUT: Final = (
     "NotEnoughBalance",
     "NotFound",
     "Unauthorised",
+    "Forbidden",
     "Conflict",
     "NoWallet",
     "WalletExists",
