@@ -25,7 +25,7 @@ BENCHES = {
     "box": "a worker's start in its box, beside a bare fork",
     "spread": "the same job on one node and on two, beside two bare processes",
     "catchup": "reading deposits after downtime, beside bare requests to the same devnet",
-    "settle": "the settle path, beside the bare SQL function",
+    "settle": "settlements, beside the bare SQL function and pgbench; 1,000 open jobs settling at once",
     "market": "submit to first chunk, tiny jobs a second beside Procrastinate, resident memory",
 }
 RESULTS = Path(__file__).parent / "results"

@@ -236,7 +236,8 @@ class World:
         for name, meta in METAS.items():
             digest, size = self.input_of(name, meta)
             inputs[name] = InputBody(digest=digest.hex(), size_bytes=size, meta=meta)
-        return JobBody(**({"kernel": "matmul", "inputs": inputs, "cap_qu": CAP, "spread": 1} | changes))
+        plain: dict[str, Any] = {"kernel": "matmul", "inputs": inputs, "cap_qu": CAP, "spread": 1}
+        return JobBody(**(plain | changes))
 
     async def submit(self, **changes: Any) -> JobView:
         return await jobs.submit(self.desk, self.consumer, self.body(**changes), f"key-{next(self.numbers)}")

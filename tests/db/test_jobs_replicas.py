@@ -9,11 +9,13 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from qubix_coordinator.db.database import Database
+from qubix_coordinator.db.database import Database, execute
 from qubix_coordinator.jobs import verify
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.engine import Engine
+from qubix_protocol import barriers
 from qubix_protocol.api import JobView
+from qubix_protocol.barriers import Barrier
 from qubix_protocol.states import AttemptState, JobState
 from tests.db.jobs_world import CREDIT, UNITS, Node, World
 from tests.support_pg import PgServer, settings_for
@@ -99,17 +101,17 @@ async def test_two_that_tick_at_once_assign_and_pay_everything_once(replicas: Re
     done = [await world.job(job.job_id) for job in jobs]
     assert {job.state for job in done} == {JobState.SETTLED}
     assert {len(job.attempts) for job in done} == {1}
-    await _paid_once(replicas, nodes, done)
+    await _paid_once(replicas, nodes, done, JOBS)
 
 
-async def _paid_once(replicas: Replicas, nodes: list[Node], done: list[JobView]) -> None:
+async def _paid_once(replicas: Replicas, nodes: list[Node], done: list[JobView], links: int) -> None:
     world = replicas.world
     paid = sum(job.paid_qu for job in done)
     assert paid > 0
     assert sum([await node.earned_qu() for node in nodes]) == paid
     spent = sum(job.paid_qu + job.fee_qu for job in done)
     assert await world.balance_qu(world.consumer.account_id) == CREDIT - spent
-    assert await world.db.fetch_value("SELECT count(*) FROM link WHERE paid") == JOBS
+    assert await world.db.fetch_value("SELECT count(*) FROM link WHERE paid") == links
     await world.check_money()
 
 
@@ -125,6 +127,39 @@ async def test_one_row_in_somebody_s_hands_is_left_to_them(replicas: Replicas) -
     world.clock.advance(2.0)
     await replicas.tick()
     assert await replicas.busy([node]) == [node]
+
+
+async def test_a_verdict_that_waits_for_its_job_holds_up_no_other(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One engine alone: somebody has the job of the verdict that came first in hand; the others go on."""
+    world, settled = replicas.world, asyncio.Semaphore(0)
+
+    async def count(barrier: Barrier) -> None:
+        if barrier is Barrier.SETTLED:
+            settled.release()
+
+    monkeypatch.setattr(barriers, "_ports", [count])
+    nodes = [await world.node() for _ in range(NODES)]
+    jobs = [await world.submit() for _ in nodes]
+    await replicas.first.tick()
+    for node in nodes:
+        await node.accept()
+        await node.work(0, UNITS, WORKED_MS, took_s=0.0)
+        await node.report()
+    assert await replicas.record_all() == NODES
+    first = await nodes[0].attempt()
+    await world.db.run(lambda tx: execute(tx, "UPDATE verdict SET recorded_ms = 1 WHERE attempt_id = $1", first.id))
+    async with world.db.transaction() as tx:
+        await tx.execute_query("SELECT id FROM job WHERE id = $1 FOR UPDATE", [first.job_id])
+        settling = asyncio.create_task(replicas.first._settle_checked())
+        async with asyncio.timeout(20):
+            for _ in range(NODES - 1):
+                await settled.acquire()
+        assert not settling.done()
+        assert (await world.job(str(first.job_id))).state is JobState.VERIFYING
+    assert await asyncio.wait_for(settling, 20) is False, "nothing is left to check"
+    await _paid_once(replicas, nodes, [await world.job(job.job_id) for job in jobs], NODES)
 
 
 async def _running(replicas: Replicas) -> tuple[Node, int, int]:

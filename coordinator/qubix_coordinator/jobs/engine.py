@@ -27,6 +27,8 @@ TICK_S: Final = 0.5
 CHECKING_S: Final = 0.03
 """Between looks at the verdicts while a check is under way."""
 BATCH: Final = 64
+SETTLING: Final = 4
+"""Verdicts applied side by side: while one waits for the disk, the others go on. Each holds a database connection."""
 EXPLAIN_BATCH: Final = 8
 
 
@@ -70,12 +72,19 @@ class Engine:
         await self._relieve()
 
     async def _settle_checked(self) -> bool:
-        """Applies new verdicts; whether more are to be expected soon."""
+        """Applies new verdicts, some at once, as replicas would; whether more are to be expected soon."""
         desk = self._desk
-        new = await desk.db.run(lambda tx: settle.new_verdicts(tx, BATCH))
-        for attempt_id in new:
-            await self._each("verdict", attempt_id, lambda tx, key: settle.apply_verdict(desk, tx, key))
-            await barriers.reach(Barrier.SETTLED)
+        new = iter(await desk.db.run(lambda tx: settle.new_verdicts(tx, BATCH)))
+
+        async def in_turn() -> None:
+            for attempt_id in new:
+                await self._each("verdict", attempt_id, lambda tx, key: settle.apply_verdict(desk, tx, key))
+                await barriers.reach(Barrier.SETTLED)
+
+        # Nobody is left running behind: a failure is raised once all have ended, a cancellation reaches all.
+        for failure in await asyncio.gather(*(in_turn() for _ in range(SETTLING)), return_exceptions=True):
+            if failure is not None:
+                raise failure
         return await desk.db.run(_anything_checking)
 
     async def _fire_due(self) -> None:

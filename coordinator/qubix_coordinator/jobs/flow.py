@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from qubix_coordinator.artifacts import service as artifacts
-from qubix_coordinator.db.database import Tx
+from qubix_coordinator.db.database import Tx, value
 from qubix_coordinator.errors import Forbidden, NotFound, StaleAttempt
 from qubix_coordinator.jobs import money, receipt, rules, views
 from qubix_coordinator.jobs.desk import Desk
@@ -36,10 +36,10 @@ async def lock_job(tx: Tx, job_id: UUID) -> Job:
 
 
 async def lock_attempt(tx: Tx, attempt_id: UUID) -> tuple[Job, Attempt]:
-    found = await Attempt.filter(id=attempt_id).using_db(tx).first()
-    if found is None:
+    job_id = await value(tx, "SELECT job_id FROM attempt WHERE id = $1", attempt_id)
+    if job_id is None:
         raise NotFound("there is no such attempt", field="attempt_id", remedy="Stop working on it")
-    job = await lock_job(tx, found.job_id)
+    job = await lock_job(tx, job_id)
     return job, await Attempt.filter(id=attempt_id).using_db(tx).select_for_update().get()
 
 
@@ -103,9 +103,13 @@ async def step_job(desk: Desk, tx: Tx, job: Job, event: JobEvent, *, detail: str
     job.due_ms = None
     if decision.state is JobState.DELIVERED:
         await _deliver(desk, tx, job, now_ms)
+    left_qu = 0
     if decision.state in FINAL_JOB_STATES:
+        left_qu, job.returned_qu = job.hold_left_qu, job.returned_qu + job.hold_left_qu
         await _finish(desk, tx, job, now_ms)
     await save_job(tx, job, now_ms)
+    # Late: until the commit, the consumer's other jobs wait for this balance.
+    await money.return_rest(tx, job, left_qu)
     if decision.stop_hands:
         await _stop_hands(desk, tx, job, open_now, decision.reason)
     desk.wake.set()
@@ -135,7 +139,6 @@ async def _deliver(desk: Desk, tx: Tx, job: Job, now_ms: int) -> None:
 async def _finish(desk: Desk, tx: Tx, job: Job, now_ms: int) -> None:
     job.ended_ms, job.closing, job.units_waiting = now_ms, None, 0
     job.fraction = 1.0 if job.units_accepted == job.units else job.fraction
-    await money.return_rest(tx, job)
     await receipt.closed(desk, tx, job)
     log.info("job.ended", extra={"job": str(job.id), "state": job.state, "reason": job.reason, "paid_qu": job.paid_qu})
 

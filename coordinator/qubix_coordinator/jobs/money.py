@@ -37,10 +37,8 @@ async def settle(tx: Tx, job: Job, attempt_id: UUID, provider: UUID, charge_qu: 
     return split.paid_qu, split.fee_qu
 
 
-async def return_rest(tx: Tx, job: Job) -> None:
-    """What is left goes back to the consumer; the hold is closed."""
-    left_qu = job.hold_left_qu
+async def return_rest(tx: Tx, job: Job, left_qu: int) -> None:
+    """What is left goes back to the consumer; the hold is closed. The job's row counts it already."""
     if left_qu > 0:
         await post(tx, [rules.give_back(job.id, job.account_id, left_qu)])
-        job.returned_qu += left_qu
         await emit_account(tx, job.account_id)

@@ -85,9 +85,10 @@ async def _settle(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: Attempt
             attempt.owed_qu, job.owed_qu = charge_qu, job.owed_qu + charge_qu
     if decision.state not in _WITHOUT_FAULT and not already_counted:
         job.bad_attempts += 1
-    await attempt.save(using_db=tx)
     if attempt.owed_qu == 0:
         await conclude(desk, tx, job, attempt, _verdict_text(verdict))
+    else:
+        await attempt.save(using_db=tx)
     await _reputation(desk, tx, job, attempt, decision.state, paid=bool(good))
     await flow.step_job(desk, tx, job, JobEvent.CHECKED, detail=_job_detail(attempt, decision.state))
 
@@ -105,7 +106,7 @@ def accepted_prefix(links: Sequence[ChainLink], verdict: Verdict | None) -> list
 
 
 async def conclude(desk: Desk, tx: Tx, job: Job, attempt: Attempt, why: str) -> None:
-    """The attempt's last word from us, signed, for its receipt; and what the node hears of it."""
+    """Saves the attempt with our last word on it, signed, for its receipt; and what the node hears of it."""
     statement = settlement_of(desk, job, attempt, why)
     attempt.settlement_raw = _sign(desk, statement)
     await attempt.save(using_db=tx)
@@ -130,8 +131,10 @@ def _conclude(attempt: Attempt, state: AttemptState, verdict: Verdict | None) ->
 
 async def _mark(tx: Tx, links: Sequence[ChainLink], good: int, *, paid: bool) -> None:
     first, last = [link.id for link in links[:good]], [link.id for link in links[good:]]
-    await ChainLink.filter(id__in=first).using_db(tx).update(verdict=True, paid=paid, owed=not paid)
-    await ChainLink.filter(id__in=last).using_db(tx).update(verdict=False)
+    if first:
+        await ChainLink.filter(id__in=first).using_db(tx).update(verdict=True, paid=paid, owed=not paid)
+    if last:
+        await ChainLink.filter(id__in=last).using_db(tx).update(verdict=False)
 
 
 def _count(job: Job, attempt: Attempt, good: Sequence[ChainLink]) -> int:

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from qubix_coordinator.db.database import Tx, execute, one, rows, value
-from qubix_coordinator.ledger.rules import AccountRef, user
+from qubix_coordinator.ledger.rules import AccountRef
 from qubix_coordinator.ledger.tables import HoldRow
 
 PAGE_MAX = 500
@@ -59,13 +59,15 @@ async def balance_qu(tx: Tx, ref: AccountRef) -> int:
 
 
 async def balance(tx: Tx, account_id: UUID) -> Balance:
-    held = await value(
+    found = await one(
         tx,
-        "SELECT sum(held_qu - paid_qu - fees_qu - returned_qu)::bigint FROM hold h JOIN ledger_account a"
-        " ON a.id = h.account_id WHERE a.kind = 'user' AND a.owner = $1 AND h.closed_at IS NULL",
+        "SELECT (SELECT balance_qu FROM ledger_balance WHERE kind = 'user' AND owner = $1) AS available_qu,"
+        " (SELECT sum(held_qu - paid_qu - fees_qu - returned_qu)::bigint FROM hold h JOIN ledger_account a"
+        " ON a.id = h.account_id WHERE a.kind = 'user' AND a.owner = $1 AND h.closed_at IS NULL) AS held_qu",
         account_id,
     )
-    return Balance(await balance_qu(tx, user(account_id)), int(held or 0))
+    assert found is not None, "a row whoever the account is"
+    return Balance(found["available_qu"] or 0, found["held_qu"] or 0)
 
 
 async def statement(tx: Tx, account_id: UUID, *, before: int | None = None, limit: int = 50) -> list[Line]:

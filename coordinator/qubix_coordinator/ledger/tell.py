@@ -5,8 +5,8 @@ from uuid import UUID
 
 import msgspec
 
-from qubix_coordinator.accounts import service as accounts
-from qubix_coordinator.db.database import Tx, value
+from qubix_coordinator.db.database import Tx, one, value
+from qubix_coordinator.errors import NotFound
 from qubix_coordinator.ledger import read
 from qubix_coordinator.outbox import events
 from qubix_protocol.api import AccountView
@@ -14,15 +14,22 @@ from qubix_protocol.api import AccountView
 
 async def emit_account(tx: Tx, account_id: UUID) -> None:
     """The balance as it is now. `scopes` are of a token, not of the account: none stand in an event."""
-    account, balance = await accounts.account(tx, account_id), await read.balance(tx, account_id)
-    key = await order_key(tx, account_id)
+    named = await one(
+        tx,
+        "SELECT a.name, k.public_key FROM account a LEFT JOIN account_key k"
+        " ON k.account_id = a.id AND k.purpose = 'order' WHERE a.id = $1",
+        account_id,
+    )
+    if named is None:
+        raise NotFound("there is no such account", field="account", remedy="Check the id")
+    balance, key = await read.balance(tx, account_id), named["public_key"]
     view = AccountView(
         account_id=str(account_id),
-        name=account.name,
+        name=named["name"],
         balance_qu=balance.available_qu,
         held_qu=balance.held_qu,
         scopes=(),
-        order_key=key.hex() if key else None,
+        order_key=bytes(key).hex() if key is not None else None,
     )
     await events.emit(tx, f"account:{account_id}", msgspec.to_builtins(view))
 
