@@ -331,6 +331,7 @@ async def test_bodies_are_held_to_their_form(door: Door) -> None:
         ("text", None),
         ("name", ""),
         ("name", "x" * 101),
+        ("name", "a\0b"),
         ("identity", "A" * 201),
         ("seed", "a" * 55),
     ]

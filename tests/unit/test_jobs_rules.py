@@ -205,7 +205,7 @@ def test_nothing_is_accepted_or_disputed_before_it_is_delivered(state: JobState,
     assert decision.verb is (Verb.IGNORE if event is JobEvent.WINDOW_ENDED else Verb.REFUSE)
 
 
-@pytest.mark.parametrize("closing", [None, *rules.BLAMELESS & {Reason.EXPIRED, Reason.CANCELLED_BY_CONSUMER}])
+@pytest.mark.parametrize("closing", [None, Reason.EXPIRED, Reason.CANCELLED_BY_CONSUMER])
 def test_what_is_owed_is_delivered_before_the_job_ends(closing: Reason | None) -> None:
     """Complete, cancelled or expired: as soon as nobody works, whatever is owed for can be judged first."""
     facts = JobFacts(JobState.VERIFYING, complete=closing is None, owed_qu=5, closing=closing)

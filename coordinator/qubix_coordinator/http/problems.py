@@ -15,6 +15,7 @@ from quart.wrappers import Response as QuartResponse
 from werkzeug.exceptions import HTTPException
 
 from qubix_coordinator import errors
+from qubix_coordinator.db import failures
 from qubix_protocol import errors as protocol
 from qubix_protocol.api import FieldProblem, Problem
 
@@ -49,6 +50,8 @@ class WrongMedia(errors.InvalidInput):
     """The body is of another type than this route takes."""
 
 
+_NO_TEXT: Final = frozenset({"22021", "22P05"})
+"""PostgreSQL's word for characters that it cannot keep."""
 STATUSES: Final[dict[type[Exception], Kind]] = {
     errors.Refused: Kind(400, "The request cannot be granted"),
     errors.InvalidInput: Kind(422, "A value in the request is not usable"),
@@ -215,7 +218,9 @@ async def _routing(error: HTTPException) -> QuartResponse:
 
 
 async def unexpected(error: Exception) -> QuartResponse:
-    """A defect of ours: the caller gets a number to name, the log gets the rest."""
+    """A defect of ours: the caller gets a number to name, the log gets the rest; but for text that cannot be kept."""
+    if failures.sqlstate(error) in _NO_TEXT:
+        return await _known(errors.InvalidInput("", "a text holds a NUL character", "Take it out, and ask again"))
     instance = f"urn:uuid:{uuid.uuid4()}"
     log.error("http.unexpected", extra={"instance": instance, "path": _path()}, exc_info=error)
     found = Problem(
