@@ -7,12 +7,9 @@ the database afterwards, once (trust I7).
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -34,6 +31,7 @@ from qubix_protocol.envelope import read_evidence
 from qubix_protocol.keys import SigningKey, public_key_of
 from qubix_protocol.messages import Progress
 from qubix_protocol.states import JobState
+from tests.support import books
 from tests.support.barriers import Barriers
 from tests.support.funds import fund_market
 from tests.support.market import Market, Process
@@ -192,15 +190,7 @@ class CrashMarket(Market):
         return found
 
     def audit(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "qubix_coordinator.ledger.audit_command", "--json"],
-            env={"PATH": "/usr/bin:/bin", **self.env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert json.loads(done.stdout)
+        books.audit(self.env)
 
 
 def _device_suffix(peer_id: str) -> bytes:
