@@ -160,6 +160,7 @@ def cli(market: Market, *arguments: str, code: int = 0) -> str:
     return done.stdout if code == 0 else done.stderr
 
 
+@pytest.mark.slow
 def test_a_rental_by_the_command_line(quick: Market) -> None:
     with client(quick) as api:
         until(offers(api, 1))

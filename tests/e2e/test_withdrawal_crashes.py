@@ -41,8 +41,8 @@ FAULTS = (
 )
 LIES = ("archive_omits", "archive_misstates")
 DEPOSIT_QU = 50_000_000
-DAILY, SLOW = 1, 50
-DAILY_STEPS = (Barrier.WITHDRAWAL_SIGNED, Barrier.WITHDRAWAL_FOUND)
+DAILY, SLOW = 0, 50
+DAILY_STEPS = (Barrier.WITHDRAWAL_FOUND,)
 END_S = 120.0
 STEP_S = 15.0
 FINAL = ("confirmed", "cancelled", "refused", "failed")
