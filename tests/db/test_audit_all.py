@@ -70,6 +70,12 @@ RENTAL = (
     f" (SELECT peer_id FROM attempt LIMIT 1), 'd', 'cpu', 'm', '{{cpu}}', 'requested', '', '', 1, 0, '{KEY}', 60, 10, 1, 1, 1,"
     " 9223372036854775807 FROM job LIMIT 1"
 )
+DISPUTE = (
+    "INSERT INTO dispute (id, no, job_id, attempt_id, fence, peer_id, opened_by, consumer_id, provider_id, state, checked,"
+    " in_window, ranges, stake_qu, bond_qu, opened_ms, due_ms, award_qu, from_provider_qu) SELECT gen_random_uuid(), 1, job_id,"
+    " id, fence, peer_id, 'consumer', gen_random_uuid(), gen_random_uuid(), 'opened', true, false, '[]', 9, 9, 1, {due_ms},"
+    " {award_qu}, {award_qu} FROM attempt LIMIT 1"
+)
 WITHDRAWAL = (
     "INSERT INTO withdrawal (id, no, account_id, idempotency_key, address_id, destination, amount_qu, automatic, state, reason,"
     f" detail, revision, created_ms, not_before_ms, late_ms, due_ms) SELECT gen_random_uuid(), 1, account_id, 'w',"
@@ -118,6 +124,9 @@ DAMAGE = [
         "I5-rental",
         [RENTAL, "UPDATE rental SET settled_ms = 1, billed_ms = 1, started_ms = 1, ends_ms = 1, paid_qu = 5"],
     ),
+    ("I4-bond", [DISPUTE.format(due_ms=2**62, award_qu=0)]),
+    ("I5-award", [DISPUTE.format(due_ms=2**62, award_qu=5)]),
+    ("I6-dispute", [DISPUTE.format(due_ms=1, award_qu=0)]),
     ("I6-withdrawal", [WITHDRAWAL]),
     ("I7-withdrawal", [WITHDRAWAL]),
     (

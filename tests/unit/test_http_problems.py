@@ -62,7 +62,7 @@ def test_code_and_status(kind: type[Exception], code: str, status: int) -> None:
     ("body", "field", "remedy"),
     [
         (b'{"kernel": 1, "inputs": {}, "cap_qu": 1}', "kernel", "Give `str`"),
-        (b'{"kernel": "matmul", "inputs": {}, "cap_qu": 0}', "cap_qu", "Give `int` >= 1"),
+        (b'{"kernel": "matmul", "inputs": {}, "cap_qu": -1}', "cap_qu", "Give `int` >= 0"),
         (b'{"kernel": "matmul", "inputs": {}}', "cap_qu", "Add the field"),
         (b'{"kernel": "matmul", "inputs": {}, "cap_qu": 1, "capp": 2}', "capp", "Remove the field"),
         (b'{"kernel": "matmul", "inputs": {"a": {"digest": "x"}}, "cap_qu": 1}', "inputs[...].digest", "Give `str`"),
