@@ -112,6 +112,13 @@ class Kernel(ABC):
 
     spec: KernelSpec
 
+    def __init_subclass__(cls) -> None:
+        """A kernel that says it has a verifier must bring one: else whatever has the right form would be paid."""
+        super().__init_subclass__()
+        if cls.spec.verifier == (cls.verify is Kernel.verify):
+            said, is_there = ("a", "brings none") if cls.spec.verifier else ("no", "brings one")
+            raise TypeError(f"{cls.__name__}: its specification says that it has {said} verifier, and it {is_there}")
+
     # What a back end does -------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -148,7 +148,7 @@ class WithdrawalsView(View, frozen=True, kw_only=True):
 
 
 class WithdrawableView(View, frozen=True, kw_only=True):
-    """`GET /withdrawals/limits`: what can be asked for now, and why it is less than the balance."""
+    """`GET /withdrawals/limits`: the most that can be withdrawn, and why that is less than the balance."""
 
     balance_qu: int
     withdrawable_qu: int

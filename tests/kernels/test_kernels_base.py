@@ -197,3 +197,13 @@ def test_unknown_back_end_is_named() -> None:
     inputs, params = example(get("matmul"))
     with pytest.raises(LookupError, match="abacus"):
         get("matmul").run("abacus", inputs, params)
+
+
+def test_a_kernel_brings_the_verifier_that_its_specification_promises() -> None:
+    """Without this, a kernel that forgot it would have whatever is of the right form paid (B1)."""
+    checked, unchecked = get("matmul").spec, msgspec.structs.replace(get("matmul").spec, verifier=False)
+    run = {"run": lambda self, backend, inputs, params: {}}
+    with pytest.raises(TypeError, match="it brings none"):
+        type("Forgetful", (Kernel,), {"spec": checked, **run})
+    with pytest.raises(TypeError, match="it brings one"):
+        type("Overdone", (Kernel,), {"spec": unchecked, "verify": type(get("matmul")).verify, **run})

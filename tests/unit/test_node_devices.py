@@ -175,3 +175,15 @@ async def test_free_memory_is_what_others_leave_not_what_our_own_job_takes() -> 
         world.probe.gauges["GPU-2"] = Sample(at_ms=wall_ms())
         await world.until(lambda: world.sampler.free_memory_bytes("GPU-2") is None)
         assert world.sampler.free_memory_bytes("no such device") is None
+
+
+@pytest.mark.parametrize("problem", [NotImplementedError("no frequency file"), OSError("unreadable"), None])
+def test_a_processor_whose_clock_is_not_told_has_none(
+    monkeypatch: pytest.MonkeyPatch, problem: Exception | None
+) -> None:
+    def told() -> None:
+        if problem is not None:
+            raise problem
+
+    monkeypatch.setattr("psutil.cpu_freq", told)
+    assert cpu._clock() is None

@@ -96,9 +96,9 @@ def _temperature() -> float | None:
 
 
 def _clock() -> int | None:
-    """MHz now; psutil raises one of these where the system does not tell."""
+    """MHz now; None where the system does not tell, for which psutil raises an OSError or a RuntimeError of its own."""
     try:
         frequency = psutil.cpu_freq()
-    except (OSError, NotImplementedError):
+    except (OSError, RuntimeError):
         return None
     return int(frequency.current) if frequency and frequency.current > 0 else None
