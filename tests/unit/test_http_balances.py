@@ -2,9 +2,11 @@
 """Balances on the chain for people to look at: bounded in time, calls and memory, and never guessed."""
 
 import asyncio
+import json
 
 import pytest
 
+from qubix_chain import identity
 from qubix_chain.rpc.errors import ChainError, Malformed, Unreachable
 from qubix_chain.rpc.types import Balance
 from qubix_coordinator.http import balances
@@ -90,6 +92,33 @@ async def test_without_a_network_it_says_who_can_help() -> None:
     (said,) = await Balances(None, Time()).of(KEYS[:1])
     assert (said.balance_qu, said.tick) == (None, None)
     assert "QUBIX_QUBIC_URL" in said.problem
+
+
+async def test_an_address_that_takes_calls_and_never_answers_leaves_time_for_the_next() -> None:
+    body = {"id": identity.encode(KEYS[7]), "balance": "7", "validForTick": 77, "latestIncomingTransferTick": 0}
+    body |= {"latestOutgoingTransferTick": 0, "incomingAmount": "0", "outgoingAmount": "0"}
+    body |= {"numberOfIncomingTransfers": 0, "numberOfOutgoingTransfers": 0}
+    answer = json.dumps({"balance": body}).encode()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+        await writer.drain()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(hang, "127.0.0.1", 0) as silent,
+        await asyncio.start_server(tell, "127.0.0.1", 0) as open_one,
+        balances.qubic_network(
+            [f"http://127.0.0.1:{one.sockets[0].getsockname()[1]}" for one in (silent, open_one)], 2
+        ) as network,
+    ):
+        (said,) = await Balances(network, Time(), ask_s=2).of([KEYS[7]])
+        assert said == OnChain(7, 77, "")
 
 
 async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

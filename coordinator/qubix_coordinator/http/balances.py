@@ -85,9 +85,10 @@ class Balances:
 
 
 @contextlib.asynccontextmanager
-async def qubic_network(urls: Sequence[str]) -> AsyncIterator[BalanceSource | None]:
-    """The first of these addresses that answers; None without any."""
-    clients = [Client(url, limits=Limits(try_s=ASK_S, deadline_s=ASK_S, tries_max=1)) for url in urls]
+async def qubic_network(urls: Sequence[str], ask_s: float = ASK_S) -> AsyncIterator[BalanceSource | None]:
+    """The first of these addresses that answers, all of them together within `ask_s`; None without any."""
+    each_s = ask_s / max(1, len(urls))
+    clients = [Client(url, limits=Limits(try_s=each_s, deadline_s=each_s, tries_max=1)) for url in urls]
     try:
         yield FailOver(clients) if clients else None
     finally:

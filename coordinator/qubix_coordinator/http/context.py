@@ -2,7 +2,6 @@
 """What the handlers work with, made once by the composition root."""
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,10 +35,10 @@ class Context:
     """Names accepted in Host and Origin."""
     url: str
     """Where others reach this server."""
+    balances: Balances
+    """Of wallets, on the chain."""
     seen: SeenRequests = field(default_factory=SeenRequests)
     doors: Doors = field(default_factory=Doors)
-    balances: Balances = field(default_factory=lambda: Balances(None, time.monotonic))
-    """Of wallets, on the chain."""
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: open WebSockets end by themselves."""
 
