@@ -234,7 +234,7 @@ async def test_a_key_that_was_unbound_comes_back_to_an_account_of_its_own(db: Da
 async def test_the_last_way_into_an_account_stays(db: Database) -> None:
     wallet = await signed_in(db)
     await refused(db, LastWayIn, lambda tx: wallets.unbind(tx, wallet, now=NOW))
-    token, _, _ = await db.run(lambda tx: sessions.start(tx, wallet, name="page", life=timedelta(days=1)))
+    token, _ = await db.run(lambda tx: sessions.start(tx, wallet, name="page", life=timedelta(days=1)))
     await refused(db, LastWayIn, lambda tx: wallets.unbind(tx, wallet, now=NOW))
     await db.run(lambda tx: accounts.create_token(tx, wallet.account_id, {Scope.USER}))
     await db.run(lambda tx: wallets.unbind(tx, wallet, now=NOW))
@@ -339,6 +339,44 @@ async def test_a_pay_out_and_an_unbinding_wait_for_each_other(db: Database) -> N
     await refused(db, NotFound, lambda tx: wallets.lock(tx, wallet.account_id, OTHER))
 
 
+async def test_of_two_wallets_that_end_at_once_the_last_way_in_stays(db: Database) -> None:
+    first = await signed_in(db)
+    challenge = await ask(db, OTHER, account_id=first.account_id)
+    second = await db.run(lambda tx: wallets.bind(tx, challenge, first.account_id, now=NOW))
+
+    async def end(tx: Tx, wallet: BoundWallet) -> None:
+        await wallets.unbind(tx, await wallets.lock(tx, wallet.account_id, wallet.public_key), now=NOW)
+
+    async with db.transaction() as ending:
+        await end(ending, first)
+        other = asyncio.create_task(db.run(lambda tx: end(tx, second)))
+        waiting = asyncio.create_task(until_waiting(db))
+        await asyncio.wait({other, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+    with pytest.raises(LastWayIn):
+        await asyncio.wait_for(other, 20)
+    assert await db.run(lambda tx: wallets.wallets_of(tx, first.account_id)) == [second]
+
+
+async def test_a_sign_in_while_its_wallet_ends_opens_nothing_of_the_account(db: Database) -> None:
+    wallet = await signed_in(db)
+    await db.run(lambda tx: accounts.create_token(tx, wallet.account_id, {Scope.USER}))
+    challenge = await ask(db)
+
+    async def sign_in(tx: Tx) -> str:
+        found, _ = await wallets.sign_in(tx, challenge, name="thief", now=NOW)
+        token, _ = await sessions.start(tx, found, name="thief", life=timedelta(days=1))
+        return token
+
+    async with db.transaction() as ending:
+        await wallets.unbind(ending, await wallets.lock(ending, wallet.account_id, KEY), now=NOW)
+        signing = asyncio.create_task(db.run(sign_in))
+        await until_waiting(db)
+    token = await asyncio.wait_for(signing, 20)
+    who = await db.run(lambda tx: accounts.authenticate(tx, token))
+    assert who.account_id != wallet.account_id
+
+
 async def until_waiting(db: Database) -> None:
     """Until a statement waits for a lock."""
     while not await db.fetch_value(  # noqa: ASYNC110 - the server tells nobody
@@ -349,13 +387,13 @@ async def until_waiting(db: Database) -> None:
 
 async def test_a_session_opens_its_account_until_its_end(db: Database) -> None:
     wallet = await signed_in(db)
-    token, session_id, expires = await db.run(
-        lambda tx: sessions.start(tx, wallet, name="laptop", life=timedelta(days=30))
-    )
+    life = timedelta(days=30)
+    token, session_id = await db.run(lambda tx: sessions.start(tx, wallet, name="laptop", life=life))
     who = await db.run(lambda tx: accounts.authenticate(tx, token))
     assert (who.account_id, who.scopes, who.token_id) == (wallet.account_id, {Scope.USER}, session_id)
     (listed,) = await db.run(lambda tx: sessions.sessions_of(tx, wallet.account_id))
-    assert (listed.session_id, listed.name, listed.expires, listed.public_key) == (session_id, "laptop", expires, KEY)
+    assert (listed.session_id, listed.name, listed.public_key) == (session_id, "laptop", KEY)
+    assert listed.expires == listed.created + life
     assert listed.last_used is not None
     await db.run(
         lambda tx: execute(
@@ -375,7 +413,7 @@ async def test_all_sessions_end_but_the_one_that_asks(db: Database) -> None:
     ]
     assert await db.run(lambda tx: sessions.revoke_all(tx, wallet.account_id, but=started[0][1])) == 2
     alive = []
-    for token in (lasting, *(token for token, _, _ in started)):
+    for token in (lasting, *(token for token, _ in started)):
         try:
             await db.run(lambda tx, t=token: accounts.authenticate(tx, t))  # type: ignore[misc]
         except Unauthorised:

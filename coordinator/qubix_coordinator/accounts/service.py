@@ -44,6 +44,11 @@ async def create_account(tx: Tx, name: str, kind: str = "user", account_id: UUID
     return chosen
 
 
+async def lock_account(tx: Tx, account_id: UUID) -> None:
+    """Makes decisions about one account take turns, until the transaction ends."""
+    await execute(tx, "SELECT id FROM account WHERE id = $1 FOR NO KEY UPDATE", account_id)
+
+
 def clean_name(name: str) -> str:
     clean = name.strip()
     if not 1 <= len(clean) <= NAME_MAX:

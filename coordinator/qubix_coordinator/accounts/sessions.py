@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from qubix_coordinator.accounts.rules import TOKEN_BYTES, Scope, digest_of_token, token_of
-from qubix_coordinator.accounts.service import TOKENS_MAX, clean_name
+from qubix_coordinator.accounts.service import TOKENS_MAX, clean_name, lock_account
 from qubix_coordinator.accounts.wallet_rules import ENDED_KEPT_MAX, SESSIONS_MAX, BoundWallet
-from qubix_coordinator.db.database import Tx, execute, rows, value
+from qubix_coordinator.db.database import Tx, execute, rows
 from qubix_coordinator.errors import NotFound
 
 
@@ -29,12 +29,12 @@ class Session:
     """Of the wallet that signed in."""
 
 
-async def start(tx: Tx, wallet: BoundWallet, *, name: str, life: timedelta) -> tuple[str, UUID, datetime]:
-    """The plain token, which nobody can ask for again, its id and its end.
+async def start(tx: Tx, wallet: BoundWallet, *, name: str, life: timedelta) -> tuple[str, UUID]:
+    """The plain token, which nobody can ask for again, and its id.
 
     Beyond SESSIONS_MAX, the session that was used longest ago ends. The database refuses a wallet that never signed.
     """
-    await execute(tx, "SELECT id FROM account WHERE id = $1 FOR NO KEY UPDATE", wallet.account_id)
+    await lock_account(tx, wallet.account_id)
     await execute(
         tx,
         "UPDATE api_token SET revoked_at = now() WHERE id IN (SELECT id FROM api_token"
@@ -45,10 +45,10 @@ async def start(tx: Tx, wallet: BoundWallet, *, name: str, life: timedelta) -> t
     )
     await _forget_ended(tx, wallet.account_id)
     token, token_id = token_of(secrets.token_bytes(TOKEN_BYTES)), uuid4()
-    expires = await value(
+    await execute(
         tx,
         "INSERT INTO api_token (id, digest, account_id, name, scopes, expires_at, wallet_id)"
-        " VALUES ($1, $2, $3, $4, $5::text[], now() + $6::interval, $7) RETURNING expires_at",
+        " VALUES ($1, $2, $3, $4, $5::text[], now() + $6::interval, $7)",
         token_id,
         digest_of_token(token),
         wallet.account_id,
@@ -57,7 +57,7 @@ async def start(tx: Tx, wallet: BoundWallet, *, name: str, life: timedelta) -> t
         life,
         wallet.wallet_id,
     )
-    return token, token_id, expires
+    return token, token_id
 
 
 async def _forget_ended(tx: Tx, account_id: UUID) -> None:

@@ -23,7 +23,7 @@ CHALLENGES_MAX: Final = 50_000
 SESSIONS_MAX: Final = 20
 """Live sessions of one account; at a sign-in beyond it, the one that was used longest ago ends."""
 ENDED_KEPT_MAX: Final = 100
-"""Ended tokens that an account's list still shows."""
+"""Ended sessions of an account that its list still shows."""
 WALLETS_MAX: Final = 20
 """Wallets of one account that are bound at a time."""
 

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from qubix_coordinator.accounts import challenges, wallet_rules
 from qubix_coordinator.accounts.challenges import Challenge
-from qubix_coordinator.accounts.service import create_account
+from qubix_coordinator.accounts.service import create_account, lock_account
 from qubix_coordinator.accounts.tables import PaymentProofRow, WalletRow
 from qubix_coordinator.accounts.wallet_rules import (
     PROOF_LIFE,
@@ -32,7 +32,7 @@ _COLUMNS: Final = "id, account_id, public_key, proof, since"
 
 @dataclass(frozen=True, slots=True)
 class PaymentProof:
-    """`amount_qu`, exactly, from the address, before `expires`, proves it. `proved` is when that came."""
+    """`amount_qu`, exactly, from the address, before `expires`, proves it."""
 
     proof_id: UUID
     account_id: UUID
@@ -40,7 +40,6 @@ class PaymentProof:
     amount_qu: int
     issued: datetime
     expires: datetime
-    proved: datetime | None
 
 
 async def sign_in(tx: Tx, challenge: Challenge, *, name: str, now: datetime) -> tuple[BoundWallet, bool]:
@@ -143,7 +142,10 @@ async def payee(tx: Tx, account_id: UUID, public_key: bytes) -> BoundWallet:
 
 
 async def lock(tx: Tx, account_id: UUID, public_key: bytes) -> BoundWallet:
-    """For whoever may end it: no `payee` finds it until this transaction ends. Raises NotFound."""
+    """For whoever may end it: until this transaction ends, no `payee` finds it, it signs nobody in, and no other wallet
+    of the account ends. Raises NotFound."""
+    await _lock_key(tx, public_key)
+    await lock_account(tx, account_id)
     await execute(
         tx,
         "SELECT id FROM wallet WHERE account_id = $1 AND public_key = $2 AND ended_at IS NULL FOR UPDATE",
@@ -196,7 +198,7 @@ async def ask_payment(tx: Tx, account_id: UUID, public_key: bytes, *, least_qu: 
 
     Raises Conflict when the wallet is bound already, LimitExceeded for too many at a time.
     """
-    await execute(tx, "SELECT id FROM account WHERE id = $1 FOR NO KEY UPDATE", account_id)
+    await lock_account(tx, account_id)
     if await wallet(tx, account_id, public_key) is not None:
         raise Conflict(
             "this wallet is bound to your account already",
@@ -227,7 +229,6 @@ async def ask_payment(tx: Tx, account_id: UUID, public_key: bytes, *, least_qu: 
         wallet_rules.proof_amount(least_qu, secrets.randbelow(PROOF_SPREAD_QU)),
         now,
         now + PROOF_LIFE,
-        None,
     )
     await execute(
         tx,
@@ -247,7 +248,7 @@ async def open_payments(tx: Tx, account_id: UUID, now: datetime) -> list[Payment
     """Payments that are waited for, oldest first."""
     query = PaymentProofRow.filter(account_id=account_id, proved_at=None, expires_at__gt=now).using_db(tx)
     return [
-        PaymentProof(r.id, r.account_id, bytes(r.public_key), r.amount_qu, r.issued_at, r.expires_at, r.proved_at)
+        PaymentProof(r.id, r.account_id, bytes(r.public_key), r.amount_qu, r.issued_at, r.expires_at)
         for r in await query.order_by("issued_at", "id")
     ]
 
@@ -296,7 +297,7 @@ async def _lock_key(tx: Tx, public_key: bytes) -> None:
 
 
 async def _refuse_too_many(tx: Tx, account_id: UUID) -> None:
-    await execute(tx, "SELECT id FROM account WHERE id = $1 FOR NO KEY UPDATE", account_id)
+    await lock_account(tx, account_id)
     if len(await wallets_of(tx, account_id)) >= WALLETS_MAX:
         raise Conflict(
             f"the account has {WALLETS_MAX} wallets", field="identity", remedy="Unbind one that you no longer use"

@@ -97,7 +97,7 @@ async def sign_in(context: Context, asked: Asked, body: SignedBody) -> SignedInV
 
     async def step(tx: Tx) -> SignedInView:
         wallet, created = await wallets.sign_in(tx, proved, name=f"wallet {body.identity[:8]}", now=context.clock.now())
-        token, session_id, _ = await sessions.start(tx, wallet, name=body.name, life=life)
+        token, session_id = await sessions.start(tx, wallet, name=body.name, life=life)
         found = next(s for s in await sessions.sessions_of(tx, wallet.account_id) if s.session_id == session_id)
         return SignedInView(
             account_id=str(wallet.account_id), token=token, created=created, session=_session(found, session_id)
