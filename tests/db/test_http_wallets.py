@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from qubix_chain import crypto, identity
 from qubix_chain.fourq import N
+from qubix_coordinator.accounts import challenges, wallet_rules
 from qubix_coordinator.accounts import service as accounts
-from qubix_coordinator.accounts import wallet_rules
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.clock import FakeClock
 from qubix_coordinator.db.database import Database
@@ -287,11 +287,22 @@ async def test_keys_that_nobody_or_everybody_signs_for_are_refused(door: Door) -
         named = identity.encode(bytes.fromhex(key))
         answer = await door.http.post("/api/v1/wallet/challenge", json={"identity": named})
         told(answer, 403, "weak_key", "identity")
-    neutral = identity.encode(bytes([1]) + bytes(31))
-    forgery = next(found for found in VECTORS["verify_negative"] if found["public_key"] == "01" + "00" * 31)
-    text = (await door.challenge())["text"].replace(IDENTITY, neutral)
-    body = {"identity": neutral, "text": text, "signature": forgery["signature"], "scheme": "raw"}
-    assert (await door.sign_in(body)).status_code == 403
+    key = bytes([1]) + bytes(31)
+    neutral, domain = identity.encode(key), parse((await door.challenge())["text"]).domain
+    forgery = next(found for found in VECTORS["verify_negative"] if found["public_key"] == key.hex())
+    slipped = await door.running.db.run(
+        lambda tx: challenges.issue(
+            tx,
+            identity=neutral,
+            public_key=key,
+            domain=domain,
+            network="devnet",
+            address="192.0.2.1",
+            now=door.running.coordinator.context.clock.now(),
+        )
+    )
+    body = {"identity": neutral, "text": slipped.text, "signature": forgery["signature"], "scheme": "raw"}
+    told(await door.sign_in(body), 403, "weak_key", "identity")
     assert await door.rows() == (0, 0)
 
 

@@ -64,13 +64,13 @@ def of_another_network(world: World) -> bytes:
 
 
 def flipped(world: World) -> bytes:
-    assert world.coordinator.peer is not None
-    frame = bytearray(world.coordinator.peer.sealer.seal(world.assign(matrices(8))))
+    frame = bytearray(genuine(world))
     frame[len(frame) // 2] ^= 1
     return bytes(frame)
 
 
 def genuine(world: World) -> bytes:
+    """Signed by the coordinator, and not encrypted."""
     assert world.coordinator.peer is not None
     return world.coordinator.peer.sealer.seal(world.assign(matrices(8)))
 
@@ -101,10 +101,6 @@ async def test_a_command_that_is_not_to_be_believed_is_refused_and_counted(
         await still_works(world)
 
 
-def in_the_clear(world: World) -> bytes:
-    return genuine(world)
-
-
 def for_another_session(world: World) -> bytes:
     return Channel(SessionKeys(b"a" * 32, b"b" * 32), Side.COORDINATOR).encrypt(genuine(world))
 
@@ -119,7 +115,7 @@ def with_a_changed_bit(world: World) -> bytes:
 @pytest.mark.parametrize(
     ("make", "code"),
     [
-        (in_the_clear, "malformed"),
+        (genuine, "malformed"),
         (nonsense, "malformed"),
         (for_another_session, "bad_signature"),
         (with_a_changed_bit, "bad_signature"),
