@@ -101,7 +101,7 @@ class Session:
     def believe(self, raw: bytes) -> Message:
         """A command of this session, each once. Raises `ProtocolError`."""
         opened: Opened = open_envelope(
-            self._channel.decrypt(raw, limit_bytes=FRAME_BYTES_MAX),
+            self._channel.decrypt(raw),
             network=self._pins.network,
             audience=self._pins.key.public,
             now_ms=self.coordinator_ms(),

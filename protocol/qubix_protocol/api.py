@@ -366,8 +366,8 @@ class AuditView(View, frozen=True, kw_only=True):
 
 
 class Subscribe(Body, frozen=True, kw_only=True):
-    """Client → server on `/live`. Topics: `market`, `job:ID`, `rental:ID`, `account`. With a cursor it resumes after
-    that event."""
+    """Client → server on `/live`. Topics: `market`, `account`, `job:ID`, `rental:ID`, `dispute:ID`. With a cursor it
+    resumes after that event."""
 
     subscribe: Annotated[tuple[Short, ...], Meta(min_length=1, max_length=32)]
     cursor: Short | None = None

@@ -22,7 +22,6 @@ from qubix_protocol import codec
 from qubix_protocol.envelope import peek_type
 from qubix_protocol.errors import BadSignature, Malformed, TooLarge
 from qubix_protocol.messages import TELEMETRY_TYPES
-from qubix_protocol.units import FRAME_BYTES_MAX
 
 KEY_BYTES: Final = 32
 _CONTEXT: Final = b"qubix/control/1\0"
@@ -86,19 +85,19 @@ class Channel:
         box = self._ours.encrypt(_nonce(self._counter), envelope, _bound(label, exchange))
         return codec.encode(_Wire(label, exchange, self._counter, box))
 
-    def decrypt(self, frame: bytes, *, limit_bytes: int = FRAME_BYTES_MAX) -> bytes:
+    def decrypt(self, frame: bytes) -> bytes:
         """The envelope inside. Whether it is new is the envelope's own affair. Raises `Malformed`, `TooLarge`,
         `BadSignature`."""
-        wire: _Wire = codec.decode(frame, _Wire, limit_bytes=limit_bytes)
+        wire: _Wire = codec.decode(frame, _Wire)
         try:
             return self._theirs.decrypt(_nonce(wire.counter), wire.ciphertext, _bound(wire.label, wire.exchange))
         except InvalidTag as problem:
             raise BadSignature("the frame was not encrypted for this session") from problem
 
 
-def exchange_in(frame: bytes, *, limit_bytes: int = FRAME_BYTES_MAX) -> bytes:
+def exchange_in(frame: bytes) -> bytes:
     """The node's key in an encrypted Hello; nothing proves it yet. Raises `Malformed`, `TooLarge`."""
-    wire: _Wire = codec.decode(frame, _Wire, limit_bytes=limit_bytes)
+    wire: _Wire = codec.decode(frame, _Wire)
     if len(wire.exchange) != KEY_BYTES:
         raise Malformed("a Hello carries the key that it is encrypted with")
     return wire.exchange

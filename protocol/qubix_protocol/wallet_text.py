@@ -38,8 +38,10 @@ _ASKS: Final = {
     Purpose.BIND: "Bind this wallet to a QUBIX account: it will sign in to that account and receive its pay-outs.",
 }
 _OWN: Final = "the one of this wallet"
+_HOST: Final = rf"[a-z0-9.:\[\]_-]{{1,{DOMAIN_MAX}}}"
+_DOMAIN: Final = re.compile(_HOST)
 _SHAPE: Final = re.compile(
-    r"(?P<domain>[a-z0-9.:\[\]_-]{1,255}) asks for a signature of your Qubic wallet\.\n\n"
+    rf"(?P<domain>{_HOST}) asks for a signature of your Qubic wallet\.\n\n"
     r"[^\n]{1,120} This signature moves no QU\.\n\n"
     r"Network: (?P<network>[a-z]{1,20})\n"
     r"Identity: (?P<identity>[A-Z]{60})\n"
@@ -49,7 +51,6 @@ _SHAPE: Final = re.compile(
     r"Issued: (?P<issued>[0-9TZ:-]{20})\n"
     r"Expires: (?P<expires>[0-9TZ:-]{20})"
 )
-_DOMAIN: Final = re.compile(r"[a-z0-9.:\[\]_-]{1,255}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,7 +164,7 @@ async def _state(context: Context, who: Principal, topic: Topic) -> Any:
 
 
 async def _topic(context: Context, who: Principal, name: str) -> Topic:
-    """Raises InvalidInput for what is no topic, NotFound for a job or rental of somebody else."""
+    """Raises InvalidInput for what is no topic, NotFound for what is somebody else's."""
     if name == MARKET:
         return Topic(MARKET, MARKET)
     if name == ACCOUNT:
