@@ -8,7 +8,7 @@ from typing import Final
 from qubix_chain.identity import NULL
 
 CONTRACT_COUNT: Final = 28  # indexes 1 to 28 at epoch 227 (contract_def.h)
-QX, QUTIL, QEARN, MSVAULT, ESCROW = 1, 4, 9, 11, 27
+QX, QUTIL, MSVAULT = 1, 4, 11
 
 SEND_TO_MANY_INPUT_TYPE: Final = 1
 SEND_TO_MANY_OUTPUTS_MAX: Final = 25

@@ -22,7 +22,7 @@ from qubix_chain.rpc.errors import (
 from qubix_chain.rpc.http import ANSWER_BYTES_MAX, Limits, retry_after_s
 from qubix_chain.rpc.verified import verify
 from qubix_chain.transaction import Transaction
-from tests.chain.recorded import Json, Recorded, told
+from tests.chain.recorded import Json, Recorded, refusal, told
 
 pytestmark = pytest.mark.asyncio
 SEED = "a" * 55
@@ -79,6 +79,17 @@ async def test_core_lite_says_some_of_it_differently() -> None:
     assert data is not None
     assert data.tx_ids == (paid(150).id,)
     assert await one.qu_transfers(150, TO) is None
+
+
+async def test_what_a_source_cannot_do_it_is_asked_once_and_another_source_then() -> None:
+    """501 is what a gateway says of a call that its node has not: no fault that passes."""
+    lite, full = Recorded(), Recorded()
+    lite.before = lambda request: refusal(501, 12, "Method Not Allowed")
+    assert await client(lite).qu_transfers(150, TO) is None
+    assert len(lite.asked) == 1
+    both = FailOver([client(lite), client(full, url="http://two.test")])
+    assert (await both.tick_info()).tick == 202
+    assert len(lite.asked) == 2
 
 
 async def test_what_the_archive_refuses_has_a_type() -> None:

@@ -180,7 +180,7 @@ class FakeChain:
     async def last_processed_tick(self) -> Processed:
         self._answer()
         logs = self.archived - self.log_lag if self.keeps_logs else None
-        return Processed(self.archived, self.epoch, self.first, logs)
+        return Processed(self.archived, self.epoch, logs)
 
     async def processed_intervals(self) -> Sequence[Interval]:
         self._answer()

@@ -174,7 +174,7 @@ class FakeSource:
     async def last_processed_tick(self) -> Processed:
         network = self._up()
         logs = self._processed if network.logs else None
-        return Processed(self._processed, network.epoch, network.initial_tick, logs)
+        return Processed(self._processed, network.epoch, logs)
 
     async def processed_intervals(self) -> Sequence[Interval]:
         network = self._up()

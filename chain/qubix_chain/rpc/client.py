@@ -172,7 +172,7 @@ def _good(answer: Answer) -> bytes:
     if answer.status == 200:
         return answer.body
     code, message = wire.problem(answer.body)
-    if code:
+    if code and answer.status < 500:
         raise RefusedByNetwork(message[:300] or f"code {code}")
     raise Malformed(f"the answer has status {answer.status} and is in no known form")
 

@@ -21,8 +21,7 @@ TRIES_MAX: Final = 5
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 5.0
 _BUSY: Final = frozenset({408, 425, 429})
-
-
+_NEVER: Final = 501  # what a server cannot do, it cannot do later either
 _RANDOM: Final = random.SystemRandom()
 
 
@@ -41,7 +40,7 @@ class Limits:
 
 
 class Http:
-    """Answers below 500 but 408, 425 and 429 are given as they are; everything else is repeated, then Unreachable."""
+    """Answers below 500 but 408, 425 and 429 are given as they are, and 501; all else is repeated, then Unreachable."""
 
     def __init__(
         self,
@@ -94,13 +93,14 @@ class Http:
         limit_s = min(self._limits.try_s, max(0.001, deadline_s - time.monotonic()))
         try:
             async with asyncio.timeout(limit_s), self._client.stream(method, path, json=body) as answer:
-                if answer.status_code >= 500 or answer.status_code in _BUSY:
+                status = answer.status_code
+                if status in _BUSY or (status >= 500 and status != _NEVER):
                     said = (await _bounded(answer, 4096, cut=True)).decode(errors="replace")[:200]
                     raise Unreachable(
-                        f"{self.url}{path} answered {answer.status_code}: {said}",
+                        f"{self.url}{path} answered {status}: {said}",
                         retry_after_s=retry_after_s(answer.headers.get("Retry-After"), time.time()),
                     )
-                return Answer(answer.status_code, await _bounded(answer, ANSWER_BYTES_MAX))
+                return Answer(status, await _bounded(answer, ANSWER_BYTES_MAX))
         except TimeoutError:
             raise Unreachable(f"{self.url}{path} did not answer within {limit_s:.3g} s") from None
         except httpx.InvalidURL as problem:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the network says, in our own words. Keys are 32 bytes, amounts whole QU, transaction ids 60 lower-case letters.
 
-All of it is somebody's claim until it is verified: see `Archived.verify`.
+All of it is somebody's claim until it is verified: see `verified.verify`.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,6 @@ class Processed:
 
     tick: int
     epoch: int
-    interval_first_tick: int
     log_tick: int | None
 
 

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from qubix_chain import identity
+from qubix_chain.crypto import SIGNATURE_SIZE
 from qubix_chain.rpc.errors import Malformed, NotYetProcessed, SkippedTick
 from qubix_chain.rpc.types import (
     Archived,
@@ -27,18 +28,17 @@ from qubix_chain.rpc.types import (
     TickData,
     TickInfo,
 )
+from qubix_chain.transaction import PAYLOAD_SIZE_MAX
 
 T = TypeVar("T")
 TXS_PER_TICK_MAX: Final = 4096
-PAYLOAD_BYTES_MAX: Final = 1024
-SIGNATURE_BYTES: Final = 64
 INT64_MAX: Final = 2**63 - 1
 
 IntText = Annotated[str, Meta(pattern=r"\A(0|[1-9][0-9]{0,18})\Z")]
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 U16 = Annotated[int, Meta(ge=0, le=2**16 - 1)]
 TxId = Annotated[str, Meta(pattern=r"\A[a-z]{60}\Z")]
-Base64 = Annotated[str, Meta(max_length=4 * (PAYLOAD_BYTES_MAX // 3 + 1))]
+Base64 = Annotated[str, Meta(max_length=4 * (PAYLOAD_SIZE_MAX // 3 + 1))]
 Text = Annotated[str, Meta(max_length=4096)]
 
 
@@ -80,7 +80,6 @@ class _BroadcastAnswer(_Wire, frozen=True):
 class _Processed(_Wire, frozen=True):
     tick_number: U32
     epoch: U32 = 0
-    interval_initial_tick: U32 = 0
     last_processed_log_tick: U32 | None = None
 
 
@@ -106,7 +105,7 @@ class _Transaction(_Wire, frozen=True):
     tick_number: U32
     input_type: U16
     signature: Base64
-    input_size: Annotated[int, Meta(ge=0, le=PAYLOAD_BYTES_MAX)] = 0
+    input_size: Annotated[int, Meta(ge=0, le=PAYLOAD_SIZE_MAX)] = 0
     input_data: Base64 = ""
     money_flew: bool = False
     timestamp: IntText | None = None
@@ -204,7 +203,7 @@ def broadcast(body: bytes) -> Broadcast:
 
 def processed(body: bytes) -> Processed:
     found = _decode(body, _Processed)
-    return Processed(found.tick_number, found.epoch, found.interval_initial_tick, found.last_processed_log_tick)
+    return Processed(found.tick_number, found.epoch, found.last_processed_log_tick)
 
 
 def intervals(body: bytes) -> tuple[Interval, ...]:
@@ -278,7 +277,7 @@ def _archived(found: _Transaction) -> Archived:
     payload, signature = octets(found.input_data), octets(found.signature)
     if len(payload) != found.input_size:
         raise Malformed(f"{found.hash} says {found.input_size} bytes of input and has {len(payload)}")
-    if len(signature) != SIGNATURE_BYTES:
+    if len(signature) != SIGNATURE_SIZE:
         raise Malformed(f"{found.hash} has a signature of {len(signature)} bytes")
     return Archived(
         tx_id=found.hash,
