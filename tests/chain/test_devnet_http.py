@@ -220,6 +220,13 @@ async def test_the_archive_refuses_ticks_that_it_has_not_and_that_never_were(cli
             assert answer == (400, {"code": 3, "message": f"{begun} {told}", "details": []})
 
 
+async def test_before_its_first_tick_the_archive_says_which_one_that_will_be(client: DevnetClient) -> None:
+    for path in ("getTickData", "getTransactionsForTick"):
+        status, answer = await client.refused(f"{QUERY}/{path}", tickNumber=5)
+        assert (status, answer["code"]) == (400, 3)
+        assert f"next available tick is {FIRST_TICK}" in answer["message"]
+
+
 async def test_filters_ranges_and_pages(client: DevnetClient) -> None:
     await client.fund(ANN, 1000)
     target = await client.tick() + 3
@@ -237,6 +244,7 @@ async def test_filters_ranges_and_pages(client: DevnetClient) -> None:
     assert await amounts(exclude={"source": f"{ANN.identity}, {CAT.identity}"}) == ["1000"]
     assert await amounts(ranges={"amount": {"gt": "10", "lt": "30"}}) == ["20"]
     assert await amounts(ranges={"amount": {"gte": "10", "lte": "20"}}) == ["20", "10"]
+    assert await amounts(ranges={"amount": {"gt": str(2**63 - 1)}}) == []
     assert await amounts(ranges={"tickNumber": {"gte": str(target - 2)}}, filters={"amount": "20"}) == ["20"]
     assert await amounts(pagination={"offset": 1, "size": 2}) == ["20", "10"]
     by_should = [{"terms": {"source": CAT.identity, "destination": BOB.identity}}]

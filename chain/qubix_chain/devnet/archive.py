@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from qubix_chain import identity
 from qubix_chain.devnet.engine import Interval
 from qubix_chain.devnet.errors import BadRequest, Missing
-from qubix_chain.devnet.network import Network
+from qubix_chain.devnet.network import FIRST_TICK, Network
 from qubix_chain.devnet.rules import BURNING
 
 Json = dict[str, Any]
@@ -20,6 +20,7 @@ SIZE_MAX: Final = 1000
 OFFSET_MAX: Final = 10_000
 VALUES_MAX: Final = 5
 SHOULD_MAX: Final = 2
+_SQLITE_MAX: Final = 2**63 - 1  # its numbers are signed; nothing here is larger
 
 
 class Column(NamedTuple):
@@ -214,11 +215,12 @@ class Archive:
                 f"{begun} FailedPrecondition desc = requested tick number {tick} is greater than last processed tick"
                 f" {self._last}"
             )
-        following = next(one for one in self._intervals() if tick <= one.last_tick)
-        if tick < following.first_tick:
+        known = (one.first_tick for one in self._intervals() if tick <= one.last_tick)
+        first_tick = next(known, FIRST_TICK)
+        if tick < first_tick:
             raise BadRequest(
                 f"{begun} OutOfRange desc = provided tick number {tick} was skipped by the system, next available tick"
-                f" is {following.first_tick}"
+                f" is {first_tick}"
             )
 
 
@@ -243,8 +245,7 @@ def check_number(name: str, value: object, bits: int = 32) -> int:
         value = int(value)
     if type(value) is not int or not 0 <= value < 2**bits:
         raise BadRequest(f"invalid [{name}]: {str(value)[:80]!r} is no whole number of {bits} bits")
-    # SQLite's numbers are signed; nothing here is larger.
-    return min(value, 2**63 - 1)
+    return min(value, _SQLITE_MAX)
 
 
 def _value(key: str, column: Column, text: str) -> Any:
@@ -258,7 +259,7 @@ def _bound(key: str, column: Column, given: Json, open_: str, closed: str) -> in
         raise BadRequest(f"invalid range: invalid [{key}] range: {open_} and {closed} exclude each other")
     step = 1 if open_ == "gt" else -1
     if open_ in given:
-        return check_number(key, given[open_], column.bits) + step
+        return min(check_number(key, given[open_], column.bits) + step, _SQLITE_MAX)
     return check_number(key, given[closed], column.bits) if closed in given else None
 
 

@@ -13,7 +13,7 @@ from qubix_chain.contracts import AMOUNT_QU_MAX
 from qubix_chain.devnet import engine, faults, rules
 from qubix_chain.devnet.engine import Chain, Tick
 from qubix_chain.devnet.errors import BadRequest, CannotStart, Internal, Missing
-from qubix_chain.devnet.faults import BY_TRANSACTION, LIES, Fault, Faults
+from qubix_chain.devnet.faults import LIES, Fault, Faults
 from qubix_chain.devnet.rules import Entity, Tx
 from qubix_chain.devnet.store import Invented, Store
 from qubix_chain.k12 import k12
@@ -188,9 +188,7 @@ class Network:
     # Lies
 
     def lie(self, kind: Fault, tx_id: str) -> None:
-        """Aims a fault at a transaction: at once when it ran, else when it does."""
-        if kind not in BY_TRANSACTION:
-            raise BadRequest(f"transaction: {kind} strikes no single transaction. Leave it out")
+        """Aims a fault of those BY_TRANSACTION at one: at once when it ran, else when it does."""
         if kind in LIES and self._store.lie(kind, tx_id):
             return
         self.faults.aimed.setdefault(kind, set()).add(tx_id)
@@ -211,7 +209,7 @@ class Network:
     def _invent(self, tick: int, destination: bytes, amount: int) -> Invented:
         said = f"{self._rules.seed} {tick} {destination.hex()} {amount}".encode()
         found = Invented(
-            id=identity.encode(k12(said)).lower(),
+            id=identity.encode_tx_id(k12(said)),
             tick=tick,
             source=self._faucet_key,
             destination=destination,
