@@ -89,11 +89,14 @@ async def faucet(settings: Settings, network: Network, key: str, amount_qu: int)
             f"the devnet does not answer at {url} ({problem or type(problem).__name__})",
             remedy="Start it (qubix devnet, or qubix up), or set QUBIX_QUBIC_URL to where it is.",
         ) from None
-    if not answer.is_success:
-        raise PaymentRefused(
-            f"{url} gives nothing: {answer.text[:300]}", remedy="Ask for less, or set QUBIX_QUBIC_URL to a devnet."
-        )
-    return str(answer.json()["transaction_id"])
+    try:
+        if answer.is_success:
+            return str(answer.json()["transaction_id"])
+    except (ValueError, KeyError, TypeError):
+        pass  # something answers there, and it is no devnet
+    raise PaymentRefused(
+        f"{url} gives nothing: {answer.text[:300]}", remedy="Ask for less, or set QUBIX_QUBIC_URL to a devnet."
+    )
 
 
 class OnChain:
@@ -129,12 +132,11 @@ class OnChain:
         return Payment(wallet.sign_transaction(unsigned))
 
     async def send(self, payment: Payment) -> None:
-        """May be repeated. After `NetworkUnreachable` nobody knows whether the network has it: ask for its fate.
-        Raises `PaymentRefused` when it can never run."""
+        """May be repeated. After `NetworkUnreachable` nobody knows whether the network has it: ask for its fate. So it
+        is even when the network refuses it, as it does once its tick has come: an earlier try may have been taken,
+        and its answer lost."""
         try:
             await self._source.broadcast(payment.signed.to_bytes())
-        except RefusedByNetwork as problem:
-            raise PaymentRefused(f"the network refused the payment: {problem}", remedy="Sign a new one.") from None
         except ChainError as problem:
             raise self._unreachable(problem) from None
 
@@ -157,8 +159,9 @@ class OnChain:
         return None if listed else Fate.NOT_RUN
 
     def _unreachable(self, problem: ChainError) -> NetworkUnreachable:
+        did = "refuses what was asked" if isinstance(problem, RefusedByNetwork) else "does not answer"
         return NetworkUnreachable(
-            f"the Qubic network does not answer at {self.where} ({problem})",
+            f"the Qubic network {did} at {self.where} ({problem})",
             remedy="Set QUBIX_QUBIC_URL to the address of its API, or try again later.",
         )
 

@@ -125,10 +125,17 @@ def from_mapping(env: Mapping[str, str], read: Callable[[str], str] = _read_text
 
 
 def checked(settings: Settings) -> Settings:
-    if not settings.url.startswith(("http://", "https://")) or not urlsplit(settings.url).hostname:
-        raise BadUsage(
-            "QUBIX_COORDINATOR_URL",
-            f"{settings.url!r} is no HTTP address",
-            "Write it as https://host or http://host:port",
-        )
+    _check_address("QUBIX_COORDINATOR_URL", settings.url)
+    for url in settings.qubic_url:
+        _check_address("QUBIX_QUBIC_URL", url)
     return settings
+
+
+def _check_address(name: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise BadUsage(name, f"{url!r} is no HTTP address", "Write it as https://host or http://host:port")

@@ -4,13 +4,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from dataclasses import replace
+from typing import Final, TypeVar
 
-import httpx
 import msgspec
 
+from qubix import onchain
 from qubix.client import Client
-from qubix.errors import NotFinished, NotFound, NotGenuine, StartFailed
+from qubix.errors import NotFinished, NotFound, NotGenuine
 from qubix.reserves import on_chain
 from qubix_chain import crypto, identity, messages
 from qubix_chain.rpc import Client as Network
@@ -78,13 +79,9 @@ class Money:
 
     def fund_wallet(self) -> Movement:
         """By the faucet, which exists on a devnet alone."""
-        body = {"identity": self.wallet.identity, "amount": FAUCET_QU}
-        try:
-            answer = httpx.post(f"{self._url}/devnet/v1/faucet", json=body, timeout=30)
-            told = answer.raise_for_status().json()
-        except (httpx.HTTPError, ValueError) as problem:
-            raise StartFailed(f"the devnet's faucet does not pay: {problem}", remedy="See the devnet's log.") from None
-        return self._proven(str(told["transaction_id"]), "the faucet's payment")
+        settings = replace(self._client.settings, qubic_url=(self._url,))
+        tx_id = asyncio.run(onchain.faucet(settings, "devnet", self.wallet.identity, FAUCET_QU))
+        return self._proven(tx_id, "the faucet's payment")
 
     def deposit(self) -> tuple[Movement, str]:
         """The wallet pays the account's own deposit identity; done once the market has credited it. Also its state."""
@@ -189,7 +186,3 @@ class Money:
 
 async def _amount_qu(network: Network, public_key: bytes) -> int:
     return (await network.balance(public_key)).amount_qu
-
-
-def as_json(**movements: Movement | None) -> dict[str, Any]:
-    return {name: msgspec.to_builtins(one) for name, one in movements.items()}

@@ -18,7 +18,6 @@ from qubix.cli.progress import watch
 from qubix.cli.tables import print_offers
 from qubix.client import Client
 from qubix.demo.money import Backing, Money, Movement
-from qubix.demo.money import as_json as money_json
 from qubix.demo.outcome import Outcome, outcome_of
 from qubix.demo.works import DemoWork, works
 from qubix.errors import NotFinished, NotGenuine
@@ -66,14 +65,14 @@ class Demo:
         deposit, state = money.deposit()
         self._moved("deposit", deposit, "signed by the wallet, to the account's own identity")
         self._say(f"Deposited: {shown.qu(client.balance().available_qu)} QU available in the market.\n")
-        return money_json(funding=funding, deposit=deposit) | {"deposit_state": state}
+        return {"funding": funding, "deposit": deposit, "deposit_state": state}
 
     def _withdraw(self, money: Money) -> dict[str, Any]:
         self._say("\nWithdrawal to the wallet, once the deposit is swept to where the market pays from")
         movement, view = money.withdraw()
         self._moved("withdrawal", movement, "signed by the chain process, to the wallet")
         self._say("")
-        return money_json(withdrawal=movement) | {"withdrawal_id": view.withdrawal_id}
+        return {"withdrawal": movement, "withdrawal_id": view.withdrawal_id}
 
     def _reserves(self, money: Money) -> Backing:
         found = money.reserves()
