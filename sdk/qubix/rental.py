@@ -156,10 +156,13 @@ async def start(
     cap_qu: int | None,
     key: str | None,
 ) -> RentalView:
-    """Rents the first that is still free; each is asked for under a key of its own. Raises `Conflict`."""
-    base, last = key or str(uuid.uuid4()), len(offers) - 1
+    """Rents the first that is still free. Raises `Conflict`.
+
+    All are asked for under one key, which the market keeps with the one that it rents out: a repeated try is never a
+    second rental, whatever is cheapest by then.
+    """
+    name, last = key or str(uuid.uuid4()), len(offers) - 1
     for number, one in enumerate(offers):
-        name = base if number == 0 else f"{base}-{number}"
         # Without a limit of the consumer's, what was seen is what is agreed to.
         rate = one.rate_qu_per_h if rate_max is None else rate_max
         order = RentOrder(
