@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a seed is kept on this machine: encrypted in a file, or in the system's keyring.
 
-`wallet.qubic` in the data folder is two or three lines. The first is a JSON header that says whose key it is and how
+`wallet.qubic` in the data folder is one line or three. The first is a JSON header that says whose key it is and how
 it is kept. A file that keeps the seed itself goes on with the sealed seed (Scrypt, ChaCha20-Poly1305, base64), which
 authenticates the header's exact bytes, and ends with the SHA-256 of both, so that damage is told from a wrong
 passphrase.
@@ -137,8 +137,7 @@ def create_sealed(data_dir: Path, seed: Seed, passphrase: str, *, cost: Cost | N
 
 def create_in_keyring(data_dir: Path, seed: Seed, keyring: Keyring) -> Kept:
     """The seed in the keyring, and a file that says so. Raises `WalletExists`, `KeyringUnavailable`."""
-    if read(data_dir) is not None:
-        _refuse_second(data_dir)
+    refuse_second(data_dir)
     try:
         keyring.set_password(KEYRING_SERVICE, seed.identity, seed.reveal())
         kept = keyring.get_password(KEYRING_SERVICE, seed.identity)
@@ -157,6 +156,12 @@ def read(data_dir: Path) -> Kept | None:
     path = data_dir / KEYSTORE_FILE
     content = read_private(path)
     return None if content is None else _parsed(path, content)
+
+
+def refuse_second(data_dir: Path) -> None:
+    """Raises `WalletExists` where there is one."""
+    if read(data_dir) is not None:
+        raise _exists(data_dir)
 
 
 def read_existing(data_dir: Path) -> Kept:
@@ -251,12 +256,12 @@ def _decoded(path: Path, encoded: bytes) -> bytes:
 def _create(data_dir: Path, content: bytes) -> None:
     whole = content + _digest(content) + b"\n" if content.count(b"\n") > 1 else content
     if not create_private(data_dir / KEYSTORE_FILE, whole):
-        _refuse_second(data_dir)
+        raise _exists(data_dir)
 
 
-def _refuse_second(data_dir: Path) -> NoReturn:
+def _exists(data_dir: Path) -> WalletExists:
     path = data_dir / KEYSTORE_FILE
-    raise WalletExists(
+    return WalletExists(
         f"there is a Qubic wallet already: {path}",
         remedy="Use another data folder (QUBIX_DATA_DIR), or move that file away and keep it: it opens its QU.",
     )

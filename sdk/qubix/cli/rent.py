@@ -4,7 +4,6 @@
 from collections.abc import Iterator
 
 import click
-from rich.console import Console
 
 from qubix.cli import shown
 from qubix.cli.exits import FAILED
@@ -218,7 +217,7 @@ def _row(one: RentalView) -> list[str]:
     ]
 
 
-def _show(view: RentalView, as_json: bool, to: Console | None = None) -> None:
+def _show(view: RentalView, as_json: bool) -> None:
     if as_json:
         print_json(view)
         return
@@ -237,6 +236,5 @@ def _show(view: RentalView, as_json: bool, to: Console | None = None) -> None:
                 f"hold {shown.qu(view.hold_qu)}  held {shown.qu(view.held_qu)}  paid {shown.qu(view.paid_qu)}"
                 f"  fee {shown.qu(view.fee_qu)}  returned {shown.qu(view.returned_qu)}",
             ),
-        ],
-        to=to,
+        ]
     )

@@ -6,7 +6,6 @@ import click
 from qubix import keystore
 from qubix.cli.output import console, json_option, print_json, print_pairs
 from qubix.cli.secrets import ask_passphrase, ask_seed, passphrase_for
-from qubix.errors import WalletExists
 from qubix.keystore import Keyring
 from qubix.settings import Settings, from_environment
 from qubix.wallet import Wallet
@@ -36,7 +35,7 @@ def create(in_keyring: bool, as_json: bool) -> None:
 def import_(seed_file: str | None, in_keyring: bool, as_json: bool) -> None:
     """Bring a seed of your own. It is asked for without being shown, and never sent anywhere."""
     settings = from_environment()
-    _refuse_second(settings)
+    keystore.refuse_second(settings.data_dir)
     seed = ask_seed(seed_file)
     passphrase, keyring = _where(settings, in_keyring)
     _made(Wallet.import_seed(settings.data_dir, seed, passphrase=passphrase, keyring=keyring), as_json)
@@ -56,17 +55,8 @@ def seed(confirmed: bool) -> None:
 
 def _where(settings: Settings, in_keyring: bool) -> tuple[str | None, Keyring | None]:
     """Raises `WalletExists` before it asks for a passphrase."""
-    _refuse_second(settings)
+    keystore.refuse_second(settings.data_dir)
     return (None, keystore.system_keyring()) if in_keyring else (ask_passphrase(settings, new=True), None)
-
-
-def _refuse_second(settings: Settings) -> None:
-    kept = keystore.read(settings.data_dir)
-    if kept is not None:
-        raise WalletExists(
-            f"there is a Qubic wallet already: {kept.header.identity} in {kept.path}",
-            remedy="Use another data folder (QUBIX_DATA_DIR), or move that file away and keep it: it opens its QU.",
-        )
 
 
 def _made(wallet: Wallet, as_json: bool) -> None:
