@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The client, to await. `client.Client` is the same code without an event loop."""
 
+import contextlib
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any, Final, Self
 
 from qubix import catalogue, reserves, settings, signing_in, tokens
 from qubix.disputes import AsyncDisputes
+from qubix.errors import NotFound, Unauthorised
 from qubix.inputs import digest_of
 from qubix.job import AsyncJob
 from qubix.orders import Terms, body_of, sign
@@ -207,15 +209,17 @@ class AsyncClient:
         return await signing_in.sign_in(self._session, wallet, name)
 
     async def sign_out(self) -> EndedView:
-        """Ends the session of the last `sign_in` at this address, and forgets its token."""
+        """Ends the session of the last `sign_in` at this address, and forgets its token; not before it has ended, so
+        that asking again ends it when this did not come through."""
         folder, url = self.settings.data_dir, self.settings.url
         kept = (await self._session.port.aside(lambda: tokens.read(folder))).get(url)
         if kept is None:
             return EndedView(ended=0)
         self._port.use_token(kept.token)
-        await self._session.port.aside(lambda: tokens.forget(folder, url))
         try:
-            await self._session.delete(f"/sessions/{kept.session_id}", SessionsView)
+            with contextlib.suppress(NotFound, Unauthorised):  # it has ended already
+                await self._session.delete(f"/sessions/{kept.session_id}", SessionsView)
+            await self._session.port.aside(lambda: tokens.forget(folder, url))
         finally:
             self._port.use_token(token_of(self.settings))
         return EndedView(ended=1)

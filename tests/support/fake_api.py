@@ -528,7 +528,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(*answered)
 
-    do_GET = do_POST = do_PUT = _serve  # noqa: N815  the names that http.server looks for
+    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  the names that http.server looks for
 
     def _answer(self, api: FakeApi, seen: Seen) -> tuple[int, bytes, str]:
         try:
