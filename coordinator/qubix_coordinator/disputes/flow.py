@@ -18,6 +18,7 @@ from qubix_coordinator.errors import Conflict, NotFound
 from qubix_coordinator.jobs import accept, again, flow
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Attempt, Job
+from qubix_coordinator.ledger.tell import emit_account
 from qubix_coordinator.outbox import events
 from qubix_protocol.disputes import OUTCOME_TEXT, DisputeState, Finding, Outcome, Side
 from qubix_protocol.states import FINAL_JOB_STATES, JobState
@@ -86,13 +87,14 @@ async def step(desk: Desk, tx: Tx, job: Job, dispute: Dispute, event: Event, *, 
         if dispute.finding == Finding.NONE.value:
             dispute.finding = Finding.UNDECIDABLE.value
     dispute.state = decision.state.value
-    dispute.due_ms = desk.now_ms() + _deadline_ms(desk, decision.state)
+    dispute.due_ms = desk.now_ms() + wait_ms(desk, decision.state)
     await note(desk, tx, dispute.id, "market", decision.state.value, _words(dispute))
     await save(desk, tx, dispute)
     return decision
 
 
-def _deadline_ms(desk: Desk, state: DisputeState) -> int:
+def wait_ms(desk: Desk, state: DisputeState) -> int:
+    """How long it may stay in a state."""
     seconds = {
         DisputeState.OPENED: desk.settings.dispute_answer_s,
         DisputeState.RERUNNING: desk.settings.dispute_rerun_s,
@@ -132,6 +134,7 @@ async def _close_attempt(desk: Desk, tx: Tx, job: Job, dispute: Dispute, attempt
     others = Dispute.filter(job_id=job.id, in_window=True).exclude(id=dispute.id)
     if await others.exclude(state=DisputeState.RESOLVED.value).using_db(tx).exists():
         await flow.save_job(tx, job, desk.now_ms())
+        await emit_account(tx, job.account_id)
     else:
         await accept.decide(desk, tx, job)
 

@@ -8,6 +8,7 @@ transaction under the job's lock, so that accepting, disputing and the window's 
 import logging
 from uuid import UUID
 
+from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.jobs import flow, rules, settle
 from qubix_coordinator.jobs.desk import Desk
@@ -29,7 +30,7 @@ async def close(desk: Desk, tx: Tx, job: Job, event: JobEvent) -> rules.JobDecis
         return decision
     for attempt in await owed(tx, job.id):
         await pay_owed(desk, tx, job, attempt, attempt.owed_qu, _WHY[event])
-    return await flow.step_job(desk, tx, job, event)
+    return await flow.step_job(desk, tx, job, event, paid=True)
 
 
 async def owed(tx: Tx, job_id: UUID) -> list[Attempt]:
@@ -43,7 +44,8 @@ async def pay_owed(desk: Desk, tx: Tx, job: Job, attempt: Attempt, charge_qu: in
     job.owed_qu -= attempt.owed_qu
     attempt.owed_qu = 0
     if charge_qu:
-        await settle.pay(desk, tx, job, attempt, charge_qu)
+        provider = await accounts.account_of_node(tx, attempt.peer_id)
+        await settle.pay(desk, tx, job, attempt, provider, charge_qu)
     event = AttemptEvent.PASSED if charge_qu else AttemptEvent.FAILED_CHECK
     decision = rules.decide_attempt(AttemptState(attempt.state), event, links=attempt.links)
     if decision.verb is Verb.APPLY:
@@ -62,4 +64,4 @@ async def decide(desk: Desk, tx: Tx, job: Job) -> rules.JobDecision:
         return decision
     for attempt in await owed(tx, job.id):
         await pay_owed(desk, tx, job, attempt, attempt.owed_qu, REASON_TEXT[Reason.NOT_DISPUTED])
-    return await flow.step_job(desk, tx, job, JobEvent.RESOLVE)
+    return await flow.step_job(desk, tx, job, JobEvent.RESOLVE, paid=True)

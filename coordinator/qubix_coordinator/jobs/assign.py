@@ -108,7 +108,7 @@ async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_r
     if job.rental_id is not None:
         device = await _rented_device(tx, job.rental_id)
         if device is None:
-            await _say_why(tx, job, NOT_ANSWERING, desk.now_ms())
+            await _say_why(tx, job, NOT_ANSWERING, now_ms)
             return []
         offers = [device]
     left = await ranges_left(tx, job, open_now)

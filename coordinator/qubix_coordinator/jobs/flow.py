@@ -85,9 +85,11 @@ def facts(job: Job, open_now: Sequence[Attempt], refusals: int = 0) -> rules.Job
     )
 
 
-async def step_job(desk: Desk, tx: Tx, job: Job, event: JobEvent, *, detail: str = "") -> rules.JobDecision:
+async def step_job(
+    desk: Desk, tx: Tx, job: Job, event: JobEvent, *, detail: str = "", paid: bool = False
+) -> rules.JobDecision:
     """Decides by the attempts as they are stored, and applies: saves the job, stops the hands that must stop, and
-    returns the rest of the hold when the job ends."""
+    returns the rest of the hold when the job ends. `paid`: an attempt was paid out of the hold just now."""
     open_now = await hands(tx, job.id)
     decision = rules.decide_job(facts(job, open_now, len(await refusers(tx, job))), event)
     if decision.verb is not Verb.APPLY:
@@ -110,6 +112,8 @@ async def step_job(desk: Desk, tx: Tx, job: Job, event: JobEvent, *, detail: str
     await save_job(tx, job, now_ms)
     # Late: until the commit, the consumer's other jobs wait for this balance.
     await money.return_rest(tx, job, left_qu)
+    if paid or left_qu:
+        await money.tell_consumer(tx, job)
     if decision.stop_hands:
         await _stop_hands(desk, tx, job, open_now, decision.reason)
     desk.wake.set()

@@ -28,12 +28,11 @@ async def hold(tx: Tx, job: Job) -> None:
 
 
 async def settle(tx: Tx, job: Job, attempt_id: UUID, provider: UUID, charge_qu: int, fee_bps: int) -> tuple[int, int]:
-    """Pays one attempt out of the hold; what the provider gets, and the market's fee."""
+    """Pays one attempt out of the hold; what the provider gets, and the market's fee. The consumer is told of it with
+    the job's next step (`tell_consumer`), once, whatever that returns."""
     split = rules.split_fee(charge_qu, fee_bps)
     await post(tx, [rules.settle(job.id, attempt_id, provider, split.paid_qu, split.fee_qu)])
     await emit_account(tx, provider)
-    if provider != job.account_id:
-        await emit_account(tx, job.account_id)
     return split.paid_qu, split.fee_qu
 
 
@@ -41,4 +40,8 @@ async def return_rest(tx: Tx, job: Job, left_qu: int) -> None:
     """What is left goes back to the consumer; the hold is closed. The job's row counts it already."""
     if left_qu > 0:
         await post(tx, [rules.give_back(job.id, job.account_id, left_qu)])
-        await emit_account(tx, job.account_id)
+
+
+async def tell_consumer(tx: Tx, job: Job) -> None:
+    """What is available and what is held, after all that was paid and returned."""
+    await emit_account(tx, job.account_id)

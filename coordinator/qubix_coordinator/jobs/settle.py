@@ -75,10 +75,11 @@ async def _settle(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: Attempt
     await receipt.checked(desk, tx, attempt, verdict)
     if verdict is not None and verdict.carried_out:
         await _mark(tx, links, len(good), paid=job.settles_by_check)
-    if good:
+    provider = await accounts.account_of_node(tx, attempt.peer_id) if good else None
+    if provider is not None:
         charge_qu = _count(job, attempt, good)
         if job.settles_by_check:
-            await pay(desk, tx, job, attempt, charge_qu)
+            await pay(desk, tx, job, attempt, provider, charge_qu)
             if job.data_account_id is None:
                 await artifacts.release(tx, job.account_id, [bytes(link.output_digest) for link in good])
         else:
@@ -89,8 +90,9 @@ async def _settle(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: Attempt
         await conclude(desk, tx, job, attempt, _verdict_text(verdict))
     else:
         await attempt.save(using_db=tx)
-    await _reputation(desk, tx, job, attempt, decision.state, paid=bool(good))
-    await flow.step_job(desk, tx, job, JobEvent.CHECKED, detail=_job_detail(attempt, decision.state))
+    await _reputation(desk, tx, job, attempt, decision.state, provider)
+    paid = attempt.paid_qu + attempt.fee_qu > 0
+    await flow.step_job(desk, tx, job, JobEvent.CHECKED, detail=_job_detail(attempt, decision.state), paid=paid)
 
 
 def accepted_prefix(links: Sequence[ChainLink], verdict: Verdict | None) -> list[ChainLink]:
@@ -149,11 +151,10 @@ def _count(job: Job, attempt: Attempt, good: Sequence[ChainLink]) -> int:
     )
 
 
-async def pay(desk: Desk, tx: Tx, job: Job, attempt: Attempt, charge_qu: int) -> None:
+async def pay(desk: Desk, tx: Tx, job: Job, attempt: Attempt, provider: UUID, charge_qu: int) -> None:
     """What runs on a rental is paid for by its time."""
     if job.rental_id is not None:
         return
-    provider = await accounts.account_of_node(tx, attempt.peer_id)
     fee_bps = desk.settings.fee_bps if attempt.fee_bps is None else attempt.fee_bps
     attempt.paid_qu, attempt.fee_qu = await money.settle(tx, job, attempt.id, provider, charge_qu, fee_bps)
     job.paid_qu += attempt.paid_qu
@@ -201,13 +202,15 @@ def _sign(desk: Desk, statement: Settlement) -> bytes:
     )
 
 
-async def _reputation(desk: Desk, tx: Tx, job: Job, attempt: Attempt, state: AttemptState, *, paid: bool) -> None:
+async def _reputation(
+    desk: Desk, tx: Tx, job: Job, attempt: Attempt, state: AttemptState, provider: UUID | None
+) -> None:
     """Work for one's own account earns no reputation, nor does work that nobody could check (trust.md C5); a wrong
-    result always costs some."""
+    result always costs some. `provider`: whose work it is, when some of it is good."""
     now_ms = desk.now_ms()
     if state is AttemptState.REJECTED:
         await market.count_rejected(tx, attempt.listing_id, now_ms=now_ms)
-    elif paid and job.has_verifier and await accounts.account_of_node(tx, attempt.peer_id) != job.account_id:
+    elif job.has_verifier and provider not in (None, job.account_id):
         finished = attempt.reason == Reason.COMPLETED.value
         await market.count_accepted(tx, attempt.listing_id, now_ms=now_ms, forgive=finished)
 
