@@ -450,6 +450,27 @@ async def test_a_provider_disputes_a_verdict(db: Database, right: bool) -> None:
 
 
 @pytest.mark.asyncio
+async def test_providers_together_stake_no_more_than_the_hold(db: Database) -> None:
+    """M7: of awards, too, the sum is within the hold, however many attempts were rejected."""
+    world = await CheckedWorld(db).open()
+    sides = []
+    view = await world.submit(cap_qu=20_000)
+    for _ in range(2):
+        node = await world.node()
+        await world.pass_time(10)
+        await node.whole_job()
+        await world.check([False] * 4)
+        sides.append(await world.provider(node))
+    await world.cancel(view.job_id)
+    for owner in sides:
+        await world.fund_account(owner.account_id, 100)
+    assert [(await world.opened(view.job_id, owner)).stake_qu for owner in sides] == [12_500, 7_500]
+    with pytest.raises(Conflict, match="disputed already"):
+        await world.opened(view.job_id, sides[0])
+    await world.clean()
+
+
+@pytest.mark.asyncio
 async def test_what_cannot_be_disputed(db: Database) -> None:
     world = await CheckedWorld(db).open()
     node = await world.node()

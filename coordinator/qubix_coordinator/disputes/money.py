@@ -95,12 +95,13 @@ async def end_bonds(tx: Tx, dispute: Dispute, outcome: Outcome, award_qu: int) -
 async def pay_award(desk: Desk, tx: Tx, dispute: Dispute, outcome: Outcome, award_qu: int, paid_qu: int) -> None:
     """After settlement: refunds from the provider's balance as far as it goes, from the fees, and from the fund within
     its caps. An award to a provider comes from the fund alone: the market's own check was wrong."""
-    receiver = opener_of(dispute)
-    owes = min(award_qu, paid_qu) if dispute.opened_by == Side.CONSUMER.value else 0
-    provider_qu = await _balance_qu(tx, dispute.provider_id) if owes else 0
-    fees_qu = await _fees_qu(tx) if dispute.opened_by == Side.CONSUMER.value and award_qu > owes else 0
+    receiver, from_settled = opener_of(dispute), dispute.opened_by == Side.CONSUMER.value
+    # The fund first: `feed_fund` locks it before the fees, too.
     fund_qu = await _fund_qu(desk, tx, receiver, award_qu) if rules.fund_may_pay(outcome) else 0
-    found = rules.sources(award_qu, paid_qu=owes, provider_qu=provider_qu, fees_qu=fees_qu, fund_qu=fund_qu)
+    provider_qu = await _balance_qu(tx, dispute.provider_id) if from_settled and paid_qu else 0
+    fees_qu = await _fees_qu(tx) if from_settled and award_qu > paid_qu else 0
+    owed_qu = paid_qu if from_settled else 0
+    found = rules.sources(award_qu, paid_qu=owed_qu, provider_qu=provider_qu, fees_qu=fees_qu, fund_qu=fund_qu)
     payers = ((ledger.user(dispute.provider_id), found.provider), (FEES, found.fees), (FUND, found.fund))
     refunds = [ledger.refund(dispute.id, payer, receiver, amount) for payer, amount in payers if amount]
     await post(tx, refunds)
@@ -116,7 +117,7 @@ async def pay_award(desk: Desk, tx: Tx, dispute: Dispute, outcome: Outcome, awar
         )
     if found.unpaid:
         log.warning("dispute.award_unpaid", extra={"dispute": str(dispute.id), "unpaid_qu": found.unpaid})
-    for account_id in (receiver, dispute.provider_id):
+    for account_id in {receiver, dispute.provider_id}:
         await emit_account(tx, account_id)
 
 

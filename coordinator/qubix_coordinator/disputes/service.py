@@ -3,8 +3,9 @@
 
 import unicodedata
 import uuid
-from collections.abc import Sequence
 from uuid import UUID
+
+from tortoise.expressions import Q
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Principal, Scope
@@ -17,6 +18,7 @@ from qubix_coordinator.errors import Conflict, Forbidden, InvalidInput, LimitExc
 from qubix_coordinator.jobs import billing
 from qubix_coordinator.jobs import flow as jobs_flow
 from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.read import position
 from qubix_coordinator.jobs.rules import JobEvent
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
 from qubix_protocol.disputes import (
@@ -27,6 +29,7 @@ from qubix_protocol.disputes import (
     DisputesView,
     DisputeView,
     EvidenceBody,
+    Outcome,
     Side,
 )
 from qubix_protocol.messages import Range
@@ -53,7 +56,7 @@ async def open_dispute(desk: Desk, principal: Principal, body: DisputeBody) -> D
         if provider == job.account_id:
             raise Conflict("both sides are you", field="job_id", remedy="Settle it with yourself")
         dispute = await _new(desk, tx, job, attempt, side, provider)
-        await _check_time(desk, job, dispute)
+        _check_time(desk, job, dispute)
         if await Dispute.filter(attempt_id=attempt.id, opened_by=side.value).using_db(tx).exists():
             raise Conflict(
                 f"attempt {attempt.fence} was disputed already", field="attempt", remedy="List your disputes"
@@ -140,10 +143,17 @@ async def _new(desk: Desk, tx: Tx, job: Job, attempt: Attempt, side: Side, provi
     if side is Side.CONSUMER:
         stake_qu = attempt.owed_qu or attempt.paid_qu + attempt.fee_qu
     else:
-        # Never more than the job's hold had beside what it has paid (awards ≤ hold).
-        stake_qu = min(cost_qu, job.cap_qu - job.paid_qu - job.fee_qu - job.owed_qu)
+        # All such stakes together, never more than the job's hold had beside what it has paid (awards ≤ hold).
+        others_qu = await value(
+            tx,
+            "SELECT coalesce(sum(CASE state WHEN 'resolved' THEN award_qu ELSE stake_qu END), 0)::bigint"
+            " FROM dispute WHERE job_id = $1 AND attempt_id <> $2 AND opened_by = 'provider'",
+            job.id,
+            attempt.id,
+        )
+        stake_qu = min(cost_qu, job.cap_qu - job.paid_qu - job.fee_qu - job.owed_qu - others_qu)
     if stake_qu <= 0:
-        raise Conflict("nothing is at stake: the hold was paid to others", field="attempt", remedy="Nothing is lost")
+        raise Conflict("nothing is at stake: others have the whole hold", field="attempt", remedy="Nothing is lost")
     in_window = side is Side.CONSUMER and attempt.owed_qu > 0
     now_ms = desk.now_ms()
     return Dispute(
@@ -163,11 +173,11 @@ async def _new(desk: Desk, tx: Tx, job: Job, attempt: Attempt, side: Side, provi
         stake_qu=stake_qu,
         bond_qu=rules.bond_qu(0 if job.has_verifier else cost_qu, desk.settings.dispute_bond_min_qu),
         opened_ms=now_ms,
-        due_ms=now_ms + round(desk.settings.dispute_answer_s * 1000),
+        due_ms=now_ms + flow.wait_ms(desk, DisputeState.OPENED),
     )
 
 
-async def _check_time(desk: Desk, job: Job, dispute: Dispute) -> None:
+def _check_time(desk: Desk, job: Job, dispute: Dispute) -> None:
     if job.data_account_id is not None:
         raise Conflict("this is a re-run for a dispute", field="job_id", remedy="It is that dispute's evidence")
     if dispute.in_window:
@@ -269,7 +279,7 @@ async def withdraw(desk: Desk, principal: Principal, dispute_id: UUID) -> Disput
         if side.value != dispute.opened_by:
             raise Forbidden("only who opened it can withdraw it", field="dispute_id", remedy="Answer it")
         decision = await flow.step(desk, tx, job, dispute, Event.WITHDRAW)
-        if decision.verb is Verb.REFUSE and dispute.outcome != "withdrawn":
+        if decision.verb is Verb.REFUSE and dispute.outcome != Outcome.WITHDRAWN.value:
             raise flow.too_late(dispute, "withdrawing comes too late")
         return await views.view(desk, tx, dispute, side.value)
 
@@ -375,31 +385,18 @@ async def list_disputes(
     desk: Desk, principal: Principal, *, everybodys: bool = False, after: str | None = None, limit: int = 20
 ) -> DisputesView:
     """Newest first: those that the account is a side of, or everybody's, which are for arbiters alone."""
-    before = _position(after)
+    before = position(after)
     count = max(1, min(limit, PAGE_MAX))
 
     async def step(tx: Tx) -> DisputesView:
-        found = await rows(
-            tx,
-            "SELECT id FROM dispute WHERE no < $1 AND ($2 OR consumer_id = $3 OR provider_id = $3)"
-            " ORDER BY no DESC LIMIT $4",
-            before,
-            everybodys and principal.may(Scope.ARBITER),
-            principal.account_id,
-            count + 1,
-        )
-        shown: Sequence[Dispute] = [await Dispute.filter(id=row["id"]).using_db(tx).get() for row in found[:count]]
+        found = Dispute.filter(no__lt=before).using_db(tx)
+        if not (everybodys and principal.may(Scope.ARBITER)):
+            found = found.filter(Q(consumer_id=principal.account_id) | Q(provider_id=principal.account_id))
+        disputes = await found.order_by("-no").limit(count + 1)
+        shown = disputes[:count]
         return DisputesView(
             disputes=tuple([await views.view(desk, tx, one, _you(principal, one)) for one in shown]),
-            next=str(shown[-1].no) if len(found) > count else None,
+            next=str(shown[-1].no) if len(disputes) > count else None,
         )
 
     return await desk.db.run(step)
-
-
-def _position(after: str | None) -> int:
-    if after is None or after == "":
-        return 2**62
-    if not after.isdecimal() or len(after) > 18:
-        raise InvalidInput("after", "it is not a position in the list", "Use the `next` of the page before")
-    return int(after)

@@ -55,7 +55,7 @@ async def get(desk: Desk, principal: Principal, job_id: str) -> JobView:
 
 async def list_jobs(desk: Desk, principal: Principal, *, after: str | None = None, limit: int = 50) -> JobsView:
     """Newest first; `after` is the `next` of the page before."""
-    before = _position(after)
+    before = position(after)
 
     async def step(tx: Tx) -> JobsView:
         found = Job.filter(account_id=principal.account_id, no__lt=before).using_db(tx)
@@ -67,7 +67,8 @@ async def list_jobs(desk: Desk, principal: Principal, *, after: str | None = Non
     return await desk.db.run(step)
 
 
-def _position(after: str | None) -> int:
+def position(after: str | None) -> int:
+    """The `no` below which a page of a list goes on. Raises InvalidInput."""
     if after is None or after == "":
         return 2**62
     if not after.isdecimal() or len(after) > 18:

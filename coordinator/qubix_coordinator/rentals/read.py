@@ -5,8 +5,9 @@ from uuid import UUID
 
 from qubix_coordinator.accounts.rules import Principal
 from qubix_coordinator.db.database import Tx
-from qubix_coordinator.errors import InvalidInput, NotFound
+from qubix_coordinator.errors import NotFound
 from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.jobs.read import position
 from qubix_coordinator.rentals import views
 from qubix_coordinator.rentals.tables import Rental
 from qubix_protocol.rentals import RentalsView, RentalView
@@ -39,7 +40,7 @@ async def get(desk: Desk, principal: Principal, rental_id: str) -> RentalView:
 
 async def list_rentals(desk: Desk, principal: Principal, *, after: str | None = None, limit: int = 50) -> RentalsView:
     """Newest first; `after` is the `next` of the page before."""
-    before = _position(after)
+    before = position(after)
 
     async def step(tx: Tx) -> RentalsView:
         found = Rental.filter(account_id=principal.account_id, no__lt=before).using_db(tx)
@@ -49,11 +50,3 @@ async def list_rentals(desk: Desk, principal: Principal, *, after: str | None = 
         return RentalsView(rentals=tuple(views.view(desk, one) for one in rentals[:count]), next=following)
 
     return await desk.db.run(step)
-
-
-def _position(after: str | None) -> int:
-    if after is None or after == "":
-        return 2**62
-    if not after.isdecimal() or len(after) > 18:
-        raise InvalidInput("after", "it is not a position in the list", "Use the `next` of the page before")
-    return int(after)

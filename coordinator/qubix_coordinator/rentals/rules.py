@@ -198,7 +198,6 @@ def _over(facts: Facts, now_ms: int) -> bool:
 
 METERED: Final = frozenset({RentalState.ACTIVE, RentalState.UNREACHABLE})
 ASKED: Final = METERED | {RentalState.STARTING}
-OPEN: Final = ASKED | {RentalState.REQUESTED}
 
 
 class Ask(Enum):
