@@ -2,6 +2,7 @@
 """The master secret and its keys, whose turn it is, which network, and a round of the loop."""
 
 import asyncio
+import os
 import stat
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def test_the_master_secret_is_made_once_and_is_its_owners_alone(tmp_path: Path) 
         path.write_text(text)
         with pytest.raises(master.BadMaster, match="not a master secret"):
             master.open_or_make(path)
+
+
+def test_a_start_that_was_killed_while_it_made_the_secret_hinders_no_other(tmp_path: Path) -> None:
+    """In a container every start has the same process id."""
+    path = tmp_path / "treasury.master"
+    path.with_name(f"{path.name}.{os.getpid()}.new").write_text("qubix-")
+    secret, new = master.open_or_make(path)
+    assert new
+    assert master.open_or_make(path) == (secret, False)
 
 
 def test_every_key_follows_from_the_secret_and_opens_in_any_wallet() -> None:

@@ -65,7 +65,8 @@ def _make(path: Path) -> bytes:
     """Whole or not at all, and never over another one."""
     secret = secrets.token_bytes(SECRET_BYTES)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    # Of a name that no start before this one has used: one that was killed here leaves its draft behind.
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "w", encoding="ascii") as out:
