@@ -246,7 +246,7 @@ async def test_m5_what_nobody_decides_or_sends_goes_back(bank: Bank) -> None:
 
 
 async def test_new_earnings_wait(bank: Bank) -> None:
-    """C5: what a failed check could still take back cannot be withdrawn."""
+    """C5: what the award of a dispute may still take back cannot be withdrawn."""
     bank = with_settings(bank, withdrawal_earnings_delay_s=3600)
     person = await bank.person(qu=100)
     await bank.earn(person.account_id, 50)
