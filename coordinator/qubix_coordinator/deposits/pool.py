@@ -52,7 +52,7 @@ async def assign(tx: Tx, account_id: UUID) -> bytes:
 
 
 async def check_signer(tx: Tx, signer: Signer) -> int | None:
-    """The first identity that this signer's master secret does not give, or None: every one ever given out is ours."""
+    """The last identity when this signer's master secret does not give it, or None: the pool is of this secret."""
     found = await rows(tx, "SELECT no, public_key FROM deposit_identity ORDER BY no DESC LIMIT 1")
     for row in found:
         if bytes(row["public_key"]) != signer.deposit_public_key(row["no"]):

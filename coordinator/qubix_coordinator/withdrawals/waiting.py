@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a withdrawal waits, by what the chain process last said of the paying wallet."""
 
-from uuid import UUID
-
-from qubix_coordinator.db.database import Tx, rows, value
+from qubix_coordinator.db.database import Tx, value
 from qubix_coordinator.deposits import status
 from qubix_coordinator.deposits.status import ChainState
 from qubix_coordinator.withdrawals import limits, rules
 from qubix_coordinator.withdrawals.desk import Desk
 from qubix_coordinator.withdrawals.tables import HotWallet, Withdrawal
-from qubix_protocol.withdrawals import WithdrawalReason, WithdrawalState
+from qubix_protocol.withdrawals import WithdrawalReason
 
 SILENT_MS = 30_000
 """The chain process looks every second or so: one that was not heard for this long is down."""
@@ -43,10 +41,3 @@ async def reason_of(desk: Desk, tx: Tx, row: Withdrawal, known: rules.Wallet | N
 
 async def in_flight(tx: Tx) -> bool:
     return bool(await value(tx, "SELECT EXISTS (SELECT FROM withdrawal_tx WHERE outcome IS NULL)"))
-
-
-async def oldest(tx: Tx, limit: int) -> list[UUID]:
-    found = await rows(
-        tx, "SELECT id FROM withdrawal WHERE state = $1 ORDER BY no LIMIT $2", WithdrawalState.WAITING.value, limit
-    )
-    return [row["id"] for row in found]
