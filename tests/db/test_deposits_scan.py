@@ -331,6 +331,19 @@ async def test_a_missed_sweep_is_signed_again_only_when_it_is_proven_dead(db: Da
     assert await world.unswept(account) == 0
 
 
+async def test_an_answer_to_a_sweep_that_makes_no_sense_holds_up_no_other(db: Database) -> None:
+    world = await World.make(db)
+    for account in (await world.account(), await world.account()):
+        world.chain.pay(world.keys[account], 5_000)
+    await world.settle(4)
+    world.chain.garbled = True
+    await world.sweep()
+    assert await db.fetch_value("SELECT count(*) FROM sweep WHERE sent_ms IS NULL") == 2
+    await world.settle(30)
+    await world.sweep()
+    assert world.chain.balances[world.desk.signer.hot_public_key] == 10_000
+
+
 async def test_a_sweep_that_ran_and_is_hidden_is_never_signed_again(db: Database) -> None:
     world = await World.make(db)
     account = await world.account()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qubix_chain import crypto
 from qubix_chain.contracts import QUTIL, SEND_TO_MANY_INPUT_TYPE, contract_id, parse_send_to_many, send_to_many
-from qubix_chain.rpc.errors import NotYetProcessed, RefusedByNetwork, SkippedTick, Unreachable
+from qubix_chain.rpc.errors import Malformed, NotYetProcessed, RefusedByNetwork, SkippedTick, Unreachable
 from qubix_chain.rpc.types import (
     Archived,
     Balance,
@@ -75,6 +75,8 @@ class FakeChain:
         self.skipped: list[range] = []
         self.keeps_logs = True
         self.down = False
+        self.garbled = False
+        """Its answers to a broadcast make no sense, though it takes it."""
         self.hidden: set[str] = set()
         self.misstated: set[str] = set()
         self.half_hidden: set[str] = set()
@@ -171,6 +173,8 @@ class FakeChain:
             raise RefusedByNetwork("Target tick should be greater than max tick")
         if tx.id not in {one.id for one in self.pool}:
             self.pool.append(tx)
+        if self.garbled:
+            raise Malformed("the answer to a broadcast names no peers")
         return Broadcast(tx.id, 3)
 
     async def epoch_end(self) -> EpochEnd:

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qubix_coordinator.deposits import rules as chain
+from qubix_coordinator.deposits.rules import Fate, Told, Totals
 from qubix_coordinator.withdrawals import rules
-from qubix_coordinator.withdrawals.rules import Event, Facts, Fate, Told, Totals, Verb
+from qubix_coordinator.withdrawals.rules import Event, Facts, Verb
 from qubix_protocol.withdrawals import (
     FINAL_WITHDRAWAL_STATES,
     STATE_TEXT,
@@ -103,10 +105,10 @@ def test_why_it_waits(
 
 
 def test_never_aims_across_the_end_of_an_epoch() -> None:
-    assert rules.aim(100, 15, epoch_end_tick=None) == 115
-    assert rules.aim(100, 15, epoch_end_tick=116) == 115
-    assert rules.aim(100, 15, epoch_end_tick=115) is None
-    assert rules.aim(100, 1, epoch_end_tick=None) == 100 + rules.TICKS_AHEAD_MIN
+    assert chain.aim(100, 15, epoch_end_tick=None) == 115
+    assert chain.aim(100, 15, epoch_end_tick=116) == 115
+    assert chain.aim(100, 15, epoch_end_tick=115) is None
+    assert chain.aim(100, 1, epoch_end_tick=None) == 100 + chain.TICKS_AHEAD_MIN
 
 
 def test_null_and_contracts_are_never_paid() -> None:
@@ -130,7 +132,7 @@ Judge = Callable[[int, Totals, Sequence[Told]], Fate]
 
 @pytest.fixture
 def judge() -> Judge:
-    return rules.fate
+    return chain.fate
 
 
 def test_what_is_proven_gone_is_dead_and_what_ran_is_paid(judge: Judge) -> None:
@@ -213,9 +215,9 @@ MUTANTS = [
 @pytest.mark.parametrize(("clause", "without"), MUTANTS)
 def test_no_clause_of_the_rule_can_be_taken_away(clause: str, without: str) -> None:
     """Each mutant of `fate` is caught by a test of one clause."""
-    source = inspect.getsource(rules.fate)
+    source = inspect.getsource(chain.fate)
     assert clause in source
-    names = dict(vars(rules))
+    names = dict(vars(chain))
     exec(source.replace(clause, without), names)
     caught = 0
     for test in CLAUSES:
@@ -256,7 +258,7 @@ def test_dead_needs_all_clauses_of_all_sources(told: list[Told]) -> None:
         dead &= (one.totals.outgoing_qu, one.totals.outgoing_count) == (500, 5)
         dead &= not one.flew and one.listed is not None and one.found == one.listed
     dead &= len({one.found for one in told}) == 1
-    assert (rules.fate(TARGET, BEFORE, told) in (Fate.EXPIRED, Fate.MOVED_NOTHING)) == dead
+    assert (chain.fate(TARGET, BEFORE, told) in (Fate.EXPIRED, Fate.MOVED_NOTHING)) == dead
 
 
 @given(st.integers(0, 10**15), st.integers(0, 10**15), st.integers(0, 10**15))

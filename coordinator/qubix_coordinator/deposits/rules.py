@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which payments a transaction makes, which ticks are looked at and how, and what becomes of a sweep. Pure (Q1, Q2)."""
+"""Which payments a transaction makes, which ticks are looked at and how, and what becomes of a signed sweep or
+withdrawal. Pure (Q1, Q2)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Final
@@ -29,6 +30,8 @@ RANGE_FROM: Final = 256
 """A shorter way is walked tick by tick, which also checks that the archive's two lists of a tick are the same."""
 AHEAD: Final = 12
 """Ticks between signing a sweep and the tick it is to run in."""
+TICKS_AHEAD_MIN: Final = 5
+"""A tick's list is made two ticks before it: a nearer target would be missed."""
 
 
 class DepositState(StrEnum):
@@ -187,46 +190,74 @@ class SweepState(StrEnum):
     """Its tick is over without it: another may be signed."""
 
 
-class Fate(Enum):
-    WAIT = auto()
-    RAN = auto()
-    DEAD = auto()
-    DOUBT = auto()
+# What becomes of a signed transaction --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What is known of one signed sweep, asked for after the archive has passed its tick."""
-
-    listed: bool
-    """The tick's data names it; False for a tick proven empty or skipped."""
-    found: bool
-    """The archive has it by its hash."""
-    money_flew: bool
-    outgoing_same: bool
-    """The identity has paid out nothing since it was signed."""
-    balance_tick: int
-
-
-def fate(target: int, processed: int, seen: Seen | None) -> Fate:
-    """Q2's rule: never believed dead before the archive has passed its tick, and only where nothing contradicts it."""
-    if processed < target or seen is None or seen.balance_tick < target:
-        return Fate.WAIT
-    if seen.found and seen.money_flew:
-        return Fate.DOUBT if seen.outgoing_same else Fate.RAN
-    if not seen.outgoing_same:
-        return Fate.DOUBT
-    if not seen.found and seen.listed:
-        return Fate.DOUBT
-    return Fate.DEAD
-
-
-def aim(live_tick: int, epoch_end_tick: int | None) -> int | None:
-    """The tick a transaction signed now is for; None when that might lie beyond the epoch's end."""
-    target = live_tick + AHEAD
+def aim(tick: int, ahead: int, *, epoch_end_tick: int | None) -> int | None:
+    """The target tick of a transaction signed now; None when it might lie beyond the epoch's end."""
+    target = tick + max(ahead, TICKS_AHEAD_MIN)
     return None if epoch_end_tick is not None and target >= epoch_end_tick else target
 
 
-def batches(ids: Iterable[bytes], size: int) -> list[list[bytes]]:
-    found = list(ids)
-    return [found[start : start + size] for start in range(0, len(found), size)]
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What an identity has paid out since the beginning, as of the live tick `tick`."""
+
+    outgoing_qu: int
+    outgoing_count: int
+    tick: int
+
+    def same_as(self, other: "Totals") -> bool:
+        return (self.outgoing_qu, self.outgoing_count) == (other.outgoing_qu, other.outgoing_count)
+
+
+def moved(before: Totals, qu: int, transfers: int) -> Totals:
+    """The totals after so many further payments, of `qu` together."""
+    return Totals(before.outgoing_qu + qu, before.outgoing_count + transfers, before.tick)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One source's word about one transaction. `processed_tick` was read before everything else here."""
+
+    processed_tick: int
+    found: bool
+    """The archive has it, under its own hash, in its target tick, as it was signed."""
+    flew: bool
+    """QU moved by it: `moneyFlew`, or an event log of this very transfer."""
+    listed: bool | None
+    """Whether the target tick's data names it; False too for one proven empty or skipped; None: not known."""
+    totals: Totals
+
+
+class Fate(Enum):
+    OPEN = auto()
+    """Too early to tell."""
+    PAID = auto()
+    EXPIRED = auto()
+    MOVED_NOTHING = auto()
+    DOUBT = auto()
+    """It should be known by now, and what is told does not fit together."""
+
+
+def fate(target: int, before: Totals, told: Sequence[Told]) -> Fate:
+    """What became of a transaction for tick `target`; `before` are the totals of its source when it was signed.
+
+    Paid and dead both need every source's word. Dead (expired, or moved nothing) allows another signature: the archive
+    has passed the target, its tick data lacks the hash (or lists it, and nothing moved), and the identity's outgoing
+    totals have not changed.
+    """
+    if not told:
+        return Fate.OPEN
+    if not all(one.processed_tick >= target and one.totals.tick >= target for one in told):
+        return Fate.OPEN
+    unmoved = all(one.totals.same_as(before) for one in told)
+    if all(one.found and one.flew for one in told):
+        return Fate.DOUBT if unmoved else Fate.PAID
+    if not unmoved:
+        return Fate.DOUBT
+    if all(not one.found and not one.flew and one.listed is False for one in told):
+        return Fate.EXPIRED
+    if all(one.found and not one.flew and one.listed for one in told):
+        return Fate.MOVED_NOTHING
+    return Fate.DOUBT

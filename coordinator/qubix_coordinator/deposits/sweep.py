@@ -9,12 +9,14 @@ import logging
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
-from qubix_chain.rpc.errors import RefusedByNetwork, SkippedTick, Unreachable
+from qubix_chain.rpc.errors import RefusedByNetwork, Unreachable, Untrusted
 from qubix_chain.rpc.types import Balance, Processed, TickInfo
 from qubix_coordinator.db.database import Row, Tx, execute, rows, value
 from qubix_coordinator.deposits import rules
 from qubix_coordinator.deposits.desk import ChainDesk
-from qubix_coordinator.deposits.rules import Fate, SweepState
+from qubix_coordinator.deposits.ports import Signed
+from qubix_coordinator.deposits.rules import Fate, SweepState, Totals
+from qubix_coordinator.deposits.told import ask
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
 
@@ -29,6 +31,7 @@ class Sweep(NamedTuple):
     identity_no: int
     tx_id: str
     raw: bytes
+    amount_qu: int
     covers_tick: int
     tick: int
     outgoing_qu: int
@@ -40,10 +43,10 @@ async def step(desk: ChainDesk, info: TickInfo, processed: Processed) -> None:
     """Ends what has ended, sends what may still run, signs what is new. Raises ChainError."""
     for one in await desk.db.run(_live):
         if processed.tick >= one.tick:
-            await _settle(desk, one, processed)
+            await _settle(desk, one)
         elif info.tick < one.tick and not one.sent:
             await _send(desk, one)
-    target = rules.aim(info.tick, (await desk.chain.epoch_end()).tick_min)
+    target = rules.aim(info.tick, rules.AHEAD, epoch_end_tick=(await desk.chain.epoch_end()).tick_min)
     if target is None:
         return
     for row in await desk.db.run(_unswept):
@@ -53,7 +56,7 @@ async def step(desk: ChainDesk, info: TickInfo, processed: Processed) -> None:
 async def _live(tx: Tx) -> list[Sweep]:
     found = await rows(
         tx,
-        "SELECT id, identity_no, tx_id, raw, covers_tick, tick, outgoing_qu, outgoing_count,"
+        "SELECT id, identity_no, tx_id, raw, amount_qu, covers_tick, tick, outgoing_qu, outgoing_count,"
         " sent_ms IS NOT NULL AS sent FROM sweep WHERE state = 'live' ORDER BY tick, id LIMIT $1",
         BATCH,
     )
@@ -84,19 +87,20 @@ async def _sign(desk: ChainDesk, no: int, public_key: bytes, target: int) -> Non
         no,
         signed.tx_id,
         signed.raw,
+        balance.amount_qu,
         balance.valid_for_tick,
         target,
         balance.outgoing_qu,
         balance.outgoing_count,
         sent=False,
     )
-    if not await desk.run(lambda tx: _store(tx, made, balance.amount_qu, desk.now_ms())):
+    if not await desk.run(lambda tx: _store(tx, made, desk.now_ms())):
         return
     await barriers.reach(Barrier.SWEEP_SIGNED)
     await _send(desk, made)
 
 
-async def _store(tx: Tx, made: Sweep, amount_qu: int, now_ms: int) -> bool:
+async def _store(tx: Tx, made: Sweep, now_ms: int) -> bool:
     """False when another one of this identity may still run, or when this very one is stored already."""
     found = await rows(
         tx,
@@ -107,7 +111,7 @@ async def _store(tx: Tx, made: Sweep, amount_qu: int, now_ms: int) -> bool:
         made.identity_no,
         made.tx_id,
         made.raw,
-        amount_qu,
+        made.amount_qu,
         made.covers_tick,
         made.tick,
         made.outgoing_qu,
@@ -125,7 +129,8 @@ async def _send(desk: ChainDesk, one: Sweep) -> None:
         # Its tick is over; what became of it, the archive will tell.
         log.info("deposits.sweep_refused", extra={"tx": one.tx_id, "problem": str(problem)})
         return
-    except Unreachable as problem:
+    except (Unreachable, Untrusted) as problem:
+        # It may have been taken or not: the archive will tell.
         log.warning("deposits.sweep_not_sent", extra={"tx": one.tx_id, "problem": str(problem)})
         return
     await barriers.reach(Barrier.SWEEP_SENT)
@@ -138,39 +143,20 @@ async def _send(desk: ChainDesk, one: Sweep) -> None:
 # What became of it ----------------------------------------------------------------------------------------------------
 
 
-async def _settle(desk: ChainDesk, one: Sweep, processed: Processed) -> None:
-    seen = await _seen(desk, one)
-    found = rules.fate(one.tick, processed.tick, seen)
-    if found is Fate.WAIT:
+async def _settle(desk: ChainDesk, one: Sweep) -> None:
+    signed = Signed(one.raw, one.tx_id, one.raw[:32], desk.signer.hot_public_key, one.amount_qu, one.tick)
+    before = Totals(one.outgoing_qu, one.outgoing_count, one.covers_tick)
+    found = rules.fate(one.tick, before, [await ask(desk.chain, signed)])
+    if found is Fate.OPEN:
         return
     if found is Fate.DOUBT:
         problem = f"what the network tells of sweep {one.tx_id} does not fit together: it stays as it is"
         await desk.run(lambda tx: _doubt(tx, one, problem))
         return
-    state = SweepState.DONE if found is Fate.RAN else SweepState.DEAD
+    state = SweepState.DONE if found is Fate.PAID else SweepState.DEAD
     if await desk.run(lambda tx: _end(tx, one, state, desk.now_ms())):
-        log.info("deposits.swept" if found is Fate.RAN else "deposits.sweep_missed", extra={"tx": one.tx_id})
+        log.info("deposits.swept" if found is Fate.PAID else "deposits.sweep_missed", extra={"tx": one.tx_id})
         await barriers.reach(Barrier.SWEEP_ENDED)
-
-
-async def _seen(desk: ChainDesk, one: Sweep) -> rules.Seen:
-    archived = await desk.chain.transaction_by_hash(one.tx_id)
-    balance = await desk.chain.balance(one.raw[:32])
-    return rules.Seen(
-        listed=await _listed(desk, one),
-        found=archived is not None,
-        money_flew=archived is not None and archived.money_flew,
-        outgoing_same=(balance.outgoing_qu, balance.outgoing_count) == (one.outgoing_qu, one.outgoing_count),
-        balance_tick=balance.valid_for_tick,
-    )
-
-
-async def _listed(desk: ChainDesk, one: Sweep) -> bool:
-    try:
-        data = await desk.chain.tick_data(one.tick)
-    except SkippedTick:
-        return False
-    return data is not None and one.tx_id in data.tx_ids
 
 
 async def _doubt(tx: Tx, one: Sweep, problem: str) -> None:

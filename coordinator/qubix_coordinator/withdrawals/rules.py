@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A withdrawal's states, why it waits, where its transaction aims, and what became of it. Pure (trust.md Q2, M5).
+"""A withdrawal's states, and why it waits. Pure (trust.md Q2, M5).
 
 The amount stays set aside until the chain has paid it (`CONFIRMED`) or no signed transaction can pay it any more; only
-then it goes back. What may be signed again, and when, is `fate` alone.
+then it goes back. What may be signed again, and when, is `fate` of `deposits.rules` alone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Final
 
+from qubix_coordinator.deposits.rules import Fate
 from qubix_protocol.withdrawals import FINAL_WITHDRAWAL_STATES, WithdrawalReason, WithdrawalState
 
 DAY_MS: Final = 86_400_000
 LOOK_MS: Final = 3_600_000
 """A sent withdrawal whose end is not certain after this long is an operator's to look at; it stays as it is."""
-TICKS_AHEAD_MIN: Final = 5
-"""A tick's list is made two ticks before it: a nearer target would be missed."""
 
 
 class Verb(Enum):
@@ -198,7 +196,7 @@ def why_waits(
 
 
 def withdrawable_qu(balance_qu: int, *, unswept_qu: int, new_earnings_qu: int) -> int:
-    """Deposits count once they are swept (Q1), earnings once a failed check can no longer take them back (C5)."""
+    """Deposits count once they are swept (Q1), earnings after a delay in which an award can take them back (C5)."""
     return max(0, balance_qu - unswept_qu - new_earnings_qu)
 
 
@@ -215,79 +213,6 @@ def not_payable(public_key: bytes) -> str:
     if public_key[8:] == bytes(24):
         return "it is a smart contract's address, and a contract does not give back what it does not expect"
     return ""
-
-
-# The chain ----------------------------------------------------------------------------------------------------------
-
-
-def aim(tick: int, ahead: int, *, epoch_end_tick: int | None) -> int | None:
-    """The target tick of a transaction signed now; None when it might lie beyond the epoch's end."""
-    target = tick + max(ahead, TICKS_AHEAD_MIN)
-    return None if epoch_end_tick is not None and target >= epoch_end_tick else target
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What an identity has paid out since the beginning, as of the live tick `tick`."""
-
-    outgoing_qu: int
-    outgoing_count: int
-    tick: int
-
-    def same_as(self, other: "Totals") -> bool:
-        return (self.outgoing_qu, self.outgoing_count) == (other.outgoing_qu, other.outgoing_count)
-
-
-def moved(before: Totals, qu: int, transfers: int) -> Totals:
-    """The totals after so many further payments, of `qu` together."""
-    return Totals(before.outgoing_qu + qu, before.outgoing_count + transfers, before.tick)
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One source's word about one transaction. `processed_tick` was read before everything else here."""
-
-    processed_tick: int
-    found: bool
-    """The archive has it, under its own hash, in its target tick, as it was signed."""
-    flew: bool
-    """QU moved by it: `moneyFlew`, or an event log of this very transfer."""
-    listed: bool | None
-    """Whether the target tick's data names it; False too for one proven empty or skipped; None: not known."""
-    totals: Totals
-
-
-class Fate(Enum):
-    OPEN = auto()
-    """Too early to tell."""
-    PAID = auto()
-    EXPIRED = auto()
-    MOVED_NOTHING = auto()
-    DOUBT = auto()
-    """It should be known by now, and what is told does not fit together."""
-
-
-def fate(target: int, before: Totals, told: Sequence[Told]) -> Fate:
-    """What became of a transaction for tick `target`; `before` are the totals of its source when it was signed.
-
-    Paid and dead both need every source's word. Dead (expired, or moved nothing) allows another signature: the archive
-    has passed the target, its tick data lacks the hash (or lists it, and nothing moved), and the identity's outgoing
-    totals have not changed.
-    """
-    if not told:
-        return Fate.OPEN
-    if not all(one.processed_tick >= target and one.totals.tick >= target for one in told):
-        return Fate.OPEN
-    unmoved = all(one.totals.same_as(before) for one in told)
-    if all(one.found and one.flew for one in told):
-        return Fate.DOUBT if unmoved else Fate.PAID
-    if not unmoved:
-        return Fate.DOUBT
-    if all(not one.found and not one.flew and one.listed is False for one in told):
-        return Fate.EXPIRED
-    if all(one.found and not one.flew and one.listed for one in told):
-        return Fate.MOVED_NOTHING
-    return Fate.DOUBT
 
 
 def open_reason(target: int, tick: int, found: Fate) -> WithdrawalReason:

@@ -16,19 +16,19 @@ from uuid import UUID
 from qubix_chain.rpc.errors import (
     ChainError,
     Disagreement,
-    NotYetProcessed,
     RefusedByNetwork,
-    SkippedTick,
     Unreachable,
     Untrusted,
 )
 from qubix_chain.rpc.types import Balance, TickInfo
 from qubix_coordinator.db.database import Tx, execute, rows, value
 from qubix_coordinator.deposits.ports import Chain, Signed, Signer
+from qubix_coordinator.deposits.rules import Fate, Told, Totals, aim, fate, moved
+from qubix_coordinator.deposits.told import ask, totals_of
 from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.withdrawals import addresses, flow, limits, rules, waiting
 from qubix_coordinator.withdrawals.desk import Desk
-from qubix_coordinator.withdrawals.rules import Event, Fate, Told, Totals
+from qubix_coordinator.withdrawals.rules import Event
 from qubix_coordinator.withdrawals.tables import PayoutAddress, WithdrawalTx
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
@@ -144,8 +144,8 @@ class Sender:
     async def _decide(self, row: WithdrawalTx, tick: int) -> None:
         told: list[Told] = []
         try:
-            told = [await self._told(source, row) for source in self._sources]
-            found = rules.fate(row.tick, _before(row), told)
+            told = [await ask(source, _signed(row)) for source in self._sources]
+            found = fate(row.tick, _before(row), told)
         except Untrusted:
             log.exception("withdrawal.untrusted", extra={"tx": row.tx_id})
             found = Fate.DOUBT
@@ -156,21 +156,6 @@ class Sender:
         else:
             reason = rules.open_reason(row.tick, tick, found)
             await self._in_transaction(lambda tx: self._explain(tx, row, reason))
-
-    async def _told(self, source: Chain, row: WithdrawalTx) -> Told:
-        """How far the archive is comes first: what it lacks later than that proves something, earlier nothing."""
-        processed = await source.last_processed_tick()
-        if processed.tick < row.tick:
-            return _too_early(processed.tick)
-        archived = await source.transaction_by_hash(row.tx_id)
-        found = archived is not None and archived.tick == row.tick
-        flew = found and archived is not None and archived.money_flew
-        if not flew and processed.log_tick is not None:
-            if processed.log_tick < row.tick:
-                return _too_early(processed.log_tick)
-            flew = await _logged(source, row)
-        listed = await _listed(source, row)
-        return Told(processed.tick, found, flew, listed, _totals(await source.balance(bytes(row.hot_key))))
 
     async def _record(self, tx: Tx, row: WithdrawalTx, found: Fate, told: Sequence[Told]) -> None:
         withdrawal = await flow.lock(tx, row.withdrawal_id)
@@ -201,7 +186,7 @@ class Sender:
         end_tick = await self._epoch_end_tick()
         room = self._aim(info, end_tick) is not None
         await self._in_transaction(lambda tx: self._note_wallet(tx, balances, info, room))
-        totals = [_totals(balance) for balance in balances]
+        totals = [totals_of(balance) for balance in balances]
         if not room or any(not one.same_as(totals[0]) for one in totals):
             return
         known = Totals(totals[0].outgoing_qu, totals[0].outgoing_count, min(one.tick for one in totals))
@@ -221,7 +206,7 @@ class Sender:
             await self._send(signed, info.tick)
 
     def _aim(self, info: TickInfo, end_tick: int | None) -> int | None:
-        return rules.aim(info.tick, self._desk.settings.withdrawal_ticks_ahead, epoch_end_tick=end_tick)
+        return aim(info.tick, self._desk.settings.withdrawal_ticks_ahead, epoch_end_tick=end_tick)
 
     async def _epoch_end_tick(self) -> int | None:
         """The earliest that any source thinks possible."""
@@ -296,8 +281,8 @@ class Sender:
             if not any(claim is not None and claim.money_flew for claim in claims):
                 continue
             log.error("withdrawal.ran_after_all", extra={"tx": row.tx_id, "withdrawal": str(withdrawal_id)})
-            told = [await self._told(source, row) for source in self._sources]
-            if rules.fate(row.tick, _before(row), told) is Fate.PAID:
+            told = [await ask(source, _signed(row)) for source in self._sources]
+            if fate(row.tick, _before(row), told) is Fate.PAID:
                 await self._in_transaction(lambda tx, row=row, told=told: self._pay_late(tx, row, told))  # type: ignore[misc]
             return True
         return False
@@ -311,7 +296,7 @@ class Sender:
             bytes(row.hot_key),
             row.tick,
         )
-        counted = rules.moved(_before(row), row.amount_qu + later[0]["qu"], 1 + later[0]["count"])
+        counted = moved(_before(row), row.amount_qu + later[0]["qu"], 1 + later[0]["count"])
         if withdrawal.state == WithdrawalState.WAITING.value and all(one.totals.same_as(counted) for one in told):
             await self._write_outcome(tx, row, Fate.PAID, told)
             await flow.step(self._desk, tx, withdrawal, Event.PAID, detail=f"found later in tick {row.tick}")
@@ -370,33 +355,19 @@ async def _still_live(tx: Tx, tx_id: str) -> bool:
     return await WithdrawalTx.filter(tx_id=tx_id, outcome__isnull=True).using_db(tx).select_for_update().exists()
 
 
-async def _listed(source: Chain, row: WithdrawalTx) -> bool | None:
-    try:
-        data = await source.tick_data(row.tick)
-    except SkippedTick:
-        return False
-    except NotYetProcessed:
-        return None
-    return data is not None and row.tx_id in data.tx_ids
-
-
-async def _logged(source: Chain, row: WithdrawalTx) -> bool:
-    """An event log of this very transfer, from a source that keeps them."""
-    logs = await source.qu_transfers(row.tick, bytes(row.destination))
-    wanted = (row.tx_id, bytes(row.hot_key), row.amount_qu)
-    return any((one.tx_id, one.source, one.amount_qu) == wanted for one in logs or ())
-
-
 def _before(row: WithdrawalTx) -> Totals:
     return Totals(row.outgoing_qu, row.outgoing_count, row.known_tick)
 
 
-def _totals(balance: Balance) -> Totals:
-    return Totals(balance.outgoing_qu, balance.outgoing_count, balance.valid_for_tick)
-
-
-def _too_early(processed_tick: int) -> Told:
-    return Told(processed_tick, False, False, None, Totals(0, 0, 0))
+def _signed(row: WithdrawalTx) -> Signed:
+    return Signed(
+        raw=bytes(row.signed_bytes),
+        tx_id=row.tx_id,
+        source=bytes(row.hot_key),
+        destination=bytes(row.destination),
+        amount_qu=row.amount_qu,
+        tick=row.tick,
+    )
 
 
 def _evidence(one: Told) -> dict[str, object]:
