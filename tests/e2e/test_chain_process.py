@@ -168,7 +168,8 @@ def test_killed_among_faults_the_money_adds_up(shared: ChainMarket, seed: int) -
         for _ in range(draw.randint(1, 3)):
             step, amount = draw.choice(STEPS), draw.randint(100, 100_000)
             with market.barriers.armed(step, market.parts["chain"].popen.pid) as hold:
-                paid[market.pay(identity, amount)] = amount
+                made = market.devnet("faucet", identity=identity, amount=amount)
+                paid[made["transaction_id"]], target = amount, int(made["target_tick"])
                 if draw.random() < 0.5:
                     market.devnet("epoch", jump=draw.randint(0, 500))
                 wait_for("a step, or the payment's tick", partial(_here, market, hold, target))
