@@ -9,6 +9,7 @@ from uuid import UUID
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Principal, Scope
 from qubix_coordinator.db.database import execute
+from qubix_coordinator.deposits import reserves
 from qubix_coordinator.disputes import service as disputes
 from qubix_coordinator.disputes.engine import Engine
 from qubix_coordinator.jobs import service as jobs
@@ -105,8 +106,16 @@ class Hands(World):
         await self.later(1)
         return claim
 
+    async def counted(self) -> dict[str, int]:
+        """What is published as each one's own (M10): together all that came in from the world, no more and no less."""
+        owned = {row["owner"]: int(row["amount_qu"]) for row in await self.db.fetch(reserves.OWNED)}
+        assert min(owned.values()) >= 0
+        came_qu = await self.db.fetch_value("SELECT -balance_qu FROM ledger_balance WHERE kind = 'world'")
+        assert sum(owned.values()) == came_qu
+        return owned
+
     async def clean(self) -> None:
-        """I1 to I5, and of every dispute: awards within stake and hold, no bond left once all is over."""
+        """I1 to I5, M10, and of every dispute: awards within stake and hold, no bond left once all is over."""
         await self.check_money()
         report = await self.db.run(lambda tx: audit_all(tx, self.desk.now_ms()))
         # Accounts are filled and emptied here without a chain: what the chain would have to say is not asked.
@@ -116,6 +125,7 @@ class Hands(World):
         found = [one for one in asked if str(FOREIGN_HOLD) not in one.what]
         assert not found, found
         assert not {one.check for one in report.unknown} & {"I4-bond", "I5-award", "I6-dispute", "I5-job", "I6-job"}
+        await self.counted()
         for row in await self.db.fetch(
             "SELECT d.*, j.cap_qu, coalesce(b.balance_qu, 0) AS bond_left FROM dispute d JOIN job j ON j.id = d.job_id"
             " LEFT JOIN ledger_balance b ON b.kind = 'bond' AND b.owner = d.id"

@@ -587,6 +587,7 @@ async def test_a_dispute_that_ends_stops_its_re_run_and_the_rest_of_the_bond_fol
     await world.later(1)
     await other.accept()
     await other.work(0, 25, 2_500, took_s=2.5)
+    assert (await world.counted())[str(money.COURT)] == BOND, "the re-run was lent the bond, which is not counted twice"
     done = await world.answered(dispute, await world.provider(node), concede=True)
     assert done.outcome is Outcome.CONCEDED
     await world.check()

@@ -26,7 +26,8 @@ KEPT = 3
 """Of so many of the newest the leaves are kept."""
 _LOCK = 0x72737276
 
-# Who owns what, wherever it stands: free, in holds, set aside for withdrawals, staked in disputes; and the market's.
+# Who owns what, wherever it stands: free, in holds, set aside for withdrawals, staked in disputes; and the market's. What
+# a dispute's re-run was lent is in the hold of that run, and comes out of the first stake, the opener's (M7).
 OWNED = """
     SELECT owner, sum(qu)::bigint AS amount_qu FROM (
         SELECT a.owner::text AS owner, a.balance_qu AS qu FROM ledger_account a WHERE a.kind = 'user'
@@ -38,7 +39,17 @@ OWNED = """
             JOIN entry took ON took.account_id = w.id AND took.amount_qu > 0
             JOIN entry paid ON paid.transfer_id = took.transfer_id AND paid.amount_qu < 0
             JOIN ledger_account u ON u.id = paid.account_id
-            WHERE w.kind IN ('withdrawal', 'bond') AND w.balance_qu > 0
+            WHERE w.kind = 'withdrawal' AND w.balance_qu > 0
+        UNION ALL
+        SELECT s.owner, CASE s.nth WHEN 1 THEN s.left_qu - s.all_qu + s.qu ELSE s.qu END FROM (
+            SELECT u.owner::text AS owner, b.balance_qu AS left_qu, -paid.amount_qu AS qu,
+                sum(-paid.amount_qu) OVER (PARTITION BY b.id) AS all_qu,
+                row_number() OVER (PARTITION BY b.id ORDER BY paid.id) AS nth
+            FROM ledger_account b JOIN entry took ON took.account_id = b.id AND took.amount_qu > 0
+                JOIN transfer t ON t.id = took.transfer_id
+                JOIN entry paid ON paid.transfer_id = t.id AND paid.amount_qu < 0
+                JOIN ledger_account u ON u.id = paid.account_id
+            WHERE b.kind = 'bond' AND b.balance_qu > 0 AND t.cause = 'bond:' || b.owner || ':' || u.owner) AS s
         UNION ALL
         SELECT b.kind, b.balance_qu FROM ledger_balance b WHERE b.kind IN ('fees', 'fund')
     ) AS part GROUP BY owner ORDER BY owner
