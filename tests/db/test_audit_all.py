@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from qubix_coordinator.accounts import service as accounts
-from qubix_coordinator.db.database import Database, Tx, execute
+from qubix_coordinator.db.database import Database, Tx, execute, value
 from qubix_coordinator.ledger import audit_log, rules
 from qubix_coordinator.ledger.audit import all_checks, audit_all, audit_all_now
 from qubix_coordinator.ledger.post import post
@@ -227,11 +227,17 @@ async def test_a_payment_is_not_missed_before_its_identity_was_read_again(db: Da
 async def test_a_check_that_takes_too_long_is_unknown(db: Database) -> None:
     """However large the ledger is, the audit ends; what it did not get to is not called clean."""
     await market(db)
-    async with db.transaction("repeatable_read") as tx:
-        report = await audit_all(tx, 1, check_s=0.0)
+    async with db.transaction() as holder, db.transaction("repeatable_read") as tx:
+        await execute(holder, "LOCK TABLE dispute IN ACCESS EXCLUSIVE MODE")
+        limits = [await value(tx, "SHOW statement_timeout")]
+        report = await audit_all(tx, 1, check_s=0.2)
+        limits.append(await value(tx, "SHOW statement_timeout"))
+    assert limits[0] == limits[1]
     assert report.checks == all_checks()
     assert not report.clean
-    assert all("took longer" in one.what for one in report.unknown)
+    late = {one.check for one in report.unknown if "took longer" in one.what}
+    assert {"I4-bond", "I5-award", "I6-dispute"} <= late < {one.id for one in all_checks()}
+    assert report.checked["hold"] == 2
 
 
 def test_every_invariant_is_asked() -> None:
@@ -240,6 +246,25 @@ def test_every_invariant_is_asked() -> None:
     assert {check.id for check in all_checks() if check.id not in {"I1", "I2", "I3", "I4", "I5", "I5-once", "I11"}} == (
         planted | {"I8-read"}
     )
+
+
+@pytest.mark.asyncio
+async def test_no_transaction_idles_while_the_nightly_audit_takes_its_time(db: Database) -> None:
+    """PostgreSQL ends transactions that idle for a minute, and their locks."""
+    async with db.transaction() as holder:
+        await execute(holder, "LOCK TABLE dispute IN ACCESS EXCLUSIVE MODE")
+        audit = asyncio.create_task(audit_log.nightly(db, 10**12))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        while not await db.fetch_value(waiting):  # noqa: ASYNC110 - the database has no event for it
+            await asyncio.sleep(0.01)
+        idle = await db.fetch_value(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
+            " AND query NOT LIKE 'LOCK TABLE%'"
+        )
+        assert idle == 0
+    assert await audit is not None
 
 
 @pytest.mark.asyncio

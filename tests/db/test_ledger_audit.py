@@ -11,7 +11,7 @@ import pytest
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx, execute
 from qubix_coordinator.ledger import rules
-from qubix_coordinator.ledger.audit import audit_now
+from qubix_coordinator.ledger.audit import all_checks, audit_now
 from qubix_coordinator.ledger.post import post
 from tests.support.funds import fund
 from tests.support_pg import clean_environment
@@ -100,6 +100,10 @@ async def test_the_command_prints_and_exits_by_what_it_finds(db: Database) -> No
     text = audit_command(db)
     assert text.returncode == 0, text.stderr
     assert "ledger clean" in text.stdout
+    checks, columns = [line for line in text.stdout.splitlines() if line.startswith("ok ")], set[int]()
+    for check, line in zip(all_checks(), checks, strict=True):
+        columns.add(line.index(check.claim))
+    assert len(columns) == 1, "the claims stand in one column"
     clean = audit_command(db, "--json")
     counts = {"ledger_account": 6, "transfer": 5, "entry": 11, "hold": 2, "receipt_entry": 0}
     assert json.loads(clean.stdout) == {"clean": True, "checked": counts, "violations": [], "unknown": []}

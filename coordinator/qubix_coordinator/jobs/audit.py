@@ -37,7 +37,6 @@ CHECKS = (
            SELECT format('the verdict on attempt %s waits to be applied for %s s', attempt_id,
              (:now_ms - recorded_ms) / 1000)
            FROM verdict WHERE NOT applied AND recorded_ms < :now_ms - {GRACE_MS}""",
-        timed=True,
     ),
     Check(
         "I7-job",

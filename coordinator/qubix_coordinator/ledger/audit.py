@@ -6,20 +6,22 @@ A check that cannot be told (the chain was not read, the time is up) is *unknown
 """
 
 import importlib
-import importlib.util
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import asyncpg
 
 from qubix_coordinator.db.database import Database, Tx, execute, rows, value
 
+T = TypeVar("T")
 VIOLATIONS_MAX = 1000
 GRACE_MS = 300_000
 """What is later than this past its deadline was forgotten (I6): ticks, restarts and outages are shorter."""
-CONTRIBUTORS = ("artifacts", "market", "deposits", "withdrawals", "jobs", "rentals", "disputes")
+CONTRIBUTORS = ("deposits", "withdrawals", "jobs", "rentals", "disputes")
+COUNTED = ("ledger_account", "transfer", "entry", "hold")
 CHECK_S = 60.0
 """A check that takes longer is given up as unknown, so that an audit ends on a ledger of any size."""
 
@@ -32,14 +34,13 @@ class Outcome(StrEnum):
 
 
 class Check(NamedTuple):
-    """`sql` gives one row, with a text column `what`, for each violation. `timed`: `:now_ms` stands in it for the
-    coordinator's clock."""
+    """`sql` gives one row, with a text column `what`, for each violation; `:now_ms` stands in it for the coordinator's
+    clock."""
 
     id: str
     claim: str
     sql: str
     outcome: Outcome = Outcome.VIOLATION
-    timed: bool = False
 
 
 class Violation(NamedTuple):
@@ -49,8 +50,8 @@ class Violation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """`checked` counts the rows that were looked at, by table; `violations` and `unknown` hold at most VIOLATIONS_MAX a
-    check."""
+    """`checked` counts the rows that were looked at, by table, where that took no longer than a check; `violations`
+    and `unknown` hold at most VIOLATIONS_MAX a check."""
 
     checked: dict[str, int]
     violations: tuple[Violation, ...]
@@ -129,12 +130,10 @@ CHECKS = (
 
 @cache
 def all_checks() -> tuple[Check, ...]:
-    """The ledger's and every capability's that is installed, in the order of their ids."""
+    """The ledger's and every capability's, in the order of their ids."""
     found = list(CHECKS)
     for capability in CONTRIBUTORS:
-        name = f"qubix_coordinator.{capability}.audit"
-        if importlib.util.find_spec(name) is not None:
-            found += importlib.import_module(name).CHECKS
+        found += importlib.import_module(f"qubix_coordinator.{capability}.audit").CHECKS
     return tuple(sorted(found, key=lambda check: (int(check.id.partition("-")[0][1:]), check.id)))
 
 
@@ -143,31 +142,36 @@ async def audit(tx: Tx) -> AuditReport:
     found: list[Violation] = []
     for check in CHECKS:
         found += await _ask(tx, check, 0)
-    return AuditReport(await _counts(tx, ("ledger_account", "transfer", "entry", "hold")), tuple(found), CHECKS)
+    return AuditReport(await _counts(tx, COUNTED), tuple(found), CHECKS)
 
 
 async def audit_all(tx: Tx, now_ms: int, *, check_s: float = CHECK_S) -> AuditReport:
     """Everything. Never longer than `check_s` for a check: what is not told by then is unknown."""
-    report = AuditReport({}, (), all_checks())
-    for check in report.checks:
-        await execute(tx, "SAVEPOINT audit_check")
-        await execute(tx, f"SET LOCAL statement_timeout = {max(1, round(check_s * 1000))}")
-        try:
-            rows_found = tuple(await _ask(tx, check, now_ms))
-        except asyncpg.QueryCanceledError:
-            await execute(tx, "ROLLBACK TO SAVEPOINT audit_check")
-            late = Violation(check.id, f"not told: it took longer than {check_s:g} s")
-            report = replace(report, unknown=(*report.unknown, late))
-            continue
-        if check.outcome is Outcome.UNKNOWN:
-            report = replace(report, unknown=(*report.unknown, *rows_found))
+    violations, unknown = list[Violation](), list[Violation]()
+    for check in all_checks():
+        found = await _within(tx, check_s, _ask(tx, check, now_ms))
+        if found is None:
+            unknown.append(Violation(check.id, f"not told: it took longer than {check_s:g} s"))
         else:
-            report = replace(report, violations=(*report.violations, *rows_found))
-    return replace(report, checked=await _counts(tx, ("ledger_account", "transfer", "entry", "hold", "receipt_entry")))
+            (unknown if check.outcome is Outcome.UNKNOWN else violations).extend(found)
+    counted = await _within(tx, check_s, _counts(tx, (*COUNTED, "receipt_entry")))
+    return AuditReport(counted or {}, tuple(violations), all_checks(), tuple(unknown))
+
+
+async def _within(tx: Tx, check_s: float, answer: Awaitable[T]) -> T | None:
+    """None when a statement took longer. The time limit ends with the savepoint, whatever came of it."""
+    await execute(tx, "SAVEPOINT audit_check")
+    await execute(tx, f"SET LOCAL statement_timeout = {max(1, round(check_s * 1000))}")
+    try:
+        found = await answer
+    except asyncpg.QueryCanceledError:
+        found = None
+    await execute(tx, "ROLLBACK TO SAVEPOINT audit_check")
+    return found
 
 
 async def _ask(tx: Tx, check: Check, now_ms: int) -> list[Violation]:
-    sql = check.sql.replace(":now_ms", str(int(now_ms))) if check.timed else check.sql
+    sql = check.sql.replace(":now_ms", str(int(now_ms)))
     bounded = f"SELECT what FROM ({sql}) AS found LIMIT {VIOLATIONS_MAX}"  # noqa: S608 - our own constants
     return [Violation(check.id, row["what"]) for row in await rows(tx, bounded)]
 

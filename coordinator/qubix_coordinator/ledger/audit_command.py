@@ -60,12 +60,12 @@ def as_json(report: AuditReport) -> str:
 
 
 def as_text(report: AuditReport) -> str:
-    lines = []
+    lines, width = [], max(len(check.id) for check in report.checks)
     for check in report.checks:
         bad = [found.what for found in report.violations if found.check == check.id]
         unknown = [found.what for found in report.unknown if found.check == check.id]
         word = "BAD" if bad else "???" if unknown else "ok "
-        lines.append(f"{word}  {check.id:<14} {check.claim}")
+        lines.append(f"{word}  {check.id:<{width}} {check.claim}")
         lines += [f"       {what}" for what in (*bad, *unknown)]
     counted = ", ".join(f"{count} {table}" for table, count in report.checked.items())
     verdict = "clean" if report.clean else f"{len(report.violations)} violations, {len(report.unknown)} unknown"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qubix_coordinator.db.database import Database, Tx, execute, one, value
-from qubix_coordinator.ledger.audit import CHECK_S, AuditReport, Check, Violation, audit_all_now
+from qubix_coordinator.ledger.audit import CHECK_S, AuditReport, Check, Violation, audit_all
 
 log = logging.getLogger(__name__)
 NIGHT_MS = 23 * 3_600_000
@@ -28,10 +28,36 @@ class Run:
 
 async def audited(db: Database, now_ms: int, *, check_s: float = CHECK_S) -> AuditReport:
     """Audits everything and keeps what came of it."""
+    report = await db.run(lambda tx: _audited(tx, now_ms, check_s), "repeatable_read")
+    _tell(report)
+    return report
+
+
+async def nightly(db: Database, now_ms: int) -> AuditReport | None:
+    """Audits when nobody has for a day; one replica at a time, the others go on with something else."""
+
+    async def step(tx: Tx) -> AuditReport | None:
+        if not await value(tx, "SELECT pg_try_advisory_xact_lock($1)", _LOCK):
+            return None
+        made = await last(tx)
+        if made is not None and now_ms - made.at_ms < NIGHT_MS:
+            return None
+        return await _audited(tx, now_ms, CHECK_S)
+
+    report = await db.run(step, "repeatable_read")
+    if report is not None:
+        _tell(report)
+    return report
+
+
+async def _audited(tx: Tx, now_ms: int, check_s: float) -> AuditReport:
     began = time.monotonic()
-    report = await audit_all_now(db, now_ms, check_s=check_s)
-    took_ms = round((time.monotonic() - began) * 1000)
-    await db.run(lambda tx: _keep(tx, report, now_ms, took_ms))
+    report = await audit_all(tx, now_ms, check_s=check_s)
+    await _keep(tx, report, now_ms, round((time.monotonic() - began) * 1000))
+    return report
+
+
+def _tell(report: AuditReport) -> None:
     for kind, findings in (("violation", report.violations), ("unknown", report.unknown)):
         for found in findings[:20]:
             log.log(
@@ -39,18 +65,6 @@ async def audited(db: Database, now_ms: int, *, check_s: float = CHECK_S) -> Aud
                 f"audit.{kind}",
                 extra={"check": found.check, "what": found.what},
             )
-    return report
-
-
-async def nightly(db: Database, now_ms: int) -> AuditReport | None:
-    """Audits when nobody has for a day; one replica at a time, the others go on with something else."""
-    last_ms = await db.run(_last_ms)
-    if last_ms is not None and now_ms - last_ms < NIGHT_MS:
-        return None
-    async with db.transaction() as tx:
-        if not await value(tx, "SELECT pg_try_advisory_xact_lock($1)", _LOCK):
-            return None
-        return await audited(db, now_ms)
 
 
 async def last(tx: Tx) -> Run | None:
@@ -58,11 +72,6 @@ async def last(tx: Tx) -> Run | None:
     if row is None:
         return None
     return Run(row["at_ms"], row["took_ms"], json.loads(row["violations"]), json.loads(row["unknown"]))
-
-
-async def _last_ms(tx: Tx) -> int | None:
-    found = await last(tx)
-    return found.at_ms if found else None
 
 
 async def _keep(tx: Tx, report: AuditReport, now_ms: int, took_ms: int) -> None:
