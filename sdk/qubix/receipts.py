@@ -130,7 +130,7 @@ def _attempt_words(number: int, one: AttemptProof) -> list[str]:
         f"Attempt {number}: provider {terms.provider} ({terms.model}, {terms.backend}) at"
         f" {terms.rate_qu_per_h:,} QU an hour; it signed {links} checkpoint{'s' * (links != 1)} {signed}."
     ]
-    if one.settlement is None or one.verdict is None:
+    if one.settlement is None and one.verdict is None:
         ended = one.ended
         if ended is None:
             return [*lines, f"Attempt {number} was under way."]
@@ -143,6 +143,8 @@ def _attempt_words(number: int, one: AttemptProof) -> list[str]:
             f" was drawn, which depends on them (seed …{one.seed.hex()[-16:]})."
         )
     done = one.settlement
+    if done is None:
+        return [*lines, f"Attempt {number}: its outputs were checked; {one.owed_qu:,} QU were owed, and not paid yet."]
     lines.append(
         f"Attempt {number}: {done.verdict}; {done.units_accepted:,} units paid by {done.billed_ms / 1000:,.3f} s:"
         f" {done.paid_qu:,} QU to the provider, {done.fee_qu:,} QU fee. The sum was done again here."

@@ -177,6 +177,18 @@ def test_an_older_end_does_not_hide_what_came_later() -> None:
     assert "NOT over" in receipts.verify(chain.to_file(*ends[1]), KEYS).words()[-1]
 
 
+def test_what_is_owed_and_not_paid_yet_was_checked() -> None:
+    """As while a delivered job waits for the consumer's word."""
+    whole = Story(coordinator=TOLD.coordinator).opened().attempt([(0, 4, content(0, 4))])
+    entries = whole.entries[:-1]
+    file = chain.to_file(entries, chain.seal_end(whole.chain, entries, TOLD.coordinator, whole.at_ms))
+    receipt = receipts.verify(file, KEYS)
+    owed_qu = job_receipt.prove(whole.entries, whole.end, coordinator_keys=KEYS).attempts[0].owed_qu
+    assert receipt.proof.owed_qu == owed_qu > 0
+    assert any(f"{owed_qu:,} QU were owed, and not paid yet" in line for line in receipt.words())
+    assert not any("waited for the check" in line for line in receipt.words())
+
+
 @given(st.data())
 def test_no_byte_of_the_file_can_be_changed(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(TOLD.file) - 1))
