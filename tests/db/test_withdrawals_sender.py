@@ -400,8 +400,8 @@ async def test_event_logs_tell_of_a_payment_where_money_flew_does_not(paying: Pa
         "UPDATE withdrawal_tx SET signed_bytes = signed_bytes || '\\x00'::bytea",
         "UPDATE withdrawal_tx SET outcome = 'expired', decided_ms = 1, evidence = '[]'",
         "DELETE FROM withdrawal_tx",
-        "INSERT INTO withdrawal_tx SELECT repeat('a', 60), withdrawal_id, no + 1, hot_key, destination, amount_qu,"
-        " signed_bytes, tick, epoch, outgoing_qu, outgoing_count, known_tick, signed_ms FROM withdrawal_tx",
+        "INSERT INTO withdrawal_tx SELECT repeat('a', 60), withdrawal_id, no + 1, sha256('other'), destination,"
+        " amount_qu, signed_bytes, tick, epoch, outgoing_qu, outgoing_count, known_tick, signed_ms FROM withdrawal_tx",
         "INSERT INTO withdrawal_tx SELECT repeat('a', 60), w.id, 1, hot_key, w.destination, w.amount_qu,"
         " signed_bytes, tick, epoch, outgoing_qu, outgoing_count, known_tick, signed_ms"
         " FROM withdrawal_tx, withdrawal w WHERE w.state = 'waiting'",
