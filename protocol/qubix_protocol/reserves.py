@@ -55,6 +55,20 @@ class ReservesView(View, frozen=True, kw_only=True):
     holdings: tuple[Holding, ...]
 
 
+def view_of(statement: str, said: Reserves) -> ReservesView:
+    """For reading, by what was signed and nothing else."""
+    return ReservesView(
+        statement=statement,
+        network=said.network,
+        root=said.root.hex(),
+        owed_qu=said.owed_qu,
+        held_qu=said.held_qu,
+        leaves=said.leaves,
+        at_ms=said.at_ms,
+        holdings=said.holdings,
+    )
+
+
 class StepView(View, frozen=True, kw_only=True):
     digest: str
     sum_qu: int

@@ -42,7 +42,7 @@ from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
 from qubix_protocol.messages import Sample
 from qubix_protocol.rentals import RentalsView, RentalView
-from qubix_protocol.reserves import ReservesProof, ReservesView
+from qubix_protocol.reserves import ReservesProof, ReservesView, view_of
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.wallets import (
     EndedView,
@@ -275,7 +275,7 @@ class AsyncClient:
         network = await self._session.network()
         found = await self._session.get("/reserves", ReservesView)
         said = reserves.read(found.statement, network.coordinator_key, network.network)
-        return reserves.view_of(found.statement, said)
+        return view_of(found.statement, said)
 
     async def reserves_proof(self) -> ReservesProof:
         """This account's own part of the published total, found in it here. Raises `NotGenuine` when it is not."""

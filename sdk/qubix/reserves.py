@@ -39,20 +39,6 @@ def proof_from_file(data: bytes) -> ReservesProof:
         raise BadUsage("--verify", f"this is no proof: {error}", "Give a file of `qubix wallet proof --out`") from None
 
 
-def view_of(statement: str, said: Reserves) -> ReservesView:
-    """For reading, by what was signed and nothing else."""
-    return ReservesView(
-        statement=statement,
-        network=said.network,
-        root=said.root.hex(),
-        owed_qu=said.owed_qu,
-        held_qu=said.held_qu,
-        leaves=said.leaves,
-        at_ms=said.at_ms,
-        holdings=said.holdings,
-    )
-
-
 async def on_chain(found: ReservesView, balance: Callable[[bytes], Awaitable[int]]) -> dict[str, int]:
     """What each identity has on the chain now, asked by `balance` of its public key."""
     return {one.identity: await balance(identity.decode(one.identity)) for one in found.holdings}

@@ -19,15 +19,15 @@ from qubix_coordinator.errors import NotFound
 from qubix_protocol import merkle_sum
 from qubix_protocol.envelope import ANYONE, seal
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.reserves import Holding, Reserves, ReservesProof, ReservesView, StepView, read_statement
+from qubix_protocol.reserves import Holding, Reserves, ReservesProof, ReservesView, StepView, read_statement, view_of
 from qubix_protocol.units import Network
 
 KEPT = 3
 """Of so many of the newest the leaves are kept."""
 _LOCK = 0x72737276
 
-# Who owns what, wherever it stands: free, in holds, set aside for withdrawals, staked in disputes; and the market's. What
-# a dispute's re-run was lent is in the hold of that run, and comes out of the first stake, the opener's (M7).
+# Who owns what, wherever it stands: free, in holds, set aside for withdrawals, staked in disputes; and the market's.
+# What a dispute's re-run was lent is in the hold of that run, and comes out of the first stake, the opener's (M7).
 OWNED = """
     SELECT owner, sum(qu)::bigint AS amount_qu FROM (
         SELECT a.owner::text AS owner, a.balance_qu AS qu FROM ledger_account a WHERE a.kind = 'user'
@@ -72,7 +72,7 @@ async def published(db: Database, key: SigningKey, network: Network, now_ms: int
     await refresh(db, key, network, now_ms, fresh_ms=fresh_ms)
     row = await db.run(_newest)
     assert row is not None, "one was made just now"
-    return _view(bytes(row[1]), key, network)
+    return view_of(row[1].hex(), read_statement(row[1].hex(), network=network, coordinator_key=key.public))
 
 
 async def refresh(db: Database, key: SigningKey, network: Network, now_ms: int, *, fresh_ms: int) -> bool:
@@ -166,17 +166,3 @@ async def _leaves(tx: Tx, reserves_id: int) -> list[_Leaf]:
         tx, "SELECT owner, amount_qu, salt FROM reserves_leaf WHERE reserves_id = $1 ORDER BY no", reserves_id
     )
     return [_Leaf(row["owner"], row["amount_qu"], bytes(row["salt"])) for row in found]
-
-
-def _view(raw: bytes, key: SigningKey, network: Network) -> ReservesView:
-    said = read_statement(raw.hex(), network=network, coordinator_key=key.public)
-    return ReservesView(
-        statement=raw.hex(),
-        network=said.network,
-        root=said.root.hex(),
-        owed_qu=said.owed_qu,
-        held_qu=said.held_qu,
-        leaves=said.leaves,
-        at_ms=said.at_ms,
-        holdings=said.holdings,
-    )
