@@ -2,11 +2,15 @@
 """M10: whoever's amount was changed, hidden or left out notices by their own proof, or the total does."""
 
 import hashlib
+from pathlib import Path
 
+import msgspec
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qubix.cli import main
 from qubix_protocol import merkle_sum
 from qubix_protocol.envelope import ANYONE, seal
 from qubix_protocol.errors import Malformed, NotGenuine, ProtocolError
@@ -131,3 +135,26 @@ def test_a_proof_is_what_the_coordinator_signed() -> None:
             check_proof(lied, network="devnet", coordinator_key=key.public)
     with pytest.raises(ProtocolError):
         check_proof(proof, network="main", coordinator_key=key.public)
+
+
+def test_a_kept_proof_that_does_not_hold_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    """Not what is wrong with the last network that was tried."""
+    key, account = SigningKey.generate(), "00000000-0000-0000-0000-000000000001"
+    tree = Tree([leaf(account, 7, salt(0)), *leaves([1, 2])], SECRET)
+    said = Reserves(
+        network="devnet", root=tree.root.digest, owed_qu=tree.root.sum_qu, leaves=tree.size, holdings=(), at_ms=1
+    )
+    raw = seal(said, key, network="devnet", audience=ANYONE, incarnation=0, counter=0, expires_ms=1)
+    path = tuple(
+        StepView(digest=one.sibling.digest.hex(), sum_qu=one.sibling.sum_qu, left=one.left) for one in tree.path(0)
+    )
+    for amount_qu, status, words in ((7, 0, "is counted with 7 QU"), (8, 1, "does not lead to the published root")):
+        proof = ReservesProof(
+            statement=raw.hex(), account_id=account, amount_qu=amount_qu, salt=salt(0).hex(), path=path
+        )
+        file = tmp_path / f"{amount_qu}.json"
+        file.write_bytes(msgspec.json.encode(proof))
+        asked = ["wallet", "proof", "--verify", str(file), "--coordinator-key", key.public.hex()]
+        found = CliRunner().invoke(main, asked, env={"QUBIX_DATA_DIR": str(tmp_path)})
+        assert found.exit_code == status, found.output
+        assert words in " ".join(found.output.split())

@@ -127,9 +127,11 @@ def _checked(found: ReservesProof, key: str | None) -> Reserves:
     for one in keys:
         for network in NETWORKS:
             try:
-                return proofs.check(found, one, network)
+                proofs.read(found.statement, one, network)
             except NotGenuine as error:
                 problem = error
+                continue
+            return proofs.check(found, one, network)
     assert problem is not None, "at least one key was tried"
     raise problem
 
