@@ -394,26 +394,33 @@ async def test_event_logs_tell_of_a_payment_where_money_flew_does_not(paying: Pa
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("sql", "by"),
     [
-        "UPDATE withdrawal_tx SET tick = tick + 1",
-        "UPDATE withdrawal_tx SET signed_bytes = signed_bytes || '\\x00'::bytea",
-        "UPDATE withdrawal_tx SET outcome = 'expired', decided_ms = 1, evidence = '[]'",
-        "DELETE FROM withdrawal_tx",
-        "INSERT INTO withdrawal_tx SELECT repeat('a', 60), withdrawal_id, no + 1, sha256('other'), destination,"
-        " amount_qu, signed_bytes, tick, epoch, outgoing_qu, outgoing_count, known_tick, signed_ms FROM withdrawal_tx",
-        "INSERT INTO withdrawal_tx SELECT repeat('a', 60), w.id, 1, hot_key, w.destination, w.amount_qu,"
-        " signed_bytes, tick, epoch, outgoing_qu, outgoing_count, known_tick, signed_ms"
-        " FROM withdrawal_tx, withdrawal w WHERE w.state = 'waiting'",
+        ("UPDATE withdrawal_tx SET tick = tick + 1", "."),
+        ("UPDATE withdrawal_tx SET signed_bytes = signed_bytes || '\\x00'::bytea", "."),
+        ("UPDATE withdrawal_tx SET outcome = 'expired', decided_ms = 1, evidence = '[]'", "."),
+        ("DELETE FROM withdrawal_tx", "."),
+        (
+            "INSERT INTO withdrawal_tx SELECT repeat('a', 60), withdrawal_id, no + 1, sha256('other'), destination,"
+            " amount_qu, signed_bytes, tick, epoch, outgoing_qu, outgoing_count, known_tick, signed_ms"
+            " FROM withdrawal_tx",
+            "is not what withdrawal .* orders now",
+        ),
+        (
+            "INSERT INTO withdrawal_tx SELECT repeat('a', 60), w.id, 1, hot_key, w.destination, w.amount_qu,"
+            " signed_bytes, tick, epoch, outgoing_qu, outgoing_count, known_tick, signed_ms"
+            " FROM withdrawal_tx, withdrawal w WHERE w.state = 'waiting'",
+            "withdrawal_tx_one_in_flight",
+        ),
     ],
 )
-async def test_i9_the_database_holds_one_live_transaction(paying: Paying, sql: str) -> None:
+async def test_i9_the_database_holds_one_live_transaction(paying: Paying, sql: str, by: str) -> None:
     """Of a reservation, and of the hot identity; what is signed never changes."""
     person = await paying.bank.person()
     await paying.bank.ask(person, 400)
     await paying.bank.ask(person, 400)
     await paying.run()
-    with pytest.raises(REFUSED_BY_DATABASE):
+    with pytest.raises(REFUSED_BY_DATABASE, match=by):
         await paying.bank.db.run(lambda tx: execute(tx, sql))
 
 
