@@ -55,7 +55,7 @@ def receipt(
 ) -> None:
     """Fetch a job's receipt, check it on this machine and show what it proves; or check a kept one with --verify.
 
-    Exit code 0: it holds. 1: it does not, or the job is not over. 2: it cannot be judged as asked.
+    Exit code 0: it holds. 1: it does not, or a kept one is of a job that was not over. 2: it cannot be judged as asked.
     """
     if (job_id is None) == (file is None):
         raise BadUsage("JOB", "give either a JOB or --verify FILE", "See `qubix job receipt --help`")
