@@ -45,6 +45,7 @@ STEPS = (
     "jobs/schema_4_second_look.sql",
     "disputes/schema.sql",
     "deposits/schema_2_reserves.sql",
+    "ledger/schema_3_fees.sql",
 )
 
 CREATE_TABLE = """

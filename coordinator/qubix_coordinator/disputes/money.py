@@ -159,16 +159,9 @@ async def _fund_qu(desk: Desk, tx: Tx, account_id: UUID, wanted_qu: int) -> int:
 async def feed_fund(desk: Desk, tx: Tx) -> int:
     """Sets aside the fund's part of all fees so far; gives how much was moved. Replicas take turns."""
     await execute(tx, "SELECT pg_advisory_xact_lock($1)", _FUND_LOCK)
-    found = await one(
-        tx,
-        "SELECT coalesce(sum(e.amount_qu) FILTER (WHERE e.amount_qu > 0), 0)::bigint AS fees,"
-        " coalesce(-sum(e.amount_qu) FILTER (WHERE t.kind = 'fund'), 0)::bigint AS moved"
-        " FROM entry e JOIN transfer t ON t.id = e.transfer_id"
-        " WHERE e.account_id = (SELECT id FROM ledger_account WHERE kind = 'fees')",
-    )
-    assert found is not None
-    wanted_qu = rules.fund_share_qu(found["fees"], found["moved"], desk.settings.fund_bps)
+    fees = await read.fees_so_far(tx)
+    wanted_qu = rules.fund_share_qu(fees.came_qu, fees.to_fund_qu, desk.settings.fund_bps)
     amount_qu = min(wanted_qu, await _fees_qu(tx)) if wanted_qu else 0
     if amount_qu:
-        await post(tx, [ledger.fund(amount_qu, str(found["moved"] + amount_qu))])
+        await post(tx, [ledger.fund(amount_qu, str(fees.to_fund_qu + amount_qu))])
     return amount_qu

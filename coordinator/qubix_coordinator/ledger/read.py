@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from qubix_coordinator.db.database import Tx, execute, one, rows, value
@@ -68,6 +69,28 @@ async def balance(tx: Tx, account_id: UUID) -> Balance:
     )
     assert found is not None, "a row whoever the account is"
     return Balance(found["available_qu"] or 0, found["held_qu"] or 0)
+
+
+class Fees(NamedTuple):
+    """Since the beginning: all that came in as fees, and what of it went to the fund."""
+
+    came_qu: int
+    to_fund_qu: int
+
+
+async def fees_so_far(tx: Tx) -> Fees:
+    """In one statement, so that nothing moves in between; it reads what left the fees, not every settlement."""
+    found = await one(
+        tx,
+        "SELECT coalesce(sum(left_qu), 0)::bigint AS left_qu,"
+        " coalesce(sum(left_qu) FILTER (WHERE kind = 'fund'), 0)::bigint AS to_fund_qu,"
+        " coalesce((SELECT balance_qu FROM ledger_balance WHERE kind = 'fees'), 0)::bigint AS there_qu"
+        " FROM (SELECT t.kind, -e.amount_qu AS left_qu FROM transfer t JOIN entry e ON e.transfer_id = t.id"
+        " JOIN ledger_account a ON a.id = e.account_id"
+        " WHERE t.kind IN ('fund', 'refund') AND a.kind = 'fees') AS gone",
+    )
+    assert found is not None
+    return Fees(found["there_qu"] + found["left_qu"], found["to_fund_qu"])
 
 
 async def statement(tx: Tx, account_id: UUID, *, before: int | None = None, limit: int = 50) -> list[Line]:
