@@ -4,7 +4,7 @@
 import asyncio
 import dataclasses
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -397,3 +397,21 @@ async def test_a_deposit_of_the_asked_amount_proves_its_wallet(db: Database) -> 
     (found,) = await db.run(lambda tx: wallets.wallets_of(tx, account))
     assert found.public_key == source
     assert await world.balance(account) == 2 * proof.amount_qu + 1
+
+
+@pytest.mark.parametrize(("days_ago", "proves"), [(3, False), (5, True)])
+async def test_a_payment_that_is_read_late_proves_by_when_it_was_paid(
+    db: Database, days_ago: int, proves: bool
+) -> None:
+    """Asked for six days ago and open for two: the chain process was away, and the payment came in time or did not."""
+    world = await World.make(db)
+    account = await world.account()
+    asked = datetime.now(UTC) - timedelta(days=6)
+    source = world.chain.faucet
+    proof = await db.run(lambda tx: wallets.ask_payment(tx, account, source, least_qu=100, now=asked))
+    await db.fetch("UPDATE payment_proof SET expires_at = issued_at + interval '2 days'")
+    world.chain.told_ms = round((datetime.now(UTC) - timedelta(days=days_ago)).timestamp() * 1000)
+    world.chain.pay(world.keys[account], proof.amount_qu)
+    await world.settle(4)
+    assert bool(await db.run(lambda tx: wallets.wallets_of(tx, account))) is proves
+    assert await world.balance(account) == proof.amount_qu

@@ -264,11 +264,13 @@ async def test_a3_a_payment_proves_an_address_for_pay_outs_and_never_signs_in(db
         (alice, OTHER, proof.amount_qu),
         (bob, KEY, proof.amount_qu),
     ):
-        assert await db.run(lambda tx, w=who, k=key, a=amount: wallets.payment_seen(tx, w, k, a)) is None  # type: ignore[misc]
+        assert await db.run(lambda tx, w=who, k=key, a=amount: wallets.payment_seen(tx, w, k, a, paid_at=NOW)) is None  # type: ignore[misc]
     await refused(db, NotFound, lambda tx: wallets.payee(tx, alice, KEY))
-    found = await db.run(lambda tx: wallets.payment_seen(tx, alice, KEY, proof.amount_qu))
+    found = await db.run(lambda tx: wallets.payment_seen(tx, alice, KEY, proof.amount_qu, paid_at=NOW))
     assert found is not None
-    assert await db.run(lambda tx: wallets.payment_seen(tx, alice, KEY, proof.amount_qu)) is None, "it proves once"
+    assert await db.run(lambda tx: wallets.payment_seen(tx, alice, KEY, proof.amount_qu, paid_at=NOW)) is None, (
+        "it proves once"
+    )
     assert not found.may.sign_in
     assert (await db.run(lambda tx: wallets.payee(tx, alice, KEY))).wallet_id == found.wallet_id
     # A sign-in with that key is another account's: the payment opened nothing.
@@ -310,7 +312,7 @@ async def test_payments_that_are_waited_for_are_bounded_and_replaced_when_they_e
 async def test_a_signature_is_a_stronger_proof_of_an_address_that_paid(db: Database) -> None:
     alice = await an_account(db)
     proof = await db.run(lambda tx: wallets.ask_payment(tx, alice, KEY, least_qu=0, now=NOW))
-    await db.run(lambda tx: wallets.payment_seen(tx, alice, KEY, proof.amount_qu))
+    await db.run(lambda tx: wallets.payment_seen(tx, alice, KEY, proof.amount_qu, paid_at=NOW))
     challenge = await ask(db, account_id=alice)
     bound = await db.run(lambda tx: wallets.bind(tx, challenge, alice, now=NOW))
     assert bound.proof is Proof.SIGNATURE

@@ -67,6 +67,8 @@ class FakeChain:
         self.tick, self.epoch, self.lag, self.log_lag = tick, 227, 2, 0
         self.faucet = key_of(FAUCET_SEED)
         self.balances: dict[bytes, int] = {self.faucet: 10**15}
+        self.told_ms: int | None = None
+        """When the archive says that a tick was; None: it does not say."""
         self.incoming: dict[bytes, int] = {}
         self.outgoing: dict[bytes, list[int]] = {}
         self.pool: list[Transaction] = []
@@ -134,7 +136,16 @@ class FakeChain:
             self._move(tx, tx.source, tx.destination, tx.amount)
         assert tx.signature is not None
         told = Archived(
-            tx.id, tx.source, tx.destination, tx.amount, tx.tick, tx.input_type, tx.payload, tx.signature, flew
+            tx.id,
+            tx.source,
+            tx.destination,
+            tx.amount,
+            tx.tick,
+            tx.input_type,
+            tx.payload,
+            tx.signature,
+            flew,
+            timestamp_ms=self.told_ms,
         )
         self.txs.setdefault(tx.tick, []).append(told)
 

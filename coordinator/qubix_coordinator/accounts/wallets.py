@@ -254,17 +254,17 @@ async def open_payments(tx: Tx, account_id: UUID, now: datetime) -> list[Payment
 
 
 async def payment_seen(
-    tx: Tx, account_id: UUID, source_public_key: bytes, amount_qu: int, *, paid_at: datetime | None = None
+    tx: Tx, account_id: UUID, source_public_key: bytes, amount_qu: int, *, paid_at: datetime
 ) -> BoundWallet | None:
     """For each deposit, in the transaction that credits it: the wallet that it proves, or None.
 
-    `paid_at` is when it was paid; None: now. What proves nothing is a deposit like any other.
+    `paid_at` is when it was paid. What proves nothing is a deposit like any other.
     """
     proved = await one(
         tx,
-        "UPDATE payment_proof SET proved_at = coalesce($4, now()) WHERE id = (SELECT id FROM payment_proof"
+        "UPDATE payment_proof SET proved_at = $4 WHERE id = (SELECT id FROM payment_proof"
         " WHERE account_id = $1 AND public_key = $2 AND amount_qu = $3 AND proved_at IS NULL"
-        " AND expires_at > coalesce($4, now()) ORDER BY issued_at LIMIT 1 FOR UPDATE) RETURNING proved_at",
+        " AND expires_at > $4 ORDER BY issued_at LIMIT 1 FOR UPDATE) RETURNING proved_at",
         account_id,
         source_public_key,
         amount_qu,

@@ -3,7 +3,7 @@
 withdrawal. Pure (Q1, Q2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from typing import Final
 from uuid import UUID, uuid5
@@ -56,7 +56,8 @@ class Evidence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """QU to one identity in one place of one transaction; `output` is 0 for a plain transfer."""
+    """QU to one identity in one place of one transaction; `output` is 0 for a plain transfer. `at_ms` is when its tick
+    was, by the archive's word, which no signature covers."""
 
     tick: int
     tx_id: str
@@ -64,6 +65,7 @@ class Payment:
     source: bytes
     destination: bytes
     amount_qu: int
+    at_ms: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def payments(tx: Archived) -> Sequence[Payment]:
     Other contracts' pay-outs are not recognised: nothing that a signature covers says what they pay.
     """
     if tx.input_type == 0 and 1 <= tx.amount_qu <= AMOUNT_QU_MAX:
-        return [Payment(tx.tick, tx.tx_id, 0, tx.source, tx.destination, tx.amount_qu)]
+        return [Payment(tx.tick, tx.tx_id, 0, tx.source, tx.destination, tx.amount_qu, tx.timestamp_ms)]
     if tx.destination != SEND_MANY or tx.input_type != SEND_TO_MANY_INPUT_TYPE:
         return []
     try:
@@ -100,7 +102,7 @@ def payments(tx: Archived) -> Sequence[Payment]:
     if tx.amount_qu != sum(output.amount for output in outputs) + SEND_TO_MANY_FEE_QU:
         return []
     return [
-        Payment(tx.tick, tx.tx_id, output.index, tx.source, output.destination, output.amount)
+        Payment(tx.tick, tx.tx_id, output.index, tx.source, output.destination, output.amount, tx.timestamp_ms)
         for output in outputs
         if output.amount > 0
     ]

@@ -10,6 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -223,7 +224,10 @@ async def _record_one(tx: Tx, desk: ChainDesk, one_proven: Proven) -> UUID | Non
     )
     if not new:
         return None
-    await wallets.payment_seen(tx, account_id, payment.source, payment.amount_qu)
+    # However late it is read, such as after an outage, it counts from when it was paid.
+    paid_ms = min(desk.now_ms(), payment.at_ms or desk.now_ms())
+    paid_at = datetime.fromtimestamp(paid_ms / 1000, UTC)
+    await wallets.payment_seen(tx, account_id, payment.source, payment.amount_qu, paid_at=paid_at)
     log.info(
         "deposits.seen" if small else "deposits.credited",
         extra={"account": str(account_id), "amount_qu": payment.amount_qu, "tick": payment.tick, "tx": payment.tx_id},

@@ -33,8 +33,9 @@ async def audited(db: Database, now_ms: int, *, check_s: float = CHECK_S) -> Aud
     return report
 
 
-async def nightly(db: Database, now_ms: int) -> AuditReport | None:
-    """Audits when nobody has for a day; one replica at a time, the others go on with something else."""
+async def nightly(db: Database, now_ms: int, *, check_s: float = CHECK_S) -> AuditReport | None:
+    """Audits when nobody has for a day; one replica at a time, the others go on with something else. `check_s` must be
+    less than the pool waits for a statement: else what is slow would look like a lost connection."""
 
     async def step(tx: Tx) -> AuditReport | None:
         if not await value(tx, "SELECT pg_try_advisory_xact_lock($1)", _LOCK):
@@ -42,7 +43,7 @@ async def nightly(db: Database, now_ms: int) -> AuditReport | None:
         made = await last(tx)
         if made is not None and now_ms - made.at_ms < NIGHT_MS:
             return None
-        return await _audited(tx, now_ms, CHECK_S)
+        return await _audited(tx, now_ms, check_s)
 
     report = await db.run(step, "repeatable_read")
     if report is not None:
