@@ -400,17 +400,18 @@ async def test_a_deposit_of_the_asked_amount_proves_its_wallet(db: Database) -> 
 
 
 @pytest.mark.parametrize(("days_ago", "proves"), [(3, False), (5, True)])
-async def test_a_payment_that_is_read_late_proves_by_when_it_was_paid(
+async def test_a_payment_proves_by_when_it_was_paid_and_not_when_it_is_read(
     db: Database, days_ago: int, proves: bool
 ) -> None:
     """Asked for six days ago and open for two: the chain process was away, and the payment came in time or did not."""
     world = await World.make(db)
     account = await world.account()
-    asked = datetime.now(UTC) - timedelta(days=6)
+    now = datetime.fromtimestamp(world.desk.now_ms() / 1000, UTC)
+    asked = now - timedelta(days=6)
     source = world.chain.faucet
     proof = await db.run(lambda tx: wallets.ask_payment(tx, account, source, least_qu=100, now=asked))
     await db.fetch("UPDATE payment_proof SET expires_at = issued_at + interval '2 days'")
-    world.chain.told_ms = round((datetime.now(UTC) - timedelta(days=days_ago)).timestamp() * 1000)
+    world.chain.told_ms = round((now - timedelta(days=days_ago)).timestamp() * 1000)
     world.chain.pay(world.keys[account], proof.amount_qu)
     await world.settle(4)
     assert bool(await db.run(lambda tx: wallets.wallets_of(tx, account))) is proves
