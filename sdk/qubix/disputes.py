@@ -48,7 +48,7 @@ class AsyncDisputes:
         return await self._session.post(f"/disputes/{dispute_id}/evidence", body, DisputeView, repeatable=False)
 
     async def withdraw(self, dispute_id: str) -> DisputeView:
-        """Before it was answered the bond comes back. Asking twice is asking once."""
+        """While nothing was spent or found the bond comes back. Asking twice is asking once."""
         return await self._session.post(f"/disputes/{dispute_id}/withdraw", None, DisputeView)
 
     async def all(self, *, after: str | None = None, limit: int = 20) -> DisputesView:

@@ -401,7 +401,7 @@ async def test_anybody_may_settle_what_is_due_and_learns_no_more(court: Court) -
     path = f"/jobs/{court.job.job_id}/settle"
     early = await court.answer_of(SettleView, "POST", path, court.stranger)
     assert (early.state, early.due_ms) == (JobState.DELIVERED, court.job.accept_until_ms)
-    assert "nothing is due yet" in early.said
+    assert "the next thing is due in" in early.said
     court.world.clock.advance(WINDOW_S + 1)
     done = await court.answer_of(SettleView, "POST", path, court.stranger)
     assert (done.state, done.due_ms) == (JobState.SETTLED, None)

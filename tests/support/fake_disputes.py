@@ -51,7 +51,7 @@ class FakeDisputes(FakeApi):
                 )
             return 200, self.change(rest[0], state=JobState.SETTLED, reason=Reason.ACCEPTED_BY_CONSUMER)
         if rest[1:] == ("settle",):
-            said = "nothing is due yet; the next thing is in 60 s"
+            said = "the next thing is due in 60 s"
             return 200, SettleView(job_id=rest[0], state=self.jobs[rest[0]].state, due_ms=now_ms() + 60_000, said=said)
         return super()._post_jobs(seen, *rest)
 

@@ -70,7 +70,7 @@ def test_settling_says_what_is_due(qubix: Qubix, api: FakeDisputes) -> None:
     job_id = delivered(api)
     found = qubix("job", "settle", job_id)
     assert found.exit_code == 0, found.output
-    assert found.output == f"job {job_id} is delivered: nothing is due yet; the next thing is in 60 s.\n"
+    assert found.output == f"job {job_id} is delivered: the next thing is due in 60 s.\n"
     told = msgspec.json.decode(qubix("job", "settle", job_id, "--json").stdout, type=SettleView)
     assert (told.job_id, told.state) == (job_id, JobState.DELIVERED)
 

@@ -22,5 +22,5 @@ async def settle(context: Context, job_id: UUID) -> SettleView:
     elif due_ms is None:
         said = "nothing is left to settle" if state in DONE_JOB_STATES else "nothing is due"
     else:
-        said = f"nothing is due yet; the next thing is in {max(0, due_ms - context.now_ms()) / 1000:.0f} s"
+        said = f"the next thing is due in {max(0, due_ms - context.now_ms()) / 1000:.0f} s"
     return SettleView(job_id=str(job_id), state=state, due_ms=due_ms, said=said)

@@ -110,7 +110,7 @@ def add(dispute_id: object, statement: str, digests: tuple[str, ...], as_json: b
 @dispute_argument
 @json_option
 def withdraw(dispute_id: object, as_json: bool) -> None:
-    """Take your dispute back; before it was answered the bond comes back, too."""
+    """Take your dispute back; while nothing was spent or found the bond comes back, too."""
     with market() as client:
         show_one(client.disputes.withdraw(str(dispute_id)), as_json)
 

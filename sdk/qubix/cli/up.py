@@ -19,8 +19,9 @@ from qubix.errors import BadUsage
 def up(data_dir: Path | None, port: int | None, rate: int | None, no_node: bool) -> None:
     """Start a market on this machine and keep it running until Ctrl-C.
 
-    Database, devnet, coordinator, gateway, verifier and one local node, each a process of its own with its own log.
-    The devnet is a Qubic network of play money; with QUBIX_QUBIC_URL set, the market uses the network there instead.
+    Database, devnet, coordinator, gateway, verifier, chain process and one local node, each a process of its own with
+    its own log. The devnet is a Qubic network of play money; with QUBIX_QUBIC_URL set, the market uses the network
+    there instead.
     """
     from qubix.up import command
     from qubix.up.market import Plan

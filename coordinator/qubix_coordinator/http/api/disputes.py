@@ -68,7 +68,7 @@ async def add_evidence(who: Principal, dispute_id: UUID, body: EvidenceBody) -> 
 
 @route(api, "POST", "/disputes/<uuid:dispute_id>/withdraw", scope="user", answer=DisputeView, group="disputes")
 async def withdraw_dispute(who: Principal, dispute_id: UUID) -> DisputeView:
-    """Take it back; before it was answered the bond comes back, too"""
+    """Take it back; while nothing was spent or found the bond comes back, too"""
     return await disputes.withdraw(here().desk, who, dispute_id)
 
 
