@@ -263,7 +263,8 @@ class AsyncSocket:
 
     async def receive(self, timeout_s: float) -> str | bytes | None:
         try:
-            return await asyncio.wait_for(self._connection.recv(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await self._connection.recv()
         except TimeoutError:
             return None
         except _SOCKET_ERRORS as error:

@@ -192,3 +192,20 @@ async def test_an_outage_is_told_once_and_everybody_who_waits_goes_on(caplog: py
         finally:
             await database.close()
             server.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_is_cancelled_as_its_connection_dies_ends(db: Database) -> None:
+    """The failing rollback must not hide the cancellation: the task would try again, and nobody could end it."""
+    task: asyncio.Task[None]
+
+    async def step(tx: Tx) -> None:
+        mine = await value(tx, "SELECT pg_backend_pid()")
+        await db.fetch("SELECT pg_terminate_backend($1)", mine)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.sleep(0)
+
+    task = asyncio.create_task(db.run(step))
+    await asyncio.wait({task}, timeout=30)
+    assert task.cancelled()

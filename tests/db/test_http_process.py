@@ -65,15 +65,15 @@ async def test_given_database_small_and_stopped_with_a_feed_open(database_url: s
 def test_it_ends_and_says_so_when_its_own_database_does() -> None:
     with reachable_folder() as folder:
         process, _ = start(QUBIX_DATA_DIR=str(folder), stderr=subprocess.PIPE)
-        try:
-            postmaster = int((folder / "postgres/data/postmaster.pid").read_text().split()[0])
-            os.kill(postmaster, signal.SIGKILL)
-            _, said = process.communicate(timeout=STOP_S)
-            assert process.returncode == 1
-            assert b"qubix: our own PostgreSQL ended with status -9. Start the coordinator again" in said
-        finally:
-            process.kill()
-            process.wait(STOP_S)
+        with process:
+            try:
+                postmaster = int((folder / "postgres/data/postmaster.pid").read_text().split()[0])
+                os.kill(postmaster, signal.SIGKILL)
+                _, said = process.communicate(timeout=STOP_S)
+            finally:
+                process.kill()
+        assert process.returncode == 1
+        assert b"qubix: our own PostgreSQL ended with status -9. Start the coordinator again" in said
 
 
 def test_own_database_lives_and_dies_with_it_and_keeps_its_tokens() -> None:

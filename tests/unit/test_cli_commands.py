@@ -320,13 +320,22 @@ def test_pairs() -> None:
 def test_ctrl_c_stops_the_watching_and_says_that_the_job_goes_on(env: dict[str, str], api: FakeApi) -> None:
     job = api.add_job()
     command = [sys.executable, "-m", "qubix", "job", "watch", job.job_id]
+    # As a terminal would start it: a shell's background job inherits that SIGINT is ignored.
+    start = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
     with subprocess.Popen(
-        command, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", start, *command],
+        env=os.environ | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
-        assert process.stdout is not None
-        assert str(job.state) in process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        try:
+            assert process.stdout is not None
+            assert str(job.state) in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 1
     assert told.strip().startswith("The job goes on.")
     assert f"qubix job cancel {job.job_id}" in told

@@ -119,7 +119,8 @@ class Database:
         pool = self._client._pool
         if pool is not None:
             try:
-                await asyncio.wait_for(pool.close(), CLOSE_S)
+                async with asyncio.timeout(CLOSE_S):
+                    await pool.close()
             except TimeoutError:
                 pool.terminate()
             self._client._pool = None
@@ -142,7 +143,7 @@ class Database:
                 with _active(self._context):
                     yield tx
         finally:
-            await pool.release(connection)
+            await pool.release(connection, timeout=ACQUIRE_S)
 
     async def run(self, step: Callable[[Tx], Awaitable[T]], isolation: Isolation = "read_committed") -> T:
         """`step` in a transaction, repeated a bounded number of times after failures that a repeat can cure.
@@ -176,6 +177,7 @@ class Database:
                 pause_s = min(PROBE_MAX_S, pause_s * 2)
 
     async def _pause(self, attempt: int, problem: BaseException, last_try_s: float) -> None:
+        _end_if_cancelled()
         away = failures.is_away(problem)
         late = failures.is_slow(problem) or asyncio.get_running_loop().time() >= last_try_s
         if late or attempt + 1 >= ATTEMPTS_MAX or (away and self._outage.lasts):
@@ -197,10 +199,18 @@ class Database:
         return await self.run(lambda tx: value(tx, sql, *args))
 
 
+def _end_if_cancelled() -> None:
+    """A rollback that fails under a cancelled task hides its CancelledError, and the task would go on for ever."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def _acquired(pool: Any) -> Any:
     """A connection of the pool. A missing socket or a name that nobody knows is a lost connection like any other."""
     try:
-        return await pool.acquire(timeout=ACQUIRE_S)
+        async with asyncio.timeout(ACQUIRE_S):
+            return await pool.acquire()
     except failures.CROWDED:
         raise
     except OSError as problem:

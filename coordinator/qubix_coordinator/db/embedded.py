@@ -119,7 +119,8 @@ class Server:
         process = await asyncio.create_subprocess_exec(
             *command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **_arguments(user)
         )
-        output, _ = await asyncio.wait_for(process.communicate(), START_S)
+        async with asyncio.timeout(START_S):
+            output, _ = await process.communicate()
         if process.returncode != 0:
             raise Fault(
                 f"initdb failed: {output.decode(errors='replace')[-500:]}", remedy="Free space in the data folder"
@@ -279,7 +280,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(how)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await process.wait()
             return
 
 

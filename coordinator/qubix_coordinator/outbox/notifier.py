@@ -89,7 +89,8 @@ class Notifier:
     async def wait_listening(self) -> None:
         """Until whatever is committed from now on reaches the subscriptions. Raises Unavailable after LISTENING_S."""
         try:
-            await asyncio.wait_for(self._listening.wait(), LISTENING_S)
+            async with asyncio.timeout(LISTENING_S):
+                await self._listening.wait()
         except TimeoutError:
             raise Unavailable("the live feed does not run", remedy="Try again in a few seconds") from None
 
@@ -129,7 +130,8 @@ class Notifier:
     async def _wait(self) -> None:
         if self._followers:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), self._poll_s)
+                async with asyncio.timeout(self._poll_s):
+                    await self._nudged.wait()
         else:
             # Nobody missed anything: whoever comes next reads the past by cursor.
             self._at = None
