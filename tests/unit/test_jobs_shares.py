@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qubix_coordinator.jobs import billing, shares
 from qubix_coordinator.jobs.shares import Share, divide, hands_max, hands_now, portions
-from qubix_coordinator.market import rules as market
+from qubix_coordinator.market import forecast
 from qubix_coordinator.market.rules import Candidate, Need
 from qubix_protocol.messages import Range
 from tests.unit.test_market_rules import candidate, rate
@@ -161,7 +161,7 @@ def test_shares_are_whole_and_pay(speeds: list[float], hands: int, worth_ms: int
     assert sum(share.choice.forecast.cost_high_qu for share in found) <= hold_qu
 
 
-@given(st.lists(st.integers(1, market.RUN_MS_MAX), min_size=1, max_size=64), st.integers(0, 2**40))
+@given(st.lists(st.integers(1, forecast.RUN_MS_MAX), min_size=1, max_size=64), st.integers(0, 2**40))
 def test_portions_are_never_empty_and_make_the_whole(run_ms: list[int], more: int) -> None:
     units = len(run_ms) + more
     sizes = portions(units, run_ms)
@@ -210,7 +210,7 @@ def test_what_is_reserved_is_the_most_that_can_be_billed(
     reserved = billing.bill_max_qu(rate_qu, forecast_ms=forecast_ms, attempt_units=units, units=done)
     assert charge <= reserved
     assert reserved <= billing.bill_max_qu(rate_qu, forecast_ms=forecast_ms, attempt_units=units, units=units)
-    forecast = market.forecast(rate(1e9), forecast_ms * 1e6, 0, rate_qu)
-    assert forecast is not None
-    whole = billing.bill_max_qu(rate_qu, forecast_ms=forecast.run_ms, attempt_units=units, units=units)
-    assert whole <= forecast.cost_high_qu
+    told = forecast.forecast(rate(1e9), forecast_ms * 1e6, 0, rate_qu)
+    assert told is not None
+    whole = billing.bill_max_qu(rate_qu, forecast_ms=told.run_ms, attempt_units=units, units=units)
+    assert whole <= told.cost_high_qu

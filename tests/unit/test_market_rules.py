@@ -5,8 +5,6 @@ import dataclasses
 from uuid import UUID, uuid5
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qubix_coordinator.market import rules
 from qubix_coordinator.market.rules import Candidate, Choice, Need, Obstacle, Shortfall
@@ -51,20 +49,6 @@ def refused(candidates: list[Candidate], need: Need = NEED, running: dict[UUID, 
     found = rules.choose(candidates, need, running or {}, 0)
     assert isinstance(found, Shortfall)
     return found
-
-
-def test_the_forecast_is_the_slower_of_computing_and_moving() -> None:
-    assert rules.run_ms(rate(1e9), 2e9, 0) == 2_000
-    assert rules.run_ms(rate(1e12), 1, 3e9) == 3_000
-    assert rules.run_ms(KernelRate(kernel="x", backend="cpu", flops_per_s=0, bytes_per_s=0), 1, 1) is None
-    assert rules.run_ms(rate(5e-324), 1e300, 0) == rules.RUN_MS_MAX
-
-
-@given(st.floats(1e3, 1e15), st.floats(0, 1e18), st.integers(0, 10**12))
-def test_the_band_contains_the_forecast(flops_per_s: float, flops: float, rate_qu: int) -> None:
-    found = rules.forecast(rate(flops_per_s), flops, 0, rate_qu)
-    assert found is not None
-    assert 1 <= found.cost_low_qu <= found.cost_qu <= found.cost_high_qu
 
 
 def test_the_cheapest_total_wins_then_speed_then_reputation() -> None:

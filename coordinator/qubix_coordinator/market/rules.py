@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who fits a job, what it will cost there, and who gets it: a rule, not an auction. Pure."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from qubix_coordinator.ledger.rules import owed_qu
+from qubix_coordinator.market.forecast import Forecast, forecast
 from qubix_protocol.messages import KernelRate
 from qubix_protocol.states import Availability, Reason
 from qubix_protocol.units import READING_AGE_S_MAX
@@ -21,9 +20,6 @@ UNMARKED_MS_MAX: Final = STALE_MS - round(READING_AGE_S_MAX * 1000)
 CLOCK_BACK_MS: Final = 60_000
 """A reading that is older than the last one by more than this comes from a clock that was put back."""
 OFFERS_MISSED_MAX: Final = 3
-FORECAST_LOW: Final = 0.8
-FORECAST_HIGH: Final = 1.25
-RUN_MS_MAX: Final = 30 * 86_400_000
 BACKOFF_FIRST_MS: Final = 2_000
 BACKOFF_MAX_MS: Final = 300_000
 WRONG_RESULT_BACKOFF_MS: Final = 600_000
@@ -97,16 +93,6 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
-    """Milliseconds and QU; the band is what the bill may vary within."""
-
-    run_ms: int
-    cost_low_qu: int
-    cost_qu: int
-    cost_high_qu: int
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
     candidate: Candidate
     backend: str
@@ -120,32 +106,6 @@ class Shortfall:
     reason: Reason
     detail: str
     waiting: bool
-
-
-def run_ms(rate: KernelRate, flops: float, bytes_moved: float) -> int | None:
-    """Roofline: the slower of computing and moving. None when the device measured neither."""
-    times = []
-    if rate.flops_per_s > 0:
-        times.append(flops / rate.flops_per_s)
-    if rate.bytes_per_s > 0:
-        times.append(bytes_moved / rate.bytes_per_s)
-    if not times:
-        return None
-    # Bounded before it is made an integer: a node may claim to be so slow that the time is no finite number.
-    return max(1, math.ceil(min(max(times) * 1000, RUN_MS_MAX)))
-
-
-def forecast(rate: KernelRate, flops: float, bytes_moved: float, rate_qu_per_h: int) -> Forecast | None:
-    """None when the device has measured nothing to forecast by."""
-    run = run_ms(rate, flops, bytes_moved)
-    if run is None:
-        return None
-    return Forecast(
-        run_ms=run,
-        cost_low_qu=max(1, owed_qu(rate_qu_per_h, math.floor(run * FORECAST_LOW))),
-        cost_qu=max(1, owed_qu(rate_qu_per_h, run)),
-        cost_high_qu=max(1, owed_qu(rate_qu_per_h, math.ceil(run * FORECAST_HIGH))),
-    )
 
 
 def best_backend(candidate: Candidate, need: Need) -> tuple[str, Forecast] | None:
