@@ -145,6 +145,23 @@ class ListingView(View, frozen=True, kw_only=True):
     stale: bool = False
     updated_ms: int = 0
     isolation: Isolation = Isolation.LIMITED
+    cpu_cores: int = 0
+    cpu_memory_bytes: int = 0
+    disk_free_bytes: int = 0
+    inet_down_bytes_per_s: int = 0
+    inet_up_bytes_per_s: int = 0
+    notice_s: int = 0
+    country: str = ""
+    """ISO 3166 alpha-2; empty: unknown."""
+    country_seen: bool = False
+    """Found by the address that a gateway saw; else it is the provider's word."""
+    devices_alike: int = 1
+    """Devices of this model that the same node has in the market, this one included."""
+    score: float = 0.0
+    """GFLOP/s of float32 matrix products: the least of what challenges and jobs have shown; 0: nothing yet."""
+    reliability: float = 0.0
+    """0 to 1, by checked work for unrelated consumers; 0: no record."""
+    listed_ms: int = 0
 
 
 class OffersView(View, frozen=True, kw_only=True):

@@ -199,6 +199,15 @@ class Offer(Message, frozen=True, kw_only=True, tag="offer"):
     metrics: Sample | None = None
     jobs_parallel: Annotated[int, Meta(ge=1, le=64)] = 1
     isolation: Isolation = Isolation.LIMITED
+    cpu_cores: Annotated[int, Meta(ge=0, le=4096)] = 0
+    cpu_memory_bytes: Count = 0
+    disk_free_bytes: Count = 0
+    """For the inputs and results of jobs."""
+    inet_down_bytes_per_s: Count = 0
+    inet_up_bytes_per_s: Count = 0
+    """Measured against the artifact store. Of all these, 0 says nothing."""
+    notice_s: Annotated[int, Meta(ge=0, le=RENTAL_S_MAX)] = 0
+    """How long before maintenance the provider says so."""
 
 
 class DeviceSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

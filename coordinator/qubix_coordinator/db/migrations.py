@@ -46,6 +46,7 @@ STEPS = (
     "disputes/schema.sql",
     "deposits/schema_2_reserves.sql",
     "ledger/schema_3_fees.sql",
+    "market/schema_4_searched.sql",
 )
 
 CREATE_TABLE = """

@@ -51,7 +51,7 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> 
         claimed |= {"metrics": msgspec.to_builtins(offer.metrics), "metrics_ms": now_ms}
     if row is None:
         await _check_room(tx, peer_id)
-        row = Listing(id=key, peer_id=peer_id, updated_ms=now_ms, **claimed)
+        row = Listing(id=key, peer_id=peer_id, updated_ms=now_ms, listed_ms=now_ms, **claimed)
         await row.save(using_db=tx, force_create=True)
         log.info("market.listed", extra={"peer": peer_id, "device": offer.device.device_id, "model": row.model})
         await emit(tx, row, now_ms)
@@ -91,6 +91,12 @@ def _claims(offer: Offer) -> dict[str, Any]:
         "rates": msgspec.to_builtins(offer.rates),
         "jobs_parallel": offer.jobs_parallel,
         "isolation": offer.isolation.value,
+        "cpu_cores": offer.cpu_cores,
+        "cpu_memory_bytes": offer.cpu_memory_bytes,
+        "disk_free_bytes": offer.disk_free_bytes,
+        "inet_down_bytes_per_s": offer.inet_down_bytes_per_s,
+        "inet_up_bytes_per_s": offer.inet_up_bytes_per_s,
+        "notice_s": offer.notice_s,
     }
 
 
@@ -309,4 +315,16 @@ def view(row: Listing, now_ms: int) -> ListingView:
         metrics_age_ms=age_ms,
         stale=rules.stale(age_ms),
         updated_ms=row.updated_ms,
+        cpu_cores=row.cpu_cores,
+        cpu_memory_bytes=row.cpu_memory_bytes,
+        disk_free_bytes=row.disk_free_bytes,
+        inet_down_bytes_per_s=row.inet_down_bytes_per_s,
+        inet_up_bytes_per_s=row.inet_up_bytes_per_s,
+        notice_s=row.notice_s,
+        country=row.country,
+        country_seen=row.country_seen,
+        devices_alike=row.devices_alike,
+        score=row.score,
+        reliability=row.reliability,
+        listed_ms=row.listed_ms,
     )
