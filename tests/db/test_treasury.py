@@ -16,6 +16,7 @@ from qubix_chain.rpc.http import Limits
 from qubix_chain.transaction import Transaction
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.deposits import pool, status
+from qubix_coordinator.deposits.desk import TurnLost
 from qubix_coordinator.deposits.status import ChainState
 from qubix_coordinator.errors import WrongDatabase, WrongNetwork
 from qubix_coordinator.treasury import master
@@ -150,6 +151,27 @@ async def test_one_at_a_time_has_the_turn(db: Database) -> None:
             await asyncio.wait_for(second.wait(), 1.5)
         assert mine.fence == await db.fetch_value("SELECT fence FROM chain_lease")
     assert await asyncio.wait_for(waiting, 30) == mine.fence + 1
+
+
+@pytest.mark.asyncio
+async def test_one_that_waits_and_loses_its_session_says_so(db: Database) -> None:
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()"
+        " AND datname = current_database()"
+    )
+
+    async def wait() -> None:
+        async with turn(db):
+            raise AssertionError("two have the turn")
+
+    async with turn(db) as mine:
+        task = asyncio.create_task(wait())
+        async with asyncio.timeout(30):
+            while not (found := await mine._connection.fetchval(waiting)):
+                await asyncio.sleep(0.05)  # noqa: ASYNC110 - the server alone knows
+        await mine._connection.fetchval("SELECT pg_terminate_backend($1)", found)
+        with pytest.raises(TurnLost, match="waited for the turn"):
+            await task
 
 
 @pytest.mark.asyncio

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 LOCK_KEY: Final = 0x71756279
 WAIT_S: Final = 0.5
 BEAT_S: Final = 2.0
+_GONE: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Turn:
@@ -32,25 +33,36 @@ class Turn:
             await asyncio.sleep(BEAT_S)
             try:
                 await self._connection.fetchval("SELECT true", timeout=30)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as problem:
-                raise TurnLost(
-                    f"the database session that held the turn is gone: {type(problem).__name__}",
-                    remedy="Start it again; `qubix up` does so by itself",
-                ) from None
+            except _GONE as problem:
+                raise _lost("held", problem) from None
+
+
+def _lost(did: str, problem: BaseException) -> TurnLost:
+    return TurnLost(
+        f"the database session that {did} the turn is gone: {type(problem).__name__}",
+        remedy="Start it again; `qubix up` does so by itself",
+    )
 
 
 @contextlib.asynccontextmanager
 async def turn(db: Database) -> AsyncIterator[Turn]:
-    """Waits for whoever has it."""
+    """Waits for whoever has it. Raises TurnLost when the session that waits is gone."""
     connection = await plain_connection(db.dsn)
     try:
-        waited = False
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
+        await _wait_for(connection)
+        yield Turn(connection, await db.run(take_turn))
+    finally:
+        with contextlib.suppress(*_GONE):
+            await connection.close(timeout=5)
+
+
+async def _wait_for(connection: Any) -> None:
+    waited = False
+    try:
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY, timeout=30):
             if not waited:
                 log.info("chain.waiting", extra={"why": "another chain process is active on this database"})
             waited = True
             await asyncio.sleep(WAIT_S)
-        yield Turn(connection, await db.run(take_turn))
-    finally:
-        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-            await connection.close(timeout=5)
+    except _GONE as problem:
+        raise _lost("waited for", problem) from None

@@ -129,9 +129,11 @@ class Demo:
 
     def _audited(self) -> dict[str, Any]:
         env = {**self._outside, "QUBIX_DATA_DIR": str(self._data_dir)}
-        done = subprocess.run(
-            processes.command("audit", "--json"), env=env, capture_output=True, text=True, timeout=AUDIT_S, check=False
-        )
+        command = processes.command("audit", "--json")
+        try:
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=AUDIT_S, check=False)
+        except subprocess.TimeoutExpired:
+            raise NotGenuine(f"the audit took longer than {AUDIT_S:.0f} s") from None
         if not done.stdout:
             raise NotGenuine(f"the audit could not be made: {done.stderr.strip()}")
         found: dict[str, Any] = json.loads(done.stdout)
