@@ -167,8 +167,8 @@ async def test_one_that_waits_and_loses_its_session_says_so(db: Database) -> Non
     async with turn(db) as mine:
         task = asyncio.create_task(wait())
         async with asyncio.timeout(30):
-            while not (found := await mine._connection.fetchval(waiting)):
-                await asyncio.sleep(0.05)  # noqa: ASYNC110 - the server alone knows
+            while not (found := await mine._connection.fetchval(waiting)):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         await mine._connection.fetchval("SELECT pg_terminate_backend($1)", found)
         with pytest.raises(TurnLost, match="waited for the turn"):
             await task
