@@ -188,7 +188,7 @@ async def _each_minute(context: Context) -> None:
 
 
 async def _each_hour(context: Context) -> None:
-    await telemetry.prune(context.db, now_ms=context.now_ms())
+    await telemetry.tend(context.db, keep_s=context.settings.sample_keep_s, now_ms=context.now_ms())
     keep_s = context.settings.artifact_keep_s
     await retention.give_up_unneeded(context.db, keep_s=keep_s, now_ms=context.now_ms())
     removed = await context.uploads.expire()

@@ -307,6 +307,13 @@ class Settings:
         minimum=1,
         maximum=86_400,
     )
+    sample_keep_s: int = setting(
+        "QUBIX_SAMPLE_KEEP_S",
+        "Seconds for which each reading of a device is kept; whole days are dropped at once.",
+        86_400,
+        minimum=7_200,
+        maximum=30 * 86_400,
+    )
     outbox_keep_s: int = setting(
         "QUBIX_OUTBOX_KEEP_S",
         "Seconds an event stays readable for clients that resume.",

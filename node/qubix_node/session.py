@@ -10,7 +10,18 @@ from qubix_protocol.channel import Channel
 from qubix_protocol.envelope import ANYONE, Opened, ReplayGuard, Sealer, open_envelope, read_evidence
 from qubix_protocol.errors import Expired, Replayed, WrongAudience
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import ArtifactRequest, Challenge, FromCoordinator, Hello, Message, Offer, Welcome
+from qubix_protocol.messages import (
+    ArtifactRequest,
+    Challenge,
+    DeviceSample,
+    FromCoordinator,
+    Hello,
+    Message,
+    Offer,
+    Sample,
+    Telemetry,
+    Welcome,
+)
 from qubix_protocol.units import ENVELOPE_LIFE_MS_MAX, FRAME_BYTES_MAX, Network
 
 _PASS_LIFE_MS: Final = 30_000
@@ -116,10 +127,19 @@ class Session:
 
     def seal(self, message: Message) -> bytes:
         """For the control stream: send in the order of sealing."""
+        if isinstance(message, Telemetry):
+            told = [DeviceSample(device_id=one.device_id, sample=self._told(one.sample)) for one in message.samples]
+            message = Telemetry(samples=tuple(told))
         return self._channel.encrypt(self._control.seal(message))
 
     def seal_offer(self, offer: Offer) -> bytes:
+        if offer.metrics is not None:
+            offer = msgspec.structs.replace(offer, metrics=self._told(offer.metrics))
         return self._gossip.seal(offer)
+
+    def _told(self, sample: Sample) -> Sample:
+        """With its time by the coordinator's clock: ours may be off by any amount."""
+        return msgspec.structs.replace(sample, at_ms=max(0, sample.at_ms + self._offset_ms))
 
     def seal_pass(self, request: ArtifactRequest) -> bytes:
         """For one HTTP request."""

@@ -172,7 +172,7 @@ class OffersView(View, frozen=True, kw_only=True):
 
 class ReadingsView(View, frozen=True, kw_only=True):
     """`GET /offers/{listing_id}/readings?minutes=60`: what the device said of itself, oldest first, evenly thinned to
-    at most `READINGS_MAX`. Their times are by the node's clock."""
+    at most `READINGS_MAX`. Their times are by the coordinator's clock."""
 
     listing_id: Id
     readings: tuple[Sample, ...]

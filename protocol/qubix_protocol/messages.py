@@ -135,6 +135,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     at_ms: Millis
+    """On the wire by the coordinator's clock, as the handshake told it: a node's own clock decides nothing."""
     utilisation_pct: Percent | None = None
     memory_used_bytes: Count | None = None
     memory_total_bytes: Count | None = None

@@ -109,7 +109,7 @@ async def test_old_metrics_are_marked(db: Database) -> None:
     """P9."""
     peer = await enrolled(db)
     await service.offer_received(db, peer, offer(metrics=Sample(at_ms=NOW, utilisation_pct=5.0)), b"1", now_ms=NOW)
-    await service.metrics_received(db, peer, {"cpu-1": Sample(at_ms=NOW + 1, utilisation_pct=50.0)}, now_ms=NOW + 1)
+    await service.metrics_received(db, {(peer, "cpu-1"): Sample(at_ms=NOW + 1, utilisation_pct=50.0)}, now_ms=NOW + 1)
     (fresh,) = await service.listings(db, now_ms=NOW + 45_001)
     (old,) = await service.listings(db, now_ms=NOW + 45_002)
     assert fresh.metrics is not None
@@ -126,11 +126,11 @@ async def test_a_reading_that_is_said_again_does_not_become_young(db: Database) 
     await service.offer_received(db, peer, offer(metrics=reading), b"1", now_ms=NOW)
     for later in (30_000, 60_000):
         await service.offer_received(db, peer, offer(metrics=reading), b"2", now_ms=NOW + later)
-        await service.metrics_received(db, peer, {"cpu-1": reading}, now_ms=NOW + later)
+        await service.metrics_received(db, {(peer, "cpu-1"): reading}, now_ms=NOW + later)
     (listing,) = await service.listings(db, now_ms=NOW + 60_001)
     assert (listing.metrics_age_ms, listing.stale) == (60_001, True)
     back = Sample(at_ms=NOW - 3_600_000, utilisation_pct=6.0)
-    await service.metrics_received(db, peer, {"cpu-1": back}, now_ms=NOW + 61_000)
+    await service.metrics_received(db, {(peer, "cpu-1"): back}, now_ms=NOW + 61_000)
     (listing,) = await service.listings(db, now_ms=NOW + 61_000)
     assert (listing.metrics, listing.stale) == (back, False), "the node's clock was put back"
 

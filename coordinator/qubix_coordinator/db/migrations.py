@@ -47,6 +47,7 @@ STEPS = (
     "deposits/schema_2_reserves.sql",
     "ledger/schema_3_fees.sql",
     "market/schema_4_searched.sql",
+    "telemetry/schema_5_partitions.sql",
 )
 
 CREATE_TABLE = """

@@ -9,7 +9,7 @@ again.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -26,11 +26,12 @@ from qubix_coordinator.market import gateways
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import Event
 from qubix_coordinator.outbox.notifier import Notifier, Overflow
+from qubix_coordinator.telemetry.ingest import Ingest
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
 from qubix_protocol.errors import ProtocolError
 from qubix_protocol.link import Drop, FromPeer, Gossip, LinkOpen, PeerDown, PeerUp, ToGateway, ToPeer
-from qubix_protocol.messages import Assign, FromCoordinator
+from qubix_protocol.messages import Assign, FromCoordinator, Sample
 
 log = logging.getLogger(__name__)
 _WAITING_MAX: Final = 4096
@@ -127,6 +128,10 @@ class Mesh:
         self._changed: asyncio.Queue[Peer] = asyncio.Queue()
         self._gateways_changed = asyncio.Event()
         self._gone: set[str] = set()
+        self.ingest: Final = Ingest(
+            desk.db, self._tell_readings, lambda fate, times: metrics.samples.labels(fate.value).inc(times)
+        )
+        metrics.samples_waiting.set_function(lambda: self.ingest.waiting)
 
     @property
     def gateways(self) -> int:
@@ -171,6 +176,7 @@ class Mesh:
             tasks.create_task(self._send_commands())
             tasks.create_task(self._tell_market())
             tasks.create_task(self._tell_gateways())
+            tasks.create_task(self.ingest.run())
 
     def add(self, link: Link) -> None:
         self._links.add(link)
@@ -249,6 +255,9 @@ class Mesh:
                 await self.desk.db.until_back()
             except QubixError as problem:
                 log.warning("mesh.market_not_told", extra={"peer": peer.peer_id, "problem": problem.problem})
+
+    async def _tell_readings(self, newest: Mapping[tuple[str, str], Sample]) -> None:
+        await market.metrics_received(self.desk.db, newest, now_ms=self.desk.now_ms())
 
     async def _tell_gateways(self) -> None:
         """All that are linked here, when that changes and again before they would be forgotten."""

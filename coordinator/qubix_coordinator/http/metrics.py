@@ -18,6 +18,12 @@ class Metrics:
         self.received = Counter(
             "qubix_messages_received", "Statements from the mesh that were accepted.", ["type"], registry=self.registry
         )
+        self.samples = Counter(
+            "qubix_samples", "Readings that nodes told, by what became of them.", ["fate"], registry=self.registry
+        )
+        self.samples_waiting = Gauge(
+            "qubix_samples_waiting", "Readings that wait to be written; the oldest give way.", registry=self.registry
+        )
         self.requests = Counter(
             "qubix_http_requests",
             "Requests by route, method and status.",

@@ -14,7 +14,6 @@ from qubix_coordinator.http.session import Session, Statement, certificate
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import service as market
 from qubix_coordinator.rentals import service as rentals
-from qubix_coordinator.telemetry import service as telemetry
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
 from qubix_protocol.errors import BadSignature, Expired, ProtocolError, Replayed
@@ -213,16 +212,14 @@ class Peer:
                 await self.mesh.desk.db.until_back()
 
     async def _dispatch(self, message: Statement, raw: bytes) -> Acknowledged | None:
-        """What a node says is durable when this returns; only then is it acknowledged."""
+        """What a node says is durable when this returns; only then is it acknowledged. Samples are not: they wait for
+        their batch, so that what follows them does not."""
         desk, peer_id = self.mesh.desk, self.peer_id
         match message:
             case Heartbeat():
                 await jobs.on_heartbeat(desk, peer_id, message)
             case Telemetry():
-                now_ms = desk.now_ms()
-                devices = await market.devices_of(desk.db, peer_id)
-                newest = await telemetry.record(desk.db, peer_id, message, devices=devices, now_ms=now_ms)
-                await market.metrics_received(desk.db, peer_id, newest, now_ms=now_ms)
+                self.mesh.ingest.offer(peer_id, message, desk.now_ms())
             case Progress():
                 return await jobs.on_progress(desk, peer_id, message, raw)
             case Report():

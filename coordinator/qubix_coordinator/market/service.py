@@ -28,6 +28,7 @@ from qubix_protocol.units import OFFER_S
 log = logging.getLogger(__name__)
 TOPIC = "market"
 LISTINGS_MAX = 10_000
+READINGS_AT_ONCE = 32
 DEVICES_MAX = 64
 """Listings of one node, for good: a device keeps its id."""
 _NAMESPACE = uuid.UUID("6f1d3f0e-5d0b-5f7a-9d3c-0b1c7a3a9b11")
@@ -106,20 +107,25 @@ def _shown(claimed: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in claimed.items() if name not in hidden}
 
 
-async def metrics_received(db: Database, peer_id: str, newest: Mapping[str, Sample], *, now_ms: int) -> None:
-    """The newest sample of each device: one event a device, however many samples came."""
+async def metrics_received(db: Database, newest: Mapping[tuple[str, str], Sample], *, now_ms: int) -> None:
+    """The newest sample of each device, by peer and device id: one event a device, however many samples came. A few
+    listings at a time, since nobody else can take one meanwhile."""
+    by_id = {listing_id(*device): sample for device, sample in newest.items()}
+    keys = sorted(by_id)
+    for first in range(0, len(keys), READINGS_AT_ONCE):
+        await _read(db, {key: by_id[key] for key in keys[first : first + READINGS_AT_ONCE]}, now_ms)
 
+
+async def _read(db: Database, newest: Mapping[UUID, Sample], now_ms: int) -> None:
     async def step(tx: Tx) -> None:
-        rows = await Listing.filter(peer_id=peer_id, device_id__in=list(newest)).using_db(tx).select_for_update()
-        for row in rows:
-            sample = newest[row.device_id]
+        for row in await Listing.filter(id__in=list(newest)).using_db(tx).order_by("id").select_for_update():
+            sample = newest[row.id]
             if rules.fresher(_reading_ms(row), sample.at_ms):
                 row.metrics, row.metrics_ms = msgspec.to_builtins(sample), now_ms
                 await row.save(using_db=tx, update_fields=["metrics", "metrics_ms"])
                 await emit(tx, row, now_ms)
 
-    if newest:
-        await db.run(step)
+    await db.run(step)
 
 
 async def device_of(db: Database, key: UUID) -> tuple[str, str]:
@@ -128,17 +134,6 @@ async def device_of(db: Database, key: UUID) -> tuple[str, str]:
     if row is None:
         raise NotFound("there is no such listing", field="listing_id", remedy="List the market with GET /offers")
     return row.peer_id, row.device_id
-
-
-async def devices_of(db: Database, peer_id: str) -> frozenset[str]:
-    """Every device that the node ever had in the market."""
-
-    async def step(tx: Tx) -> frozenset[str]:
-        return frozenset(
-            [row.device_id for row in await Listing.filter(peer_id=peer_id).using_db(tx).only("device_id")]
-        )
-
-    return await db.run(step)
 
 
 def _reading_ms(row: Listing) -> int | None:

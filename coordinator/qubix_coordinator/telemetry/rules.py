@@ -1,27 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which samples count. Pure."""
+"""Which samples count, and how a batch is put together. Pure. Times are by the coordinator's clock."""
 
+import math
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from qubix_protocol.messages import DeviceSample, Sample
 
-KEEP_MS: Final = 24 * 3_600_000
 CLOCK_AHEAD_MS_MAX: Final = 120_000
-"""A node's clock may run ahead by this much; beyond it a sample would stay the newest for ever."""
+"""A node's clock may run ahead by this much of what the handshake told it; beyond it a sample would stay the newest for
+ever."""
+LATE_MS_MAX: Final = 3_600_000
+"""What a node tells later than this is not kept: the roll-ups of its time may be taken as done."""
+
+
+class Said(NamedTuple):
+    """One sample, who said it, and when that was heard."""
+
+    peer_id: str
+    received_ms: int
+    device_id: str
+    sample: Sample
 
 
 def plausible(samples: Iterable[DeviceSample], now_ms: int) -> list[DeviceSample]:
-    """Neither from the future nor already past keeping."""
-    return [s for s in samples if now_ms - KEEP_MS <= s.sample.at_ms <= now_ms + CLOCK_AHEAD_MS_MAX]
+    """Neither from the future nor too late, and of numbers that are numbers."""
+    return [
+        s
+        for s in samples
+        if now_ms - LATE_MS_MAX <= s.sample.at_ms <= now_ms + CLOCK_AHEAD_MS_MAX and _finite(s.sample)
+    ]
 
 
-def newest(samples: Iterable[DeviceSample]) -> dict[str, Sample]:
-    """The newest sample of each device."""
-    found: dict[str, Sample] = {}
-    for one in samples:
-        if one.device_id not in found or found[one.device_id].at_ms <= one.sample.at_ms:
-            found[one.device_id] = one.sample
+def _finite(sample: Sample) -> bool:
+    floats = (sample.utilisation_pct, sample.temperature_c, sample.memory_busy_pct, sample.fan_pct)
+    return all(value is None or math.isfinite(value) for value in floats)
+
+
+def once(batch: Iterable[Said]) -> list[Said]:
+    """The newest of each device and second, in the order in which every replica writes them."""
+    found: dict[tuple[str, str, int], Said] = {}
+    for one in batch:
+        key = (one.peer_id, one.device_id, one.sample.at_ms // 1000)
+        if key not in found or found[key].sample.at_ms <= one.sample.at_ms:
+            found[key] = one
+    return [found[key] for key in sorted(found)]
+
+
+def newest(batch: Iterable[Said]) -> dict[tuple[str, str], Sample]:
+    """The newest sample of each device of each node."""
+    found: dict[tuple[str, str], Sample] = {}
+    for one in batch:
+        key = (one.peer_id, one.device_id)
+        if key not in found or found[key].at_ms <= one.sample.at_ms:
+            found[key] = one.sample
     return found
 
 

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps samples for a day. One statement a message, whatever it carries; a message that comes twice counts once."""
+"""Keeps samples: many nodes' in one COPY, each once however often it comes; gives a device's series for charts."""
 
-from collections.abc import Collection
-from typing import Any, Final
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
-from qubix_coordinator.db.database import Database, execute, rows
-from qubix_coordinator.telemetry import rules
-from qubix_protocol.messages import DeviceSample, Sample, Telemetry
+from asyncpg import UniqueViolationError
+
+from qubix_coordinator.db.database import Database, Tx, execute, rows
+from qubix_coordinator.telemetry import partitions, rules
+from qubix_coordinator.telemetry.partitions import SAMPLES
+from qubix_coordinator.telemetry.rules import Said
+from qubix_protocol.messages import Sample
 from qubix_protocol.units import READINGS_MAX
 
-PRUNE_ROWS = 50_000
+log = logging.getLogger(__name__)
 COLUMNS: Final = {
     "at_ms": "bigint",
     "utilisation_pct": "real",
@@ -34,39 +39,87 @@ COLUMNS: Final = {
 }
 """Every field of a sample and its type in the table, under the same name."""
 _NAMES: Final = ", ".join(COLUMNS)
-# unnest of whole columns writes like COPY and, unlike COPY, can leave out what is there already.
-_ARRAYS: Final = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(COLUMNS.values(), start=4))
-_INSERT: Final = (
-    f"INSERT INTO sample (peer_id, received_ms, device_id, {_NAMES})"  # noqa: S608 - names from above alone
-    f" SELECT $1, $2, * FROM unnest($3::text[], {_ARRAYS}) ON CONFLICT DO NOTHING"
-)
+_WRITTEN: Final = ("device_no", "at_s", "received_ms", *COLUMNS)
+_OWN_NUMBER: Final = "(SELECT no FROM listing WHERE peer_id = $1 AND device_id = $2)"
 # One sample, the newest, of each stretch of $4 ms; the newest stretches when there are too many.
 _SERIES: Final = (
-    f"SELECT * FROM (SELECT DISTINCT ON (at_ms / $4::bigint) {_NAMES} FROM sample"  # noqa: S608 - as above
-    " WHERE peer_id = $1 AND device_id = $2 AND at_ms >= $3"
+    f"SELECT * FROM (SELECT DISTINCT ON (at_ms / $4::bigint) {_NAMES} FROM sample"  # noqa: S608 - names from above alone
+    f" WHERE device_no = {_OWN_NUMBER} AND at_s >= $3::bigint / 1000 AND at_ms >= $3::bigint"
     " ORDER BY at_ms / $4::bigint DESC, at_ms DESC LIMIT $5) AS newest ORDER BY at_ms"
 )
 
 
-async def record(
-    db: Database, peer_id: str, message: Telemetry, *, devices: Collection[str], now_ms: int
-) -> dict[str, Sample]:
-    """Each device's newest sample, for `market.service.metrics_received`. `devices` are those that the node has in the
-    market: what it says of others is nobody's business, and would fill the table."""
-    samples = [one for one in rules.plausible(message.samples, now_ms) if one.device_id in devices]
-    if samples:
-        columns = _columns(samples)
-        await db.run(lambda tx: execute(tx, _INSERT, peer_id, now_ms, *columns))
-    return rules.newest(samples)
+Numbered = dict[tuple[str, str], int]
+"""The number of each device of each node, by peer and device id."""
 
 
-def _columns(samples: list[DeviceSample]) -> list[list[object]]:
-    return [[s.device_id for s in samples], *([_stored(s.sample, name) for s in samples] for name in COLUMNS)]
+class Kept(NamedTuple):
+    """`heard` are the samples of devices that are in the market; `kept` of them were not known before. `numbers` are
+    theirs, to be known once this is committed."""
+
+    heard: list[Said]
+    kept: int
+    numbers: Numbered
+
+
+async def keep(tx: Tx, known: Numbered, batch: Sequence[Said]) -> Kept:
+    """One COPY for all of them. `known` need not be complete."""
+    numbers = await _numbers(tx, known, batch)
+    heard = [one for one in batch if (one.peer_id, one.device_id) in numbers]
+    written = sorted(_record(numbers[(one.peer_id, one.device_id)], one) for one in rules.once(heard))
+    if not written:
+        return Kept(heard, 0, numbers)
+    await partitions.make(tx, SAMPLES, {SAMPLES.number(record[1]) for record in written})
+    return Kept(heard, await _copy(tx, written), numbers)
+
+
+async def _numbers(tx: Tx, known: Numbered, batch: Sequence[Said]) -> Numbered:
+    """Of the devices in the batch that their node ever had in the market: what it says of others is nobody's business,
+    and would fill the table."""
+    wanted = {(one.peer_id, one.device_id) for one in batch}
+    found = {key: known[key] for key in wanted if key in known}
+    strange = sorted({peer_id for peer_id, _ in wanted - set(found)})
+    if strange:
+        listed = await rows(tx, "SELECT peer_id, device_id, no FROM listing WHERE peer_id = ANY($1::text[])", strange)
+        await execute(
+            tx,
+            "INSERT INTO sample_device (no) SELECT unnest($1::bigint[]) ON CONFLICT DO NOTHING",
+            sorted(row["no"] for row in listed),
+        )
+        found |= {(row["peer_id"], row["device_id"]): row["no"] for row in listed}
+    return found
+
+
+def _record(number: int, one: Said) -> tuple[Any, ...]:
+    sample = one.sample
+    return (number, sample.at_ms // 1000, one.received_ms, *(_stored(sample, name) for name in COLUMNS))
 
 
 def _stored(sample: Sample, name: str) -> object:
     value = getattr(sample, name)
     return ",".join(value) if isinstance(value, tuple) else value
+
+
+async def _copy(tx: Tx, written: Sequence[tuple[Any, ...]]) -> int:
+    """How many were new. In one order everywhere, so that two replicas that write the same wait for each other once.
+
+    COPY cannot leave out what is there already: where something is, all go by a table of this connection's own.
+    """
+    connection = tx._connection
+    try:
+        async with connection.transaction():
+            await connection.copy_records_to_table("sample", records=written, columns=_WRITTEN)
+    except UniqueViolationError:
+        await execute(tx, "CREATE TEMP TABLE IF NOT EXISTS sample_again (LIKE sample) ON COMMIT DELETE ROWS")
+        await connection.copy_records_to_table("sample_again", records=written, columns=_WRITTEN)
+        names = ", ".join(_WRITTEN)
+        new = await rows(
+            tx,
+            f"WITH new AS (INSERT INTO sample ({names}) SELECT {names} FROM sample_again"  # noqa: S608 - names from above
+            " ORDER BY device_no, at_s ON CONFLICT DO NOTHING RETURNING 1) SELECT count(*) AS new FROM new",
+        )
+        return int(new[0]["new"])
+    return len(written)
 
 
 async def series(db: Database, peer_id: str, device_id: str, *, since_ms: int, now_ms: int) -> list[Sample]:
@@ -81,13 +134,11 @@ def _sample(row: dict[str, Any]) -> Sample:
     return Sample(**row, throttle=None if words is None else tuple(filter(None, words.split(","))))
 
 
-async def prune(db: Database, *, now_ms: int) -> int:
-    """Deletes what is past keeping, a bounded number of rows a call; gives how many."""
-    return await db.run(
-        lambda tx: execute(
-            tx,
-            "DELETE FROM sample WHERE ctid IN (SELECT ctid FROM sample WHERE received_ms < $1 LIMIT $2)",
-            now_ms - rules.KEEP_MS,
-            PRUNE_ROWS,
-        )
-    )
+async def tend(db: Database, *, keep_s: int, now_ms: int) -> list[str]:
+    """Makes the partitions of today and tomorrow, and drops those past keeping; gives the dropped ones."""
+    today = SAMPLES.number(now_ms // 1000)
+    await db.run(lambda tx: partitions.make(tx, SAMPLES, (today, today + 1)))
+    dropped = await db.run(lambda tx: partitions.drop_before(tx, SAMPLES, now_ms // 1000 - keep_s))
+    if dropped:
+        log.info("telemetry.dropped", extra={"partitions": dropped})
+    return dropped
