@@ -129,20 +129,48 @@ def open_envelope(
     return Opened(header, raw)
 
 
-def read_evidence(raw: bytes, *, network: Network, sender: bytes | None) -> Opened:
-    """An old envelope as evidence: signature, version, network and sender are judged, expiry and audience are not.
+class Claim(msgspec.Struct, frozen=True):
+    """An envelope that was read and not verified: for refusals that are cheaper than a signature's check."""
 
-    `sender` None: any key, which the caller then judges by the header."""
-    wire: _Wire = codec.decode(raw, _Wire)
-    header: Header = codec.decode(wire.signed, Header)
+    header: Header
+    raw: bytes
+    signed: bytes
+    signature: bytes
+
+    @property
+    def sequence(self) -> tuple[int, int]:
+        return self.header.incarnation, self.header.counter
+
+    def claims(self, kind: type[M]) -> M:
+        """What it says, to be believed only once it is proved. Raises `Malformed`."""
+        return Opened(self.header, self.raw).body(kind)
+
+    def proved(self) -> Opened:
+        """Raises `BadSignature` unless it was signed by the sender that it names."""
+        if not verify(self.header.sender, _CONTEXT + self.signed, self.signature):
+            raise BadSignature("the signature is not of the expected key")
+        return Opened(self.header, self.raw)
+
+
+def read_claim(raw: bytes, *, network: Network, limit_bytes: int = FRAME_BYTES_MAX) -> Claim:
+    """Size, structure, version and network are judged, nothing else."""
+    wire: _Wire = codec.decode(raw, _Wire, limit_bytes=limit_bytes)
+    header: Header = codec.decode(wire.signed, Header, limit_bytes=limit_bytes)
     if header.version != PROTOCOL_VERSION:
         raise WrongVersion(f"protocol version {header.version}; this side speaks {PROTOCOL_VERSION}")
     if header.network != network:
         raise WrongNetwork(f"meant for network {header.network!r}, this is {network!r}")
-    expected = header.sender if sender is None else sender
-    if header.sender != expected or not verify(expected, _CONTEXT + wire.signed, wire.signature):
+    return Claim(header, raw, wire.signed, wire.signature)
+
+
+def read_evidence(raw: bytes, *, network: Network, sender: bytes | None) -> Opened:
+    """An old envelope as evidence: signature, version, network and sender are judged, expiry and audience are not.
+
+    `sender` None: any key, which the caller then judges by the header."""
+    claim = read_claim(raw, network=network)
+    if sender is not None and claim.header.sender != sender:
         raise BadSignature("the signature is not of the expected key")
-    return Opened(header, raw)
+    return claim.proved()
 
 
 def peek_type(raw: bytes) -> str:

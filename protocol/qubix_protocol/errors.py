@@ -6,6 +6,7 @@ ProtocolError
 ├── TooLarge         refused by its size, before it was read
 └── NotGenuine       well-formed, but not to be believed
     ├── BadSignature · WrongNetwork · WrongAudience · WrongVersion · Expired · Replayed
+    └── NotCertified · WrongRegion · TooFast    (gossip alone)
 """
 
 
@@ -49,3 +50,15 @@ class Expired(NotGenuine):
 
 class Replayed(NotGenuine):
     code = "replayed"
+
+
+class NotCertified(NotGenuine):
+    code = "not_certified"
+
+
+class WrongRegion(NotGenuine):
+    code = "wrong_region"
+
+
+class TooFast(NotGenuine):
+    code = "too_fast"

@@ -19,6 +19,7 @@ from qubix_protocol.units import (
     PARAMS_MAX,
     QU_MAX,
     RATE_QU_PER_H_MAX,
+    RELAY_ADDRESSES_MAX,
     RENTAL_S_MAX,
     RENTAL_S_MIN,
     RENTALS_MAX,
@@ -209,6 +210,10 @@ class Offer(Message, frozen=True, kw_only=True, tag="offer"):
     """Measured against the artifact store. Of all these, 0 says nothing."""
     notice_s: Annotated[int, Meta(ge=0, le=RENTAL_S_MAX)] = 0
     """How long before maintenance the provider says so."""
+    country: Annotated[str, Meta(pattern=r"^([A-Z]{2})?$(?!\n)", max_length=2)] = ""
+    """ISO 3166 alpha-2, as the operator says; empty: they do not."""
+    relays_at: Annotated[tuple[Short, ...], Meta(max_length=RELAY_ADDRESSES_MAX)] = ()
+    """Multiaddrs at which this node passes its region's offers on to whoever connects (trust P5)."""
 
 
 class DeviceSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

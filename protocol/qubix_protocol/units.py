@@ -52,6 +52,12 @@ READINGS_MINUTES_MAX: Final = 24 * 60
 HEARTBEAT_S: Final = 2.0
 PROGRESS_S_MAX: Final = 5.0
 OFFER_S: Final = 30.0
+OFFER_LIFE_MS: Final = 60_000
+"""A gossiped offer expires so long after it was said, so that its expiry tells when that was."""
+DEVICES_MAX: Final = 64
+"""Of one node in the market."""
+RELAY_ADDRESSES_MAX: Final = 4
+CERTIFICATE_BYTES_MAX: Final = 1024
 READING_AGE_S_MAX: Final = 15.0
 """A node sends no reading as its newest that is older than this."""
 LEASE_S: Final = 10.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qubix_mesh.addresses import parse_listen, parse_peer
 from qubix_mesh.errors import BadAddress, FrameTooLarge
-from qubix_mesh.peerbook import PEERS_MAX, PeerBook
+from qubix_mesh.peerbook import AGE_S_MAX, PEERS_MAX, PeerBook
 from qubix_mesh.queues import NewestQueue
 from qubix_mesh.rules import Rates, TokenBucket, backoff_s, frame_header, frame_length
 from qubix_protocol.keys import SigningKey
@@ -145,7 +145,31 @@ def test_bootstrap_comes_before_memory_and_each_peer_once(tmp_path: Path) -> Non
 def test_a_damaged_book_is_an_empty_one(tmp_path: Path, content: str) -> None:
     path = tmp_path / "peers.json"
     path.write_text(content)
-    book = PeerBook(path)
+    book = PeerBook(path, lambda: 1_000.0)
     assert book.remembered() == ()
     book.remember(address(1))
-    assert json.loads(path.read_text()) == [address(1)]
+    assert json.loads(path.read_text()) == [{"address": address(1), "seen_s": 1_000}]
+
+
+def test_addresses_that_did_not_answer_for_a_month_are_forgotten(tmp_path: Path) -> None:
+    path, now_s = tmp_path / "peers.json", 1_000_000.0
+    book = PeerBook(path, lambda: now_s)
+    book.remember(address(1))
+    now_s += AGE_S_MAX / 2
+    book.remember(address(2))
+    assert PeerBook(path, lambda: now_s).remembered() == (address(2), address(1))
+    now_s += AGE_S_MAX / 2 + 1
+    assert PeerBook(path, lambda: now_s).remembered() == book.remembered() == (address(2),)
+    assert book.to_dial([]) == (address(2),)
+    book.remember(address(2))
+    now_s += AGE_S_MAX - 1
+    assert book.remembered() == (address(2),), "it answered again"
+
+
+def test_bare_addresses_and_times_to_come_count_as_now(tmp_path: Path) -> None:
+    path = tmp_path / "peers.json"
+    path.write_text(json.dumps([address(1), {"address": address(2), "seen_s": 9_000_000_000}]))
+    book = PeerBook(path, lambda: 1_000.0)
+    assert book.remembered() == (address(1), address(2))
+    book.remember(address(3))
+    assert {entry["seen_s"] for entry in json.loads(path.read_text())} == {1_000}
