@@ -4,6 +4,7 @@
 ProtocolError
 ├── Malformed        the bytes are not what they should be
 ├── TooLarge         refused by its size, before it was read
+├── QueryError       a query line that means nothing (in `query.errors`); names the column
 └── NotGenuine       well-formed, but not to be believed
     ├── BadSignature · WrongNetwork · WrongAudience · WrongVersion · Expired · Replayed
     └── NotCertified · WrongRegion · TooFast    (gossip alone)
