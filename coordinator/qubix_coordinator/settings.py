@@ -218,6 +218,13 @@ class Settings:
         minimum=0,
         maximum=10**15,
     )
+    reputation_unit_qu: int = setting(
+        "QUBIX_REPUTATION_UNIT_QU",
+        "What work must be worth to count as one piece of evidence in a provider's reputation.",
+        100,
+        minimum=1,
+        maximum=10**12,
+    )
     withdrawal_min_qu: int = setting(
         "QUBIX_WITHDRAWAL_MIN_QU", "Least amount of one withdrawal.", 1000, minimum=1, maximum=10**15
     )

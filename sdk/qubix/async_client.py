@@ -42,6 +42,7 @@ from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
 from qubix_protocol.messages import Sample
 from qubix_protocol.rentals import RentalsView, RentalView
+from qubix_protocol.reputation import ReputationView
 from qubix_protocol.reserves import ReservesProof, ReservesView, view_of
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.wallets import (
@@ -269,6 +270,10 @@ class AsyncClient:
     async def readings(self, listing_id: str, *, minutes: int = 60) -> tuple[Sample, ...]:
         """What the device behind a listing said of itself lately, oldest first: its load, heat, power and clocks."""
         return (await self._session.get(f"/offers/{listing_id}/readings", ReadingsView, {"minutes": minutes})).readings
+
+    async def reputation(self, listing_id: str) -> ReputationView:
+        """How reliable a device was so far, and what each part of that follows from."""
+        return await self._session.get(f"/offers/{listing_id}/reputation", ReputationView)
 
     async def reserves(self) -> ReservesView:
         """The newest published proof of reserves, its signature checked against the pinned coordinator's key."""

@@ -174,6 +174,7 @@ class Client:
     kernels = blocking(AsyncClient.kernels)
     offers = blocking(AsyncClient.offers)
     readings = blocking(AsyncClient.readings)
+    reputation = blocking(AsyncClient.reputation)
     audit = blocking(AsyncClient.audit)
     reserves = blocking(AsyncClient.reserves)
     reserves_proof = blocking(AsyncClient.reserves_proof)

@@ -43,6 +43,7 @@ from qubix_protocol.envelope import open_envelope, seal
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Message, Order, Outcome, Report, Sample, Settlement
 from qubix_protocol.receipts import JobReceiptView
+from qubix_protocol.reputation import ReputationPart, ReputationView
 from qubix_protocol.states import AttemptState, Availability, DeviceKind, JobState, Reason
 from tests.support.receipt_chain import RATE, Story
 
@@ -179,8 +180,11 @@ class FakeApi:
         self.balance_qu += 5
         return self._get_account(seen)
 
-    def _get_offers(self, seen: Seen, listing_id: str = "", readings: str = "") -> tuple[int, Any]:
-        if readings:
+    def _get_offers(self, seen: Seen, listing_id: str = "", what: str = "") -> tuple[int, Any]:
+        if what == "reputation":
+            part = ReputationPart(name="completion", value=0.5, text="Finished 3 of 4.", numbers={"finished": 3.0})
+            return 200, ReputationView(listing_id=listing_id, reliability=0.25, text="So much.", parts=(part,))
+        if what == "readings":
             minutes = int(seen.query["minutes"][0])
             return 200, ReadingsView(listing_id=listing_id, readings=(Sample(at_ms=minutes, temperature_c=50.0),))
         found = [listing("a", 300), listing("b", 100), listing("c", 200)]

@@ -48,6 +48,7 @@ STEPS = (
     "ledger/schema_3_fees.sql",
     "market/schema_4_searched.sql",
     "telemetry/schema_5_partitions.sql",
+    "market/schema_5_reputation.sql",
 )
 
 CREATE_TABLE = """

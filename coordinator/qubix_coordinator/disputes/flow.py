@@ -15,10 +15,11 @@ from qubix_coordinator.disputes import money, rules, views
 from qubix_coordinator.disputes.rules import Event, Verb
 from qubix_coordinator.disputes.tables import Dispute
 from qubix_coordinator.errors import Conflict, NotFound
-from qubix_coordinator.jobs import accept, again, flow
+from qubix_coordinator.jobs import accept, again, flow, outcomes
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Attempt, Job
 from qubix_coordinator.ledger.tell import emit_account
+from qubix_coordinator.market.reputation import What
 from qubix_coordinator.outbox import events
 from qubix_protocol.disputes import OUTCOME_TEXT, DisputeState, Finding, Outcome, Side
 from qubix_protocol.states import FINAL_JOB_STATES, JobState
@@ -123,9 +124,18 @@ async def _resolve(desk: Desk, tx: Tx, job: Job, dispute: Dispute, outcome: Outc
     if dispute.in_window:
         dispute.from_hold_qu = award
         await _close_attempt(desk, tx, job, dispute, attempt, outcome)
+    await _reputation(desk, tx, job, dispute, attempt, outcome)
     await note(desk, tx, dispute.id, "market", outcome.value, OUTCOME_TEXT[outcome])
     await save(desk, tx, dispute)
     log.info("dispute.resolved", extra={"dispute": str(dispute.id), "outcome": outcome.value, "award_qu": award})
+
+
+async def _reputation(desk: Desk, tx: Tx, job: Job, dispute: Dispute, attempt: Attempt, outcome: Outcome) -> None:
+    """A consumer's dispute that the provider lost or won. What nobody could judge says nothing of it."""
+    if dispute.opened_by != Side.CONSUMER.value or outcome in (Outcome.UNDECIDABLE, Outcome.WITHDRAWN):
+        return
+    lost = rules.opener_keeps_bonds(outcome, dispute.award_qu, dispute.stake_qu, spent=True)
+    await outcomes.tell(desk, tx, job, attempt, What.DISPUTE_LOST if lost else What.DISPUTE_WON)
 
 
 async def _close_attempt(desk: Desk, tx: Tx, job: Job, dispute: Dispute, attempt: Attempt, outcome: Outcome) -> None:

@@ -14,11 +14,12 @@ import msgspec
 from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.db.database import Tx, value
 from qubix_coordinator.errors import Forbidden, NotFound, StaleAttempt
-from qubix_coordinator.jobs import money, receipt, rules, views
+from qubix_coordinator.jobs import money, outcomes, receipt, rules, views
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
 from qubix_coordinator.market import service as market
+from qubix_coordinator.market.reputation import What
 from qubix_coordinator.outbox import events
 from qubix_protocol.messages import Cancel, Message
 from qubix_protocol.states import FINAL_JOB_STATES, AttemptState, JobState, Reason
@@ -171,6 +172,7 @@ async def end_attempt(
     if reason not in rules.UNCOUNTED:
         job.bad_attempts += 1
     if reason not in rules.BLAMELESS:
+        await outcomes.tell(desk, tx, job, attempt, What.FAILED)
         await market.count_failure(tx, attempt.listing_id, now_ms=now_ms)
     log.info("attempt.ended", extra={"attempt": str(attempt.id), "job": str(job.id), "reason": reason.value})
     await step_job(desk, tx, job, JobEvent.HANDED_IN if checking else JobEvent.EMPTIED, detail=detail)

@@ -11,11 +11,12 @@ from uuid import UUID
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.db.database import Tx
-from qubix_coordinator.jobs import billing, flow, money, receipt, rules
+from qubix_coordinator.jobs import billing, flow, money, outcomes, receipt, rules
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job, Verdict
 from qubix_coordinator.market import service as market
+from qubix_coordinator.market.reputation import What
 from qubix_protocol import digests
 from qubix_protocol.envelope import ANYONE, seal
 from qubix_protocol.messages import Settlement
@@ -209,9 +210,13 @@ async def _reputation(
     result always costs some. `provider`: whose work it is, when some of it is good."""
     now_ms = desk.now_ms()
     if state is AttemptState.REJECTED:
+        await outcomes.tell(desk, tx, job, attempt, What.WRONG)
         await market.count_rejected(tx, attempt.listing_id, now_ms=now_ms)
-    elif job.has_verifier and provider not in (None, job.account_id):
-        finished = attempt.reason == Reason.COMPLETED.value
+        return
+    finished = attempt.reason == Reason.COMPLETED.value
+    if job.has_verifier and provider is not None:
+        await outcomes.tell(desk, tx, job, attempt, What.RIGHT, *([What.FINISHED] if finished else []))
+    if job.has_verifier and provider not in (None, job.account_id):
         await market.count_accepted(tx, attempt.listing_id, now_ms=now_ms, forgive=finished)
 
 

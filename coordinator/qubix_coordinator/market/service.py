@@ -16,7 +16,7 @@ import msgspec
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx
 from qubix_coordinator.errors import LimitExceeded, NotFound
-from qubix_coordinator.market import rules
+from qubix_coordinator.market import rules, standing
 from qubix_coordinator.market.tables import Listing
 from qubix_coordinator.outbox import events
 from qubix_protocol import digests
@@ -53,11 +53,13 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> 
     if row is None:
         await _check_room(tx, peer_id)
         row = Listing(id=key, peer_id=peer_id, updated_ms=now_ms, listed_ms=now_ms, **claimed)
+        standing.offered(row, now_ms)
         await row.save(using_db=tx, force_create=True)
         log.info("market.listed", extra={"peer": peer_id, "device": offer.device.device_id, "model": row.model})
         await emit(tx, row, now_ms)
         return
     changed = not row.online or any(getattr(row, name) != value for name, value in _shown(claimed).items())
+    standing.offered(row, now_ms)
     row.update_from_dict(claimed | {"online": True, "updated_ms": now_ms if changed else row.updated_ms})
     await row.save(using_db=tx)
     if changed:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`qubix offers`."""
 
+from collections.abc import Iterator
+
 import click
 
 from qubix.cli import readings as reading
@@ -9,6 +11,7 @@ from qubix.cli.output import console, json_option, market, print_json, print_pai
 from qubix.cli.tables import print_offers, print_readings
 from qubix.errors import BadUsage
 from qubix_protocol.api import ListingView
+from qubix_protocol.reputation import ReputationView
 from qubix_protocol.states import DeviceKind
 
 
@@ -49,15 +52,23 @@ def show(which: str, as_json: bool) -> None:
     """One device in full. WHICH is its listing, its own id, or its provider; the beginning or the end is enough."""
     with market() as client:
         found = [one for one in client.offers() if _is(one, which.strip("…"))]
-    if not found:
-        raise BadUsage("WHICH", f"nothing in the market is called {which!r}", "Copy an id from `qubix offers search`")
-    if as_json:
-        print_json(found)
-        return
-    for number, one in enumerate(found):
-        if number:
-            console().print()
-        print_pairs([*rows.offer_pairs(one), *reading.pairs(one)])
+        if not found:
+            raise BadUsage(
+                "WHICH", f"nothing in the market is called {which!r}", "Copy an id from `qubix offers search`"
+            )
+        if as_json:
+            print_json(found)
+            return
+        for number, one in enumerate(found):
+            if number:
+                console().print()
+            print_pairs([*rows.offer_pairs(one), *reading.pairs(one), *_trust(client.reputation(one.listing_id))])
+
+
+def _trust(found: ReputationView) -> Iterator[tuple[str, str]]:
+    yield "reliability", f"{found.reliability:.0%}. {found.text}"
+    for part in found.parts:
+        yield part.name, part.text
 
 
 def _is(one: ListingView, text: str) -> bool:

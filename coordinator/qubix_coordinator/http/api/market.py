@@ -12,10 +12,12 @@ from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.routes import route
 from qubix_coordinator.market import service as market
+from qubix_coordinator.market import standing
 from qubix_coordinator.telemetry import service as telemetry
 from qubix_kernels import get, names
 from qubix_protocol.api import KernelsView, ListingView, OffersView, ReadingsView
 from qubix_protocol.messages import Name, Peer
+from qubix_protocol.reputation import ReputationView
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.units import READINGS_MINUTES_MAX
 
@@ -72,3 +74,9 @@ async def list_readings(who: Principal, query: ReadingsQuery, listing_id: UUID) 
     since_ms = now_ms - query.minutes * 60_000
     found = await telemetry.series(context.db, peer, device, since_ms=since_ms, now_ms=now_ms)
     return ReadingsView(listing_id=str(listing_id), readings=tuple(found))
+
+
+@route(api, "GET", "/offers/<uuid:listing_id>/reputation", scope="user", answer=ReputationView, group="market")
+async def show_reputation(who: Principal, listing_id: UUID) -> ReputationView:
+    """How reliable a device was, and the sentence and numbers behind each part of that"""
+    return await standing.view(here().db, listing_id, now_ms=here().now_ms())
