@@ -13,6 +13,7 @@ import qubix_coordinator.settings
 import qubix_coordinator.treasury.settings
 import qubix_mesh.gateway.settings
 import qubix_node.settings
+import qubix_tui.settings
 from qubix_protocol.settings import Row, describe
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
@@ -24,14 +25,15 @@ PROCESSES: tuple[tuple[str, type[Any]], ...] = (
     ("Node", qubix_node.settings.Settings),
     ("Devnet", qubix_chain.devnet.settings.Settings),
     ("SDK and command line", qubix.settings.Settings),
+    ("Terminal (and all of the SDK's)", qubix_tui.settings.Settings),
 )
 HEAD = """# Settings
 
 Every process reads its settings once, at the start: from the environment, and from the TOML file that `QUBIX_CONFIG`
 names, where its table is `[coordinator]`, `[verifier]` and `[chain]` (laid over `[coordinator]`), `[gateway]`,
-`[node]`, `[devnet]` or `[client]`. The environment wins. A value that cannot be used ends the process with exit status
-2 and a line that names the variable, the problem and the remedy. Units stand at the end of a name.
-This page is generated: change the Settings class, then run `make docs`.
+`[node]`, `[devnet]`, `[client]`, or `[tui]` (laid over `[client]`). The environment wins. A value that cannot be used
+ends the process with exit status 2 and a line that names the variable, the problem and the remedy. Units stand at the
+end of a name. This page is generated: change the Settings class, then run `make docs`.
 """
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from qubix.errors import StartFailed
 
 GROUP: Final = "qubix.processes"
-_EXTRAS: Final = {"gateway": "mesh", "node": "node"}
+_EXTRAS: Final = {"gateway": "mesh", "node": "node", "tui": "tui"}
 
 
 def modules() -> dict[str, str]:

@@ -43,9 +43,11 @@ VIOLATIONS = {
         "qubix_coordinator.market.planted_money",
     ),
     "sdk": ("qubix.planted_sdk", "import qubix_node", "qubix.planted_sdk -> qubix_node"),
+    "tui": ("qubix_tui.planted_tui", "import trio", "qubix_tui.planted_tui -> trio"),
 }
 # Further modules that spoil a contract, beside the one above.
 MORE_VIOLATIONS = {
+    "qubix_tui.planted_parts": ("parts", "import qubix_node", "qubix_tui.planted_parts -> qubix_node"),
     "qubix_chain.rpc.planted_web": ("quart", "import quart", "qubix_chain.rpc.planted_web -> quart"),
     "qubix_chain.devnet.planted_engine": ("quart", "import quart", "qubix_chain.devnet.planted_engine -> quart"),
 }
@@ -53,6 +55,7 @@ ALLOWED = {
     "qubix_kernels.cuda": "import numba",
     "qubix_kernels.planted.cuda": "import qubix_kernels.cuda",
     "qubix_mesh.planted_allowed": "import libp2p",
+    "qubix_tui.mesh.thread": "import trio, qubix_mesh",
     "qubix_coordinator.http.planted_allowed": "import quart",
     "qubix_chain.devnet.http.planted_allowed": "import quart",
     "qubix_coordinator.jobs.planted_allowed": "import qubix_coordinator.ledger.post",

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("protocol", "kernels", "chain", "mesh", "node", "coordinator", "sdk")
+PARTS = ("protocol", "kernels", "chain", "mesh", "node", "coordinator", "sdk", "tui")
 TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 

@@ -15,6 +15,7 @@ PACKAGE_FOLDERS = {
     "qubix_node": "node",
     "qubix_coordinator": "coordinator",
     "qubix": "sdk",
+    "qubix_tui": "tui",
 }
 
 
@@ -27,7 +28,7 @@ def repository_files(*patterns: str) -> list[Path]:
 
 
 def copy_packages(target: Path) -> list[Path]:
-    """Copies the seven packages' sources; returns the folders to put on the import path."""
+    """Copies the packages' sources; returns the folders to put on the import path."""
     for package, folder in PACKAGE_FOLDERS.items():
         shutil.copytree(
             ROOT / folder / package, target / folder / package, ignore=shutil.ignore_patterns("__pycache__")

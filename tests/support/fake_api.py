@@ -490,8 +490,9 @@ class _Live:
         self._protocol.send_close(1001)
         self._flush()
         self._sock.settimeout(1)
-        while self._sock.recv(4096):
-            pass
+        with contextlib.suppress(ConnectionResetError):
+            while self._event(Frame).opcode is not Opcode.CLOSE:  # the client waits for this side to end first
+                pass
 
     def _event(self, kind: type[T]) -> T:
         while True:

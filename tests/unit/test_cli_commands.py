@@ -286,7 +286,7 @@ def test_a_process_says_what_it_is_and_starts_nothing_for_words_it_does_not_know
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("name", ["selftest", "tui"])
+@pytest.mark.parametrize("name", ["selftest"])
 def test_what_does_not_exist_yet_is_no_command(name: str) -> None:
     done = run({}, name)
     assert done.returncode == 2

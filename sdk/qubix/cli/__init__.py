@@ -33,6 +33,7 @@ PROCESSES: Final = {
     "devnet": "A Qubic network of play money on this machine.",
     "gateway": "The mesh gateway's process.",
     "node": "The provider's process.",
+    "tui": "The market in a terminal: offers, jobs, rentals, wallet, the mesh.",
 }
 
 

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Market screen: live, sorted, queried, readable without colour, and honest without a coordinator."""
+
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from qubix_protocol.api import AccountView
+from tests.tui.api import TuiApi
+from tests.tui.world import (
+    LARGE,
+    MARKET,
+    SMALL,
+    Clock,
+    Line,
+    assert_screen,
+    assert_without_colour,
+    gpu,
+    market,
+    settings,
+    shows,
+    terminal,
+    text,
+    until,
+)
+
+pytestmark = pytest.mark.asyncio
+ACCOUNT = AccountView(
+    account_id="00000000-0000-0000-0000-000000000001", name="tester", balance_qu=1_234_567, held_qu=0, scopes=("user",)
+)
+PRICES = ["5,000", "60,000", "70,000", "90,000"]
+
+
+def prices(screen: str) -> list[str]:
+    """Of the rows in sight, from the top."""
+    return [word for row in screen.splitlines() for word in row.split() if word in PRICES]
+
+
+async def test_offers_come_and_change_and_go(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path) as (app, pilot, line):
+        line.send("market", "snapshot", MARKET)
+        line.send("account", "snapshot", ACCOUNT)
+        await shows(pilot, "RTX 4090 ×4", "H100", "EPYC", "4 of 4", "● live", "1,234,567 QU")
+        assert prices(text(app)) == PRICES
+        line.send("market", "delta", msgspec.structs.replace(MARKET[0], rate_qu_per_h=1_000))
+        await shows(pilot, " 1,000 ")
+        assert prices(text(app)) == PRICES[:3]
+        line.send("market", "delta", {"gone": MARKET[1].listing_id})
+        await shows(pilot, "3 of 3")
+        assert "H100" not in text(app)
+
+
+async def test_the_order_is_chosen_by_key_and_the_cursor_stays_on_its_device(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path, offers=MARKET) as (app, pilot, _):
+        await shows(pilot, "4 of 4")
+        await pilot.press("down")
+        await shows(pilot, "▶ H100")
+        await pilot.press("S")
+        await shows(pilot, "▼ price")
+        assert prices(text(app)) == PRICES[::-1]
+        assert "▶ H100" in text(app)
+        await pilot.press("s")
+        await shows(pilot, "▼ score")
+        assert "▶ H100" in text(app)
+
+
+async def test_none_yet_is_told_from_no_match(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path) as (app, pilot, line):
+        await shows(pilot, "Waiting for the market", "◌ connecting")
+        line.send("market", "snapshot", [])
+        await shows(pilot, "Nothing is offered yet", "qubix node")
+        line.send("market", "snapshot", MARKET)
+        await shows(pilot, "4 of 4")
+        await pilot.press("slash", *"h100")
+        await shows(pilot, "1 of 4", "H100")
+        assert "EPYC" not in text(app)
+        await pilot.press(*"zzz")
+        await shows(pilot, "No match: the query excludes all 4 devices", "0 of 4")
+        await pilot.press("escape", "escape")
+        await shows(pilot, "4 of 4")
+
+
+async def test_a_lost_connection_keeps_the_data_and_says_how_old_it_is(api: TuiApi, tmp_path: Path) -> None:
+    clock, second = Clock(), Line()
+    async with market(api, tmp_path, clock=clock, offers=MARKET) as (app, pilot, first):
+        await shows(pilot, "4 of 4", "● live")
+        first.cut()
+        clock.now_s += 34
+        await shows(pilot, "data 34 s old", "RTX 4090")
+        assert "● live" not in text(app)
+        second.send("market", "delta", gpu("five", 1_500))
+        api.live.append(second)  # type: ignore[arg-type]
+        await shows(pilot, "● live", "5 of 5", "1,500")
+        assert api.subscriptions[-1]["cursor"] == "1.0", "taken up where it broke"
+        second.cut()
+
+
+async def test_without_a_coordinator_there_is_a_next_step(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        async with terminal(settings(url, tmp_path)) as (app, pilot):
+            await shows(pilot, "no coordinator answers", "qubix up", "○ offline")
+            assert "Traceback" not in text(app)
+
+
+async def test_without_a_token_it_says_how_to_sign_in(api: TuiApi, tmp_path: Path) -> None:
+    async with terminal(settings(api.url, tmp_path, token="of nobody")) as (_, pilot):
+        await shows(pilot, "no such token", "Sign in", "QUBIX_TOKEN")
+
+
+async def test_only_rows_in_sight_are_drawn(api: TuiApi, tmp_path: Path) -> None:
+    many = [gpu(f"n{number}", 1_000 + number) for number in range(2_000)]
+    async with market(api, tmp_path, LARGE) as (app, pilot, line):
+        line.send("market", "snapshot", many)
+        await shows(pilot, "2,000 of 2,000")
+        grid = app.screen.query_one("#market")
+        await pilot.press("end")
+        await shows(pilot, "2,999")
+        before = grid.drawn_rows  # type: ignore[attr-defined]
+        line.send("market", "delta", msgspec.structs.replace(many[5], reliability=0.5))
+        line.send("market", "delta", msgspec.structs.replace(many[1_998], reliability=0.123))
+        await shows(pilot, "12.3 %")
+        assert grid.drawn_rows - before < LARGE[1]  # type: ignore[attr-defined]
+
+
+async def test_details_say_what_there_is_and_what_there_is_not(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path, LARGE, offers=MARKET) as (_, pilot, line):
+        await shows(pilot, "4 of 4")
+        await pilot.press("enter")
+        await shows(pilot, "Specification", "AMD EPYC 7763 (CPU)", "has told none yet", "5,000 QU an hour")
+        await shows(pilot, "the device has not told it", "last 50.0")
+        await pilot.press("h")
+        await until(pilot, lambda: [one.query["minutes"] for one in api.calls("GET", "/readings")] == [["60"], ["360"]])
+        line.send("market", "delta", {"gone": MARKET[3].listing_id})
+        await shows(pilot, "has left the market")
+        await pilot.press("escape")
+        await shows(pilot, "3 of 3")
+
+
+async def test_a_device_is_rented_after_its_price_was_shown(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path, offers=MARKET) as (_, pilot, line):
+        line.send("market", "snapshot", MARKET)
+        line.send("account", "snapshot", ACCOUNT)
+        await shows(pilot, "4 of 4", "1,234,567")
+        await pilot.press("n")
+        await shows(pilot, "Rent this device", "EPYC 7763 (CPU) at 5,000 QU")
+        await pilot.press("backspace", "backspace", *"ten", "ctrl+s")
+        await shows(pilot, "'ten' is no whole number")
+        await pilot.press("backspace", "backspace", "backspace", *"90", "ctrl+s")
+        await shows(pilot, "Rent it?", "90 minutes", "At most 7,500 QU are held", "Your balance: 1,234,567 QU")
+        assert api.rentals == {}
+        await pilot.press("y")
+        await shows(pilot, "Rented: AMD EPYC 7763")
+        (made,) = api.rentals.values()
+        assert made.seconds == 5_400
+        await pilot.press("n")
+        await shows(pilot, "How many minutes")
+        await pilot.press("escape")
+        await shows(pilot, "Details")
+        assert len(api.rentals) == 1
+
+
+async def test_a_refusal_is_told_with_its_remedy(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path, offers=MARKET) as (_, pilot, _line):
+        await shows(pilot, "4 of 4")
+        api.trouble("GET", "/offers", 500)
+        await pilot.press("n", "ctrl+s", "y")
+        await shows(pilot, "was answered with HTTP status 500", "Check that QUBIX_COORDINATOR_URL")
+
+
+async def test_every_key_is_a_command_too(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path, offers=MARKET) as (_, pilot, _line):
+        await shows(pilot, "4 of 4")
+        await pilot.press("ctrl+p", *"Reverse")
+        await shows(pilot, "On this screen (key S)")
+        await pilot.press("enter")
+        await shows(pilot, "▼ price")
+        await pilot.press("question_mark")
+        await shows(pilot, "[? Help]", "Everywhere")
+        await pilot.press("1")
+        await shows(pilot, "[1 Market]", "4 of 4")
+
+
+@pytest.mark.parametrize(("name", "size"), [("market-80x24", SMALL), ("market-200x50", LARGE)])
+async def test_how_it_looks(name: str, size: tuple[int, int], api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path, size, Clock()) as (app, pilot, line):
+        line.send("market", "snapshot", MARKET)
+        line.send("account", "snapshot", ACCOUNT)
+        await shows(pilot, "4 of 4", "1,234,567 QU")
+        assert_screen(app, name)
+
+
+async def test_without_colour_it_says_the_same(api: TuiApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with market(api, tmp_path, SMALL, Clock()) as (app, pilot, line):
+        line.send("market", "snapshot", MARKET)
+        line.send("account", "snapshot", ACCOUNT)
+        await shows(pilot, "4 of 4", "1,234,567 QU")
+        assert_screen(app, "market-80x24")
+        assert_without_colour(app)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live feed of market and account: one WebSocket, taken up where it broke; what is told goes into a `Book`."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from qubix.async_client import AsyncClient
+from qubix.errors import ApiError, QubixError
+from qubix.follow import LIVE_PATH
+from qubix.problems import error_of
+from qubix.transport import Disconnected, Reply, Socket
+from qubix_protocol.api import AccountView, ListingView, LiveEvent, Problem, Subscribe
+from qubix_tui.book import Book
+from qubix_tui.link import Link
+
+TOPICS: Final = ("market", "account")
+RECEIVE_S: Final = 15.0
+FIRST_S: Final = 0.2
+LONGEST_S: Final = 3.0
+"""Between tries to connect: below the five seconds of P10."""
+_STRANGE: Final = "the coordinator said what this version does not understand"
+
+
+class Feed:
+    """`link` says how the connection stands, `error` why it does not. `news` is called after each change of either."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        book: Book,
+        news: Callable[[], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._client, self.book, self._news = client, book, news
+        self._clock, self._draw = clock, draw
+        self.link = Link()
+        self.account: AccountView | None = None
+        self.error: QubixError | None = None
+        self._cursor: str | None = None
+        self._failures = 0
+
+    def forget(self) -> None:
+        """Starts anew: somebody else may ask now."""
+        self._cursor, self.account, self.error, self._failures = None, None, None, 0
+
+    async def run(self) -> NoReturn:
+        """Until it is cancelled."""
+        while True:
+            try:
+                await self._follow()
+            except Disconnected as problem:
+                await self._lost(str(problem))
+            except ApiError as refusal:
+                self._cursor = None
+                self._fail(refusal)
+            wait_s = min(LONGEST_S, FIRST_S * 2 ** min(self._failures, 8)) * (0.5 + self._draw() / 2)
+            await self._client.session.port.sleep(wait_s)
+
+    async def _follow(self) -> NoReturn:
+        """Raises `Disconnected`, and `ApiError` when the coordinator refuses."""
+        socket = await self._client.session.port.connect(LIVE_PATH)
+        try:
+            asked = Subscribe(subscribe=TOPICS, cursor=self._cursor)
+            await socket.send(msgspec.json.encode(asked).decode())
+            while True:
+                await self._next(socket)
+        finally:
+            await socket.close()
+
+    async def _next(self, socket: Socket) -> None:
+        text = await socket.receive(RECEIVE_S)
+        if text is None:
+            return
+        event = _event(text)
+        self._failures, self.error = 0, None
+        try:
+            self._apply(event)
+        except msgspec.MsgspecError:
+            raise Disconnected(_STRANGE, sent=True) from None
+        self._cursor = event.cursor or self._cursor
+        self.link.heard(self._clock())
+        self._news()
+
+    def _apply(self, event: LiveEvent) -> None:
+        """What this version does not know is passed over."""
+        if event.topic == "account" and event.kind != "reset":
+            self.account = msgspec.convert(event.data, AccountView)
+        elif event.topic == "market" and event.kind == "snapshot":
+            self.book.snapshot(msgspec.convert(event.data, list[ListingView]), self._clock())
+        elif event.topic == "market" and event.kind == "delta":
+            self._change(event.data)
+
+    def _change(self, data: Any) -> None:
+        if isinstance(data, dict) and "gone" in data:
+            self.book.gone(str(data["gone"]))
+        else:
+            self.book.put(msgspec.convert(data, ListingView), self._clock())
+
+    async def _lost(self, problem: str) -> None:
+        """Asks by HTTP what is the matter: a refusal is told with its remedy, and is not the network's fault."""
+        self._fail(None, problem)
+        try:
+            self.account = await self._client.account()
+        except QubixError as error:
+            self.error = error
+        self._news()
+
+    def _fail(self, error: QubixError | None, problem: str = "") -> None:
+        self._failures += 1
+        self.link.lost(problem or str(error))
+        self.error = error
+        self._news()
+
+
+def _event(text: str | bytes) -> LiveEvent:
+    """Raises `ApiError` for a refusal, which is a problem in place of an event."""
+    try:
+        return msgspec.json.decode(text, type=LiveEvent)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raw = text.encode() if isinstance(text, str) else text
+        try:
+            status = msgspec.json.decode(raw, type=Problem).status
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise Disconnected(_STRANGE, sent=True) from None
+        raise error_of(Reply(status, {}, raw), "the live feed") from None

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each key does, and how to begin."""
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+
+from qubix_tui.screens.base import Page
+from qubix_tui.widgets.frame import PLACES
+from qubix_tui.widgets.pairs import Sheet, pairs, section
+
+_EVERYWHERE = (
+    ("Ctrl+P", "every action by name"),
+    ("↑ ↓ PgUp PgDn", "move (j and k, too)"),
+    ("Enter", "details"),
+    ("Esc", "back"),
+    ("Tab", "the next field"),
+    ("q, Ctrl+Q", "leave; jobs and rentals go on"),
+)
+_MARKET = (
+    ("/", "query; Esc goes back to the list, again clears it"),
+    ("s, S", "sort by the next column, reverse"),
+    ("n", "rent the device under the cursor"),
+    ("h", "in details: more hours of history"),
+)
+_MARKS = (
+    ("●", "live; available"),
+    ("◍ ◌ ○", "reconnecting, connecting, offline: the last data stays, marked"),
+    ("◐ ◆ ▽", "busy, rented, draining"),
+    ("!", "a reading older than a minute: do not count on it"),
+    ("?", "a location that is the provider's word alone"),
+    ("–", "not known"),
+)
+_BEGIN = (
+    "In another terminal: `qubix up` starts a market on this machine; QUBIX_COORDINATOR_URL names another one.",
+    "`qubix wallet create`, `qubix wallet login` and `qubix wallet deposit 50000 --pay` put QU into the market.",
+)
+
+
+class HelpPage(Page):
+    place = "help"
+
+    def body(self) -> ComposeResult:
+        with VerticalScroll(id="sheet-scroll"):
+            yield Sheet(id="sheet", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one("#sheet-scroll").focus()
+        self.query_one("#sheet", Sheet).put(
+            pairs([(key, title) for key, title, _ in PLACES], title="Screens"),
+            pairs(_EVERYWHERE, title="Everywhere"),
+            pairs(_MARKET, title="Market"),
+            pairs(_MARKS, title="Marks"),
+            section("To begin", _BEGIN),
+        )
