@@ -6,10 +6,10 @@ A check that cannot be told (the chain was not read, the time is up) is *unknown
 """
 
 import importlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple, TypeVar
 
 import asyncpg
@@ -149,21 +149,21 @@ async def audit_all(tx: Tx, now_ms: int, *, check_s: float = CHECK_S) -> AuditRe
     """Everything. Never longer than `check_s` for a check: what is not told by then is unknown."""
     violations, unknown = list[Violation](), list[Violation]()
     for check in all_checks():
-        found = await _within(tx, check_s, _ask(tx, check, now_ms))
+        found = await _within(tx, check_s, partial(_ask, tx, check, now_ms))
         if found is None:
             unknown.append(Violation(check.id, f"not told: it took longer than {check_s:g} s"))
         else:
             (unknown if check.outcome is Outcome.UNKNOWN else violations).extend(found)
-    counted = await _within(tx, check_s, _counts(tx, (*COUNTED, "receipt_entry")))
+    counted = await _within(tx, check_s, partial(_counts, tx, (*COUNTED, "receipt_entry")))
     return AuditReport(counted or {}, tuple(violations), all_checks(), tuple(unknown))
 
 
-async def _within(tx: Tx, check_s: float, answer: Awaitable[T]) -> T | None:
+async def _within(tx: Tx, check_s: float, answer: Callable[[], Awaitable[T]]) -> T | None:
     """None when a statement took longer. The time limit ends with the savepoint, whatever came of it."""
     await execute(tx, "SAVEPOINT audit_check")
     await execute(tx, f"SET LOCAL statement_timeout = {max(1, round(check_s * 1000))}")
     try:
-        found = await answer
+        found = await answer()
     except asyncpg.QueryCanceledError:
         found = None
     await execute(tx, "ROLLBACK TO SAVEPOINT audit_check")
