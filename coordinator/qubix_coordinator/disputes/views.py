@@ -4,12 +4,13 @@
 from collections.abc import Sequence
 from typing import Final
 
-from qubix_coordinator.db.database import Tx, one, rows, value
+from qubix_coordinator.db.database import Tx, rows, value
 from qubix_coordinator.disputes import rules
 from qubix_coordinator.disputes.tables import Dispute
 from qubix_coordinator.jobs import again
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job, Verdict
+from qubix_coordinator.telemetry import service as telemetry
 from qubix_protocol.disputes import (
     OUTCOME_TEXT,
     DisputeState,
@@ -87,16 +88,9 @@ async def _evidence(tx: Tx, dispute: Dispute) -> EvidenceView:
     attempt = await Attempt.filter(id=dispute.attempt_id).using_db(tx).get()
     made = ChainLink.filter(attempt_id=attempt.id).using_db(tx).order_by("index")
     verdict = await Verdict.filter(attempt_id=attempt.id).using_db(tx).first()
-    readings = await one(
-        tx,
-        "SELECT count(*) AS n, avg(utilisation_pct)::float8 AS mean FROM sample"
-        " WHERE peer_id = $1 AND device_id = $2 AND at_ms BETWEEN $3 AND $4",
-        attempt.peer_id,
-        attempt.device_id,
-        attempt.started_ms or attempt.created_ms,
-        attempt.ended_ms or attempt.created_ms,
-    )
-    assert readings is not None
+    begun_ms = attempt.started_ms or attempt.created_ms
+    ended_ms = attempt.ended_ms or attempt.created_ms
+    readings = await telemetry.use_between(tx, attempt.peer_id, attempt.device_id, begun_ms, ended_ms)
     look = await again.second_look(tx, dispute.id)
     return EvidenceView(
         kernel=job.kernel,
@@ -115,8 +109,8 @@ async def _evidence(tx: Tx, dispute: Dispute) -> EvidenceView:
         forecast_ms=attempt.forecast_ms,
         late=int(await value(tx, "SELECT count(*) FROM evidence WHERE attempt_id = $1", attempt.id)),
         ended=attempt.reason,
-        readings=readings["n"],
-        utilisation_mean=readings["mean"],
+        readings=readings.count,
+        utilisation_mean=readings.mean_pct,
         second_look=_words(look),
         rerun_by=dispute.rerun_peer_id,
     )

@@ -122,6 +122,28 @@ async def _copy(tx: Tx, written: Sequence[tuple[Any, ...]]) -> int:
     return len(written)
 
 
+class Use(NamedTuple):
+    """How many readings there were, and the mean of those that told the use."""
+
+    count: int
+    mean_pct: float | None
+
+
+async def use_between(tx: Tx, peer_id: str, device_id: str, since_ms: int, until_ms: int) -> Use:
+    """Both ends are part of it."""
+    found = await rows(
+        tx,
+        "SELECT count(*) AS n, avg(utilisation_pct)::float8 AS mean FROM sample"  # noqa: S608 - our own words
+        f" WHERE device_no = {_OWN_NUMBER} AND at_s BETWEEN $3::bigint / 1000 AND $4::bigint / 1000"
+        " AND at_ms BETWEEN $3::bigint AND $4::bigint",
+        peer_id,
+        device_id,
+        since_ms,
+        until_ms,
+    )
+    return Use(found[0]["n"], found[0]["mean"])
+
+
 async def series(db: Database, peer_id: str, device_id: str, *, since_ms: int, now_ms: int) -> list[Sample]:
     """A device's samples since then, oldest first, thinned to at most `READINGS_MAX`."""
     stretch_ms = rules.stretch_ms(now_ms - since_ms, READINGS_MAX)
