@@ -40,6 +40,7 @@ from qubix_protocol.api import (
 )
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
+from qubix_protocol.earnings import EarningsView, Period, WorksView
 from qubix_protocol.messages import Sample
 from qubix_protocol.rentals import RentalsView, RentalView
 from qubix_protocol.reputation import ReputationView
@@ -127,6 +128,25 @@ class AsyncClient:
     async def statement(self, *, after: str | None = None, limit: int = 50) -> StatementView:
         """The account's entries, newest first, at most 200; `next` of one page is `after` of the next."""
         return await self._session.get("/account/statement", StatementView, _page(after, limit))
+
+    async def earnings(
+        self,
+        *,
+        by: Period | str = Period.DAY,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        tz: str = "UTC",
+    ) -> EarningsView:
+        """What the account's nodes earned by day, ISO week or month of a time zone (an IANA name), and by device. The
+        sums are the ledger's: `net_qu` is what the balance gained by work."""
+        asked = {"by": str(by), "tz": tz, "since": since_ms, "until": until_ms}
+        query: dict[str, str | int] = {name: value for name, value in asked.items() if value is not None}
+        return await self._session.get("/account/earnings", EarningsView, query)
+
+    async def work(self, *, after: str | None = None, limit: int = 50) -> WorksView:
+        """The jobs and rentals that ran on the account's nodes, newest first; `next` of one page is `after` of the
+        next."""
+        return await self._session.get("/account/work", WorksView, _page(after, limit))
 
     async def deposit_identity(self) -> DepositIdentityView:
         """Where to send QU: the account's own identity, the same each time."""

@@ -145,6 +145,8 @@ class Client:
     account = blocking(AsyncClient.account)
     balance = blocking(AsyncClient.balance)
     statement = blocking(AsyncClient.statement)
+    earnings = blocking(AsyncClient.earnings)
+    work = blocking(AsyncClient.work)
     deposit_identity = blocking(AsyncClient.deposit_identity)
     deposits = blocking(AsyncClient.deposits)
     chain = blocking(AsyncClient.chain)

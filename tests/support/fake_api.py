@@ -39,6 +39,7 @@ from qubix_protocol.api import (
     ResultView,
 )
 from qubix_protocol.arrays import Array, ArrayMeta, pack_arrays
+from qubix_protocol.earnings import EarningsPeriod, EarningsView, Period, Sums, WorkKind, WorksView, WorkView
 from qubix_protocol.envelope import open_envelope, seal
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Message, Order, Outcome, Report, Sample, Settlement
@@ -53,6 +54,30 @@ DROP: Final = "drop"
 """The connection ends before anything was done."""
 DROP_AFTER: Final = "drop_after"
 """The connection ends after it was done, before the answer."""
+
+
+WORK: Final = WorkView(
+    kind=WorkKind.RENTAL,
+    work_id="7d444840-9dc0-11d1-b245-5ffdce74fad2",
+    job_id=None,
+    rental_id="7d444840-9dc0-11d1-b245-5ffdce74fad2",
+    listing_id="7d444840-9dc0-11d1-b245-5ffdce74fad3",
+    provider="12D3KooWSXdaPzv9G8Rb3jLG8xy5Adimgr1te9xWQzKTjM1xGhmN",
+    model="A card",
+    kernel="",
+    state="ended",
+    reason="stopped_by_consumer",
+    reason_text="its consumer stopped it",
+    created_ms=1_000,
+    started_ms=2_000,
+    ended_ms=9_000,
+    billed_ms=7_000,
+    rate_qu_per_h=3_600,
+    paid_qu=6,
+    fee_qu=1,
+    owed_qu=0,
+    taken_back_qu=0,
+)
 
 
 @dataclass(frozen=True)
@@ -169,9 +194,25 @@ class FakeApi:
         )
 
     def _get_account(self, seen: Seen, *rest: str) -> tuple[int, Any]:
+        if rest == ("earnings",):
+            return 200, self._earnings(seen)
+        if rest == ("work",):
+            return 200, WorksView(work=(WORK,), next=None)
         account_id = "00000000-0000-0000-0000-000000000001"
         return 200, AccountView(
             account_id=account_id, name="tester", balance_qu=self.balance_qu, held_qu=0, scopes=("user",)
+        )
+
+    def _earnings(self, seen: Seen) -> EarningsView:
+        sums: dict[str, int] = {"earned_qu": 900, "fee_qu": 23, "awarded_qu": 0, "taken_back_qu": 100, "net_qu": 800}
+        since_ms = int(seen.query.get("since", ["0"])[0])
+        week = EarningsPeriod(first_day="2026-11-23", since_ms=since_ms, until_ms=since_ms + 1, settlements=3, **sums)
+        return EarningsView(
+            by=Period(seen.query["by"][0]),
+            tz=seen.query["tz"][0],
+            whole=Sums(settlements=3, **sums),
+            periods=(week,),
+            listings=(),
         )
 
     def _post_account(self, seen: Seen, action: str) -> tuple[int, Any]:

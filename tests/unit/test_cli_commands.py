@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what it prints, how it exits, how fast it starts."""
 
+import datetime
 import io
 import json
 import os
@@ -228,6 +229,24 @@ def test_the_wallet(qubix: Qubix, api: FakeApi) -> None:
     shown_ = json.loads(qubix("wallet", "show", "--json").output)
     assert shown_["balance_qu"] == 1_000
     assert len(shown_["order_key"]) == 64
+
+
+def test_earnings_by_week_in_a_time_zone(qubix: Qubix, api: FakeApi) -> None:
+    found = qubix("wallet", "earnings", "--by", "week", "--tz", "Asia/Kathmandu", "--since", "2026-11-23", "--json")
+    told = json.loads(found.output)
+    assert (told["by"], told["whole"]["net_qu"]) == ("week", 800)
+    midnight = datetime.datetime(2026, 11, 23, tzinfo=datetime.timezone(datetime.timedelta(hours=5, minutes=45)))
+    assert told["periods"][0]["since_ms"] == midnight.timestamp() * 1000
+    shown_ = qubix("wallet", "earnings").output
+    assert "2026-11-23" in shown_
+    assert "800" in shown_
+    assert qubix("wallet", "earnings", "--tz", "Nowhere/Else", "--since", "2026-11-23").exit_code == 2
+    assert qubix("wallet", "earnings", "--by", "year").exit_code == 2
+
+
+def test_work_of_a_provider(qubix: Qubix, api: FakeApi) -> None:
+    assert json.loads(qubix("wallet", "work", "--json").output)["work"][0]["paid_qu"] == 6
+    assert "rental" in qubix("wallet", "work").output
 
 
 # As a process ---------------------------------------------------------------------------------------------------------

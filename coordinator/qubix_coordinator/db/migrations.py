@@ -49,6 +49,7 @@ STEPS = (
     "market/schema_4_searched.sql",
     "telemetry/schema_5_partitions.sql",
     "market/schema_5_reputation.sql",
+    "earnings/schema.sql",
 )
 
 CREATE_TABLE = """

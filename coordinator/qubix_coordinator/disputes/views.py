@@ -90,7 +90,7 @@ async def _evidence(tx: Tx, dispute: Dispute) -> EvidenceView:
     verdict = await Verdict.filter(attempt_id=attempt.id).using_db(tx).first()
     begun_ms = attempt.started_ms or attempt.created_ms
     ended_ms = attempt.ended_ms or attempt.created_ms
-    readings = await telemetry.use_between(tx, attempt.peer_id, attempt.device_id, begun_ms, ended_ms)
+    use = await telemetry.use_between(tx, attempt.peer_id, attempt.device_id, begun_ms, ended_ms)
     look = await again.second_look(tx, dispute.id)
     return EvidenceView(
         kernel=job.kernel,
@@ -109,8 +109,8 @@ async def _evidence(tx: Tx, dispute: Dispute) -> EvidenceView:
         forecast_ms=attempt.forecast_ms,
         late=int(await value(tx, "SELECT count(*) FROM evidence WHERE attempt_id = $1", attempt.id)),
         ended=attempt.reason,
-        readings=readings.count,
-        utilisation_mean=readings.mean_pct,
+        readings=use.readings,
+        utilisation_mean=use.mean_pct,
         second_look=_words(look),
         rerun_by=dispute.rerun_peer_id,
     )

@@ -125,7 +125,7 @@ async def _copy(tx: Tx, written: Sequence[tuple[Any, ...]]) -> int:
 class Use(NamedTuple):
     """How many readings there were, and the mean of those that told the use."""
 
-    count: int
+    readings: int
     mean_pct: float | None
 
 

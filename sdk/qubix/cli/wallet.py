@@ -9,6 +9,7 @@ from qubix.cli import shown
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
 from qubix.cli.reserves import proof
 from qubix.cli.wallet_chain import balance, deposit, deposits, faucet, login, logout, prove
+from qubix.cli.wallet_earned import earnings, work
 from qubix.cli.wallet_keys import KEPT_IN, create, import_, seed
 from qubix.cli.wallet_out import address, cancel, payout, withdraw, withdrawals
 from qubix_protocol.api import AccountView
@@ -20,6 +21,8 @@ def wallet() -> None:
 
 
 for command in (create, import_, seed, login, logout, balance, faucet, deposit, deposits, prove, proof):
+    wallet.add_command(command)
+for command in (earnings, work):
     wallet.add_command(command)
 for command in (withdraw, withdrawals, cancel, address, payout):
     wallet.add_command(command)

@@ -16,6 +16,7 @@ def load() -> Blueprint:
         artifacts,
         deposits,
         disputes,
+        earnings,
         jobs,
         market,
         network,
