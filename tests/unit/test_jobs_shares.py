@@ -210,7 +210,7 @@ def test_what_is_reserved_is_the_most_that_can_be_billed(
     reserved = billing.bill_max_qu(rate_qu, forecast_ms=forecast_ms, attempt_units=units, units=done)
     assert charge <= reserved
     assert reserved <= billing.bill_max_qu(rate_qu, forecast_ms=forecast_ms, attempt_units=units, units=units)
-    told = forecast.forecast(rate(1e9), forecast_ms * 1e6, 0, rate_qu)
+    told = forecast.forecast(rate(1e9), forecast.Work(forecast_ms * 1e6, 0), rate_qu)
     assert told is not None
-    whole = billing.bill_max_qu(rate_qu, forecast_ms=told.run_ms, attempt_units=units, units=units)
+    whole = billing.bill_max_qu(rate_qu, forecast_ms=told.agreed_ms, attempt_units=units, units=units)
     assert whole <= told.cost_high_qu

@@ -8,6 +8,7 @@ import pytest
 
 from qubix_coordinator.jobs.billing import Chunk, billed_ms, charge_qu
 from qubix_coordinator.market import forecast, rules
+from qubix_coordinator.market.forecast import Work
 from qubix_protocol import codec
 from qubix_protocol.errors import Malformed
 from qubix_protocol.messages import Beat, KernelRate
@@ -25,8 +26,8 @@ def rate(flops_per_s: float, bytes_per_s: float = 0.0) -> KernelRate:
 @pytest.mark.parametrize("flops", [1.0, 1e9, 1e21, 1e30])
 def test_a_rate_next_to_nothing_is_the_longest_run_and_never_an_error(claim: float, flops: float) -> None:
     """M2: one offer whose forecast overflows would otherwise stop the matching of everybody's jobs."""
-    assert forecast.run_ms(rate(claim), flops, 1e9) == forecast.RUN_MS_MAX
-    assert forecast.run_ms(rate(0.0, claim), flops, flops) == forecast.RUN_MS_MAX
+    assert forecast.rated_ms(rate(claim), Work(flops, 1e9)) == forecast.RUN_MS_MAX
+    assert forecast.rated_ms(rate(0.0, claim), Work(flops, flops)) == forecast.RUN_MS_MAX
 
 
 def test_an_absurd_offer_costs_no_other_offer_its_job() -> None:

@@ -50,6 +50,8 @@ STEPS = (
     "telemetry/schema_5_partitions.sql",
     "market/schema_5_reputation.sql",
     "earnings/schema.sql",
+    "market/schema_5_forecast.sql",
+    "jobs/schema_5_forecast.sql",
 )
 
 CREATE_TABLE = """

@@ -10,8 +10,10 @@ import msgspec
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.jobs.tables import Attempt, Job, JobInput
+from qubix_coordinator.market import learned
 from qubix_coordinator.market.rules import Need
 from qubix_kernels import Kernel, UnknownKernel, get
+from qubix_protocol import digests
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.errors import Malformed
 from qubix_protocol.messages import ParamValue
@@ -37,7 +39,8 @@ class Plan:
 
     def need(self, units: int | None = None) -> Need:
         """Of running so many units, all of them by default, whoever may do it at whatever price."""
-        cost = self.kernel.cost(self.metas, self.params, self.units if units is None else units)
+        units = self.units if units is None else units
+        cost = self.kernel.cost(self.metas, self.params, units)
         whole = sum(meta.nbytes for meta in (*self.metas.values(), *self.outputs.values()))
         return Need(
             kernel=self.kernel.spec.name,
@@ -45,7 +48,25 @@ class Plan:
             flops=cost.flops,
             bytes_moved=cost.bytes_moved,
             memory_bytes=MEMORY_BASE_BYTES + max(cost.memory_bytes, whole),
+            moved_bytes=self._moved_bytes(units),
         )
+
+    def _moved_bytes(self, units: int) -> int:
+        """Every hand fetches all of the inputs, and gives its own part of the outputs."""
+        given = sum(meta.nbytes for meta in self.outputs.values()) * units // max(1, self.units)
+        return sum(meta.nbytes for meta in self.metas.values()) + given
+
+    @property
+    def subject(self) -> str:
+        return subject_of(self.kernel, self.params)
+
+
+def subject_of(kernel: Kernel, params: Mapping[str, ParamValue]) -> str:
+    """What past runs must have in common; `params` in their normal form. Where each job describes its own work, only
+    jobs of the very same description say anything of each other: else one could be described so that the others are
+    forecast wrongly."""
+    name = kernel.spec.name
+    return f"{name}:{digests.of_params(params).hex()[:32]}" if kernel.spec.open else name
 
 
 def plan_of(kernel_name: str, params: Mapping[str, ParamValue], metas: Mapping[str, ArrayMeta]) -> Plan:
@@ -85,22 +106,23 @@ class Asked:
 
     def of(self, units: int) -> Need:
         work = self.plan.need(units)
-        return dataclasses.replace(self.limits, flops=work.flops, bytes_moved=work.bytes_moved)
+        return dataclasses.replace(
+            self.limits, flops=work.flops, bytes_moved=work.bytes_moved, moved_bytes=work.moved_bytes
+        )
 
 
 async def of_job(tx: Tx, job: Job, hold_free_qu: int, now_ms: int) -> Asked:
     """`hold_free_qu`: what is left of the hold beside what open attempts may still cost."""
     inputs = await JobInput.filter(job_id=job.id).using_db(tx)
     plan = plan_of(job.kernel, job.params, {one.name: msgspec.convert(one.meta, ArrayMeta) for one in inputs})
+    need = dataclasses.replace(plan.need(), history=await learned.of(tx, plan.subject))
     if job.rental_id is not None:
         # It cannot go elsewhere, and is paid for by its time.
         left_ms = max(0, job.deadline_ms - now_ms)
-        return Asked(
-            plan, dataclasses.replace(plan.need(), time_left_ms=left_ms), sum(one.size_bytes for one in inputs)
-        )
+        return Asked(plan, dataclasses.replace(need, time_left_ms=left_ms), sum(one.size_bytes for one in inputs))
     wrong = Attempt.filter(job_id=job.id, state=AttemptState.REJECTED.value).using_db(tx)
     limits = dataclasses.replace(
-        plan.need(),
+        need,
         hold_left_qu=hold_free_qu,
         rate_qu_per_h_max=job.rate_max,
         provider=job.provider,

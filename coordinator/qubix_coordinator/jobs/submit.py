@@ -19,6 +19,7 @@ from qubix_coordinator.errors import CauseReused, InvalidInput
 from qubix_coordinator.jobs import flow, money, needs, orders, receipt, shares, views
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Job, JobInput
+from qubix_coordinator.market import learned
 from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
 from qubix_protocol import digests
@@ -237,7 +238,8 @@ async def estimate(desk: Desk, body: EstimateBody) -> EstimateView:
     plan = needs.plan_of(body.kernel, body.params, body.inputs)
     now_ms = desk.now_ms()
     offers = await desk.db.run(lambda tx: market.candidates(tx, now_ms=now_ms))
-    found = market_rules.estimates(offers, plan.need())
+    need = dataclasses.replace(plan.need(), history=await desk.db.run(lambda tx: learned.of(tx, plan.subject)))
+    found = market_rules.estimates(offers, need)
     return EstimateView(
         candidates=tuple(_candidate_view(one) for one in found[:ESTIMATES_MAX]),
         flops=plan.flops,

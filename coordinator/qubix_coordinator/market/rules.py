@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from qubix_coordinator.market.forecast import Forecast, forecast
+from qubix_coordinator.market.forecast import NO_HISTORY, Forecast, History, Work, forecast, rated_ms
 from qubix_protocol.messages import KernelRate
 from qubix_protocol.states import Availability, Reason
 from qubix_protocol.units import READING_AGE_S_MAX
@@ -62,6 +62,8 @@ class Candidate:
     failures: int
     backoff_until_ms: int
     offer_digest: bytes
+    inet_bytes_per_s: int = 0
+    """The slower way of its connection, as it claims; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,14 @@ class Need:
     time_left_ms: int | None = None
     """Until the job's deadline; None: only an estimate."""
     excluded: frozenset[str] = frozenset()
+    moved_bytes: int = 0
+    """To the provider and back."""
+    history: History = NO_HISTORY
+    """What past runs of the same kernel say."""
+
+    @property
+    def work(self) -> Work:
+        return Work(self.flops, self.bytes_moved, self.moved_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +123,18 @@ def best_backend(candidate: Candidate, need: Need) -> tuple[str, Forecast] | Non
     found = []
     for rate in candidate.rates:
         if rate.kernel == need.kernel and rate.backend in need.backends and rate.backend in candidate.backends:
-            guess = forecast(rate, need.flops, need.bytes_moved, candidate.rate_qu_per_h)
+            guess = guess_of(candidate, rate, need)
             if guess is not None:
                 found.append((rate.backend, guess))
     return min(found, key=lambda pair: (pair[1].run_ms, pair[0]), default=None)
+
+
+def guess_of(candidate: Candidate, rate: KernelRate, need: Need) -> Forecast | None:
+    rated = rated_ms(rate, need.work)
+    if rated is None:
+        return None
+    learned = need.history.of(candidate.listing_id, candidate.model, rate, rated)
+    return forecast(rate, need.work, candidate.rate_qu_per_h, learned, candidate.inet_bytes_per_s / 1000)
 
 
 def misfit(candidate: Candidate, need: Need, guess: tuple[str, Forecast] | None) -> Obstacle | None:

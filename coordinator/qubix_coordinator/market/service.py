@@ -284,6 +284,7 @@ def candidate(row: Listing) -> rules.Candidate:
         failures=row.failures,
         backoff_until_ms=row.backoff_until_ms,
         offer_digest=bytes(row.offer_digest),
+        inet_bytes_per_s=min(row.inet_down_bytes_per_s, row.inet_up_bytes_per_s),
     )
 
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of past runs: read for the next forecast, written when a run is settled."""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from qubix_coordinator.db.database import Row, Tx, execute, one, rows
+from qubix_coordinator.market import history
+from qubix_coordinator.market.forecast import History, Kept
+from qubix_coordinator.market.history import Fit
+
+KEPT_MS: Final = 180 * 86_400_000
+FORGET_BATCH: Final = 1_000
+
+
+async def of(tx: Tx, subject: str) -> History:
+    """The fits alone, not the runs that they came from."""
+    found = await rows(
+        tx,
+        "SELECT f.listing_id, l.model, f.backend, f.size, f.pace, cardinality(f.runs) AS runs, f.run_fit,"
+        " cardinality(f.arounds) AS arounds, f.around_fit"
+        " FROM forecast_fit f JOIN listing l ON l.id = f.listing_id WHERE f.subject = $1",
+        subject,
+    )
+    return History(_kept(row) for row in found)
+
+
+def _kept(row: Row) -> Kept:
+    return Kept(
+        listing_id=UUID(str(row["listing_id"])),
+        model=row["model"],
+        backend=row["backend"],
+        size=row["size"],
+        pace=row["pace"],
+        run=_fit(row["runs"], row["run_fit"]),
+        around=_fit(row["arounds"], row["around_fit"]),
+    )
+
+
+def _fit(runs: int, three: list[float]) -> Fit:
+    return Fit(runs, *three) if runs else history.NO_RUNS
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One settled run. `around_ms` is None where it says nothing: the run was not whole. `around_plain_ms` and
+    `rated_ms` were forecast without any history."""
+
+    listing_id: UUID
+    subject: str
+    backend: str
+    pace: float
+    rated_ms: float
+    run_ms: float
+    around_plain_ms: float
+    around_ms: float | None
+
+
+async def remember(tx: Tx, run: Run, *, now_ms: int) -> None:
+    """Locks the listing first, as everything does that writes about it."""
+    await execute(tx, "SELECT FROM listing WHERE id = $1 FOR UPDATE", run.listing_id)
+    key = (run.subject, run.listing_id, run.backend, history.size_of(run.rated_ms))
+    kept = await one(
+        tx,
+        "SELECT runs, arounds, pace FROM forecast_fit"
+        " WHERE subject = $1 AND listing_id = $2 AND backend = $3 AND size = $4",
+        *key,
+    )
+    after = _after(kept, run)
+    await execute(
+        tx,
+        "INSERT INTO forecast_fit (subject, listing_id, backend, size, pace, runs, arounds, run_fit, around_fit,"
+        " updated_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+        " ON CONFLICT (subject, listing_id, backend, size) DO UPDATE SET pace = excluded.pace, runs = excluded.runs,"
+        " arounds = excluded.arounds, run_fit = excluded.run_fit, around_fit = excluded.around_fit,"
+        " updated_ms = excluded.updated_ms",
+        *key,
+        run.pace,
+        *after,
+        now_ms,
+    )
+
+
+def _after(kept: Row | None, run: Run) -> tuple[list[float], list[float], list[float], list[float]]:
+    runs: list[float] = list(kept["runs"]) if kept is not None else []
+    arounds: list[float] = list(kept["arounds"]) if kept is not None else []
+    if kept is not None:
+        runs = history.moved(runs, kept["pace"], run.pace)
+    runs = history.remember(runs, history.ratio(run.run_ms, run.rated_ms))
+    if run.around_ms is not None:
+        arounds = history.remember(arounds, history.ratio(run.around_ms, run.around_plain_ms))
+    return runs, arounds, _three(history.fit_of(runs)), _three(history.fit_of(arounds))
+
+
+def _three(fit: Fit) -> list[float]:
+    return [fit.mid, fit.low, fit.high]
+
+
+async def forget(tx: Tx, *, now_ms: int) -> int:
+    """What nobody ran for half a year. Gives how many rows went."""
+    return await execute(
+        tx,
+        "DELETE FROM forecast_fit WHERE ctid IN (SELECT ctid FROM forecast_fit WHERE updated_ms < $1 LIMIT $2)",
+        now_ms - KEPT_MS,
+        FORGET_BATCH,
+    )
