@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from qubix_coordinator import outbox
-from qubix_coordinator.db.database import Database, Row
+from qubix_coordinator.db.database import Database, Row, execute
 from qubix_coordinator.outbox.notifier import Notifier, Overflow
 from qubix_coordinator.outbox.rules import wants
 
@@ -48,6 +48,18 @@ async def test_events_are_read_in_order_by_topic_and_page(db: Database) -> None:
     cursor = outbox.parse_cursor(str(page[-1].cursor))
     assert cursor is not None
     assert numbers(await outbox.read(db, cursor)) == [3, 4]
+
+
+@pytest.mark.asyncio
+async def test_the_order_is_that_of_numbers(db: Database) -> None:
+    """A transaction with one digit more is the newer one."""
+    async with db.transaction() as tx:
+        for n, xid in enumerate((99, 100, 5, 101)):
+            sql = "INSERT INTO event (xid, topic, payload) VALUES ($1::text::xid8, 't', $2::text::jsonb)"
+            await execute(tx, sql, str(xid), f'{{"n": {n}}}')
+    assert numbers(await outbox.read(db, outbox.START)) == [2, 0, 1, 3]
+    first = await outbox.read(db, outbox.START, limit=2)
+    assert numbers(await outbox.read(db, first[-1].cursor)) == [1, 3]
 
 
 @pytest.mark.asyncio

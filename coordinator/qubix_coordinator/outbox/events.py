@@ -35,12 +35,13 @@ async def read(db: Database, after: Cursor, topics: Iterable[str] | None = None,
     come; a transaction left open holds the stream back (the pool ends those after a minute).
     """
     exact, prefixes = _patterns(topics)
+    # Ordered by the column: a bare `xid` would be the text that is selected, where 1000 comes before 999.
     found = await db.fetch(
         "SELECT xid::text AS xid, id, topic, payload::text AS payload, created_at FROM event"
         " WHERE (xid, id) > ($1::text::xid8, $2::bigint) AND xid < pg_snapshot_xmin(pg_current_snapshot())"
         " AND ($3::text[] IS NULL OR topic = ANY ($3) OR EXISTS"
         " (SELECT FROM unnest($4::text[]) AS prefix WHERE starts_with(topic, prefix)))"
-        " ORDER BY xid, id LIMIT $5",
+        " ORDER BY event.xid, id LIMIT $5",
         str(after.xid),
         after.id,
         exact,
