@@ -39,6 +39,7 @@ from qubix_coordinator.jobs.engine import Engine
 from qubix_coordinator.ledger import audit_log
 from qubix_coordinator.ledger import read as ledger
 from qubix_coordinator.market import learned, standing
+from qubix_coordinator.market.due import Engine as MarketEngine
 from qubix_coordinator.outbox.notifier import Notifier
 from qubix_coordinator.rentals.engine import Engine as RentalsEngine
 from qubix_coordinator.settings import Settings
@@ -65,6 +66,7 @@ class Coordinator:
     withdrawals: WithdrawalEngine
     rentals: RentalsEngine
     disputes: DisputesEngine
+    market: MarketEngine
 
     async def run(self) -> None:
         """Everything but the HTTP server, until cancelled. A task that fails ends them all."""
@@ -76,6 +78,7 @@ class Coordinator:
             tasks.create_task(self.withdrawals.run(), name="withdrawals")
             tasks.create_task(self.rentals.run(), name="rentals")
             tasks.create_task(self.disputes.run(), name="disputes")
+            tasks.create_task(self.market.run(), name="market")
             tasks.create_task(_every(context.db, _MINUTE_S, lambda: _each_minute(context)), name="minutes")
             tasks.create_task(_every(context.db, _HOUR_S, lambda: _each_hour(context)), name="hours")
 
@@ -100,7 +103,13 @@ async def assemble(
     )
     withdrawals = WithdrawalEngine(WithdrawalDesk(db, settings, desk.clock))
     return Coordinator(
-        context, create_app(context), Engine(desk), withdrawals, RentalsEngine(desk), DisputesEngine(desk)
+        context=context,
+        app=create_app(context),
+        engine=Engine(desk),
+        withdrawals=withdrawals,
+        rentals=RentalsEngine(desk),
+        disputes=DisputesEngine(desk),
+        market=MarketEngine(db, desk.clock),
     )
 
 

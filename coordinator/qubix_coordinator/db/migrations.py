@@ -52,6 +52,7 @@ STEPS = (
     "earnings/schema.sql",
     "market/schema_5_forecast.sql",
     "jobs/schema_5_forecast.sql",
+    "market/schema_5_live.sql",
 )
 
 CREATE_TABLE = """

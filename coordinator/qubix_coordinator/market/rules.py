@@ -253,6 +253,11 @@ def stale(age_ms: int | None) -> bool:
     return age_ms is not None and age_ms > UNMARKED_MS_MAX
 
 
+def marked_before_ms(now_ms: int) -> int:
+    """Readings that came before this are stale."""
+    return now_ms - UNMARKED_MS_MAX
+
+
 def visible_since_ms(now_ms: int, offer_s: float) -> int:
     """Offers older than this are no longer in the market."""
     return now_ms - round(OFFERS_MISSED_MAX * offer_s * 1000)

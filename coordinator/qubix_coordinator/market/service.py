@@ -27,6 +27,8 @@ from qubix_protocol.units import OFFER_S
 
 log = logging.getLogger(__name__)
 TOPIC = "market"
+HEARD = "metrics_ms"
+"""Beside the listing in its events: when its reading came, by which its age can be told at any later time."""
 LISTINGS_MAX = 10_000
 READINGS_AT_ONCE = 32
 DEVICES_MAX = 64
@@ -58,7 +60,8 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> 
         log.info("market.listed", extra={"peer": peer_id, "device": offer.device.device_id, "model": row.model})
         await emit(tx, row, now_ms)
         return
-    changed = not row.online or any(getattr(row, name) != value for name, value in _shown(claimed).items())
+    shown = any(getattr(row, name) != value for name, value in _shown(claimed).items())
+    changed = shown or not row.online or _expired(row)
     standing.offered(row, now_ms)
     row.update_from_dict(claimed | {"online": True, "updated_ms": now_ms if changed else row.updated_ms})
     await row.save(using_db=tx)
@@ -263,9 +266,14 @@ async def emit(tx: Tx, row: Listing, now_ms: int) -> None:
     """A rented device left the market when it was rented: what becomes of it meanwhile is no news there."""
     if row.rental_id is not None:
         return
-    gone = not row.online or row.availability == Availability.OFFLINE.value
-    payload = {"gone": str(row.id)} if gone else msgspec.to_builtins(view(row, now_ms))
+    gone = not row.online or row.availability == Availability.OFFLINE.value or _expired(row)
+    payload = {"gone": str(row.id)} if gone else msgspec.to_builtins(view(row, now_ms)) | {HEARD: row.metrics_ms}
     await events.emit(tx, TOPIC, payload)
+
+
+def _expired(row: Listing) -> bool:
+    """As it was told; by the clock it may be a moment before that (`market.due`)."""
+    return row.expired_told_ms is not None and bool(row.expired_told_ms == row.offered_ms)
 
 
 def candidate(row: Listing) -> rules.Candidate:

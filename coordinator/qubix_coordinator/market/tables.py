@@ -53,6 +53,10 @@ class Listing(Model):
     metrics_ms = fields.BigIntField(null=True)
     offered_ms = fields.BigIntField()
     updated_ms = fields.BigIntField()
+    expired_told_ms = fields.BigIntField(null=True)
+    """The `offered_ms` of which it was told that it is too old: while the two are the same, it is out of the market."""
+    stale_told_ms = fields.BigIntField(null=True)
+    """The `metrics_ms` of which the same was told."""
 
     class Meta:
         table = "listing"
