@@ -2,6 +2,7 @@
 """What the coordinator's processes (coordinator, verifier, database, audit) can be told from outside."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from qubix_protocol.settings import SettingsError, load, read_config, setting, t
 NETWORKS = ("devnet", "test", "main")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 EXIT_BAD_SETTINGS = 2
+REGIONS_MAX = 64
+_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 def default_data_dir() -> Path:
@@ -116,6 +119,18 @@ class Settings:
         86_400,
         minimum=3600,
         maximum=366 * 86_400,
+    )
+    regions: tuple[str, ...] = setting(
+        "QUBIX_REGIONS",
+        "Regions of the market, each a topic of gossip; a node that asks for none of them gets the first.",
+        ("local",),
+    )
+    certificate_s: int = setting(
+        "QUBIX_CERTIFICATE_S",
+        "Seconds for which a node may gossip offers without hearing from the coordinator; renewed at half of it.",
+        86_400,
+        minimum=2,
+        maximum=30 * 86_400,
     )
     fee_bps: int = setting(
         "QUBIX_FEE_BPS", "The market's fee in basis points of what is owed.", 250, minimum=0, maximum=10_000
@@ -365,6 +380,12 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
             "QUBIX_WITHDRAWAL_MIN_QU",
             f"{settings.withdrawal_min_qu} is more than QUBIX_WITHDRAWAL_MAX_QU",
             "Lower it, or raise QUBIX_WITHDRAWAL_MAX_QU",
+        )
+    if not 1 <= len(settings.regions) <= REGIONS_MAX or not all(map(_REGION.fullmatch, settings.regions)):
+        raise SettingsError(
+            "QUBIX_REGIONS",
+            f"{','.join(settings.regions)!r} does not name 1 to {REGIONS_MAX} regions",
+            "Use small letters, digits and hyphens, separated by commas, like eu-west,us",
         )
     if not 2 * settings.rental_beat_s <= settings.rental_reach_s <= settings.rental_silence_s:
         raise SettingsError(

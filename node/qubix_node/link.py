@@ -19,7 +19,7 @@ from qubix_node.identity import Incarnations
 from qubix_node.session import Pins, Session, answer, believe_challenge
 from qubix_protocol.channel import KEY_BYTES, Channel, Exchange, Side, label_of
 from qubix_protocol.errors import NotGenuine, ProtocolError
-from qubix_protocol.messages import Challenge, Hello, Message, Refused, Welcome
+from qubix_protocol.messages import Challenge, Hello, Message, Refused, Renewal, Welcome
 from qubix_protocol.units import CONTROL_PROTOCOL, FRAME_BYTES_MAX
 
 log = logging.getLogger("qubix_node")
@@ -198,6 +198,9 @@ class Link:
                 if label_of(raw) == "challenge":
                     return believe_challenge(raw, self._pins)
                 message = live.session.believe(raw)
+                if isinstance(message, Renewal):
+                    live.session.certify(message.certificate)
+                    continue
             except ProtocolError as error:
                 self._count(error.code)
                 log.warning("link.refused", extra={"code": error.code, "reason": str(error)})

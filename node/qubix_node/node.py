@@ -43,7 +43,6 @@ from qubix_node.settings import Settings
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import ArtifactRequest, Assign, Device, Hello, Host, KernelRate, Message
 from qubix_protocol.states import DeviceKind, Isolation
-from qubix_protocol.units import offers_topic
 
 log = logging.getLogger("qubix_node")
 _FAREWELL_S: Final = 1.5
@@ -87,12 +86,11 @@ class Node:
         self._settings, self._machine, self._mesh, self._refresh = settings, machine, mesh, refresh
         self._workers = workers
         self._enrolment = machine.enrolment
-        self._region = settings.region or machine.enrolment.region
         self._book = PeerBook(settings.node_dir / "peers.json")
         self._journal = Journal.open(settings.node_dir / "journal")
         self.outbox = Outbox(self._unanswered)
         self.sampler = Sampler(machine.probes, self._device_lost, busy=self._busy)
-        self.publisher = Publisher(mesh, offers_topic(settings.network, self._region), self._offer_states)
+        self.publisher = Publisher(mesh, settings.network, self._offer_states)
         self.desk = Desk(self._journal, self.outbox, self._runner(workers, store), self._facts, self._changed)
         self.rentals = Rentals(
             say=self.outbox.say,
@@ -135,7 +133,7 @@ class Node:
             addresses=self._addresses,
             hello=self._hello,
             commands=self._command,
-            tasks=(self.desk.heartbeat, self.outbox.run, self.sampler.send, self.publisher.run, self.rentals.attend),
+            tasks=(self.desk.heartbeat, self.outbox.run, self.sampler.send, self.publisher.begin, self.rentals.attend),
             met=self._met,
             agreed=key_log.writer(self._settings.key_log),
         )
@@ -149,6 +147,7 @@ class Node:
                 nursery.start_soon(self._workers.tidy)
                 nursery.start_soon(self.link.run)
                 nursery.start_soon(self.courier.run)
+                nursery.start_soon(self.publisher.run)
                 nursery.start_soon(self._keep_up_with_gateways)
                 nursery.start_soon(self._tell_ready)
                 await stop.wait()
@@ -170,7 +169,7 @@ class Node:
         await self.publisher.first.wait()
         found = self.sampler.devices()
         devices, titles = [one.device_id for one in found], [one.kind.titled(one.model) for one in found]
-        log.info("node.ready", extra={"devices": ", ".join(titles), "region": self._region})
+        log.info("node.ready", extra={"devices": ", ".join(titles), "region": self.publisher.region})
         ready = {"process": "node", "pid": os.getpid(), "peer_id": self._machine.key.peer_id}
         ready |= {"devices": devices, "titles": titles}
         if self._settings.ready_fd is not None:
@@ -179,8 +178,8 @@ class Node:
 
     async def _farewell(self) -> None:
         try:
+            await self.publisher.farewell()
             live = await self.link.live(0)
-            await self.publisher.farewell(live)
             self.rentals.drain(live.session.coordinator_ms())
             await self.desk.drain()
             await trio.sleep(_LAST_WORD_S)
@@ -220,6 +219,7 @@ class Node:
             host=self._machine.host,
             attempts=self.desk.live_attempts(),
             rentals=self.rentals.held(),
+            region=self._settings.region or self._enrolment.region,
         )
 
     async def _met(self, address: str) -> None:
@@ -246,17 +246,17 @@ class Node:
         token = base64.b64encode(live.session.seal_pass(request)).decode()
         return live.welcome.artifact_url, f"Qubix {token}"
 
-    def _offer_states(self) -> list[offer_rules.State]:
+    def _offer_states(self, region: str) -> list[offer_rules.State]:
         return [
-            *(self._state(device, gone=False) for device in self.sampler.devices()),
-            *(self._state(device, gone=True) for device in self.sampler.gone()),
+            *(self._state(device, region, gone=False) for device in self.sampler.devices()),
+            *(self._state(device, region, gone=True) for device in self.sampler.gone()),
         ]
 
-    def _state(self, device: Device, *, gone: bool) -> offer_rules.State:
+    def _state(self, device: Device, region: str, *, gone: bool) -> offer_rules.State:
         return offer_rules.State(
             device=device,
             rate_qu_per_h=self._settings.rate_qu_per_h,
-            region=self._region,
+            region=region,
             rates=self._machine.rates.get(device.device_id, ()),
             jobs_parallel=self._parallel(device),
             isolation=Isolation(self._workers.isolation.kind),

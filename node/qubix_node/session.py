@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from qubix_node.clock import steady_ms
+from qubix_protocol.adverts import Licence, encode_advert, read_certificate
 from qubix_protocol.channel import Channel
 from qubix_protocol.envelope import ANYONE, Opened, ReplayGuard, Sealer, open_envelope, read_evidence
 from qubix_protocol.errors import Expired, Replayed, WrongAudience
@@ -22,7 +24,7 @@ from qubix_protocol.messages import (
     Telemetry,
     Welcome,
 )
-from qubix_protocol.units import ENVELOPE_LIFE_MS_MAX, FRAME_BYTES_MAX, Network
+from qubix_protocol.units import ENVELOPE_LIFE_MS_MAX, FRAME_BYTES_MAX, OFFER_LIFE_MS, Network
 
 _PASS_LIFE_MS: Final = 30_000
 
@@ -68,19 +70,34 @@ class Session:
     """Made from a believed welcome. Three series of counters, since three paths are not ordered with each other."""
 
     def __init__(
-        self, pins: Pins, welcome: Welcome, guard: ReplayGuard, channel: Channel, wall_ms: Callable[[], int]
+        self,
+        pins: Pins,
+        welcome: Welcome,
+        guard: ReplayGuard,
+        channel: Channel,
+        wall_ms: Callable[[], int],
+        steady_ms: Callable[[], int] = steady_ms,
     ) -> None:
+        """`steady_ms` carries the coordinator's clock on from the welcome: somebody may set ours meanwhile."""
         self.welcome: Final = welcome
         self._channel = channel
-        self._pins, self._guard, self._wall_ms = pins, guard, wall_ms
-        self._offset_ms = welcome.clock_ms - wall_ms()
+        self._pins, self._guard, self._wall_ms, self._steady_ms = pins, guard, wall_ms, steady_ms
+        self._offset_ms = welcome.clock_ms - steady_ms()
+        self._licence: Licence | None = None
+        self._certificate = b""
         self._control = self._sealer(pins.coordinator)
-        self._gossip = self._sealer(ANYONE)
+        self._gossip = self._sealer(ANYONE, life_ms=OFFER_LIFE_MS)
         self._passes = self._sealer(pins.coordinator, life_ms=_PASS_LIFE_MS)
 
     @classmethod
     def begin(
-        cls, raw: bytes, challenge: Challenge, pins: Pins, channel: Channel, wall_ms: Callable[[], int]
+        cls,
+        raw: bytes,
+        challenge: Challenge,
+        pins: Pins,
+        channel: Channel,
+        wall_ms: Callable[[], int],
+        steady_ms: Callable[[], int] = steady_ms,
     ) -> "Session":
         """From the frame that should be the welcome. Raises `ProtocolError`. The caller must still refuse an
         incarnation that is not higher than every one before it."""
@@ -94,7 +111,30 @@ class Session:
         welcome = opened.body(Welcome)
         guard = ReplayGuard(welcome.incarnation)
         guard.check(opened)
-        return cls(pins, welcome, guard, channel, wall_ms)
+        session = cls(pins, welcome, guard, channel, wall_ms, steady_ms)
+        session.certify(welcome.certificate)
+        return session
+
+    def certify(self, certificate: bytes) -> None:
+        """Takes the coordinator's word that this node may gossip its offers, and where. Raises `NotCertified`."""
+        licence = read_certificate(certificate, network=self._pins.network, coordinator=self._pins.coordinator)
+        licence.check(
+            author=self._pins.key.peer_id,
+            region=licence.region,
+            incarnation=self.welcome.incarnation,
+            now_ms=self.coordinator_ms(),
+        )
+        self._licence, self._certificate = licence, certificate
+
+    @property
+    def licence(self) -> Licence:
+        assert self._licence is not None, "a session begins with a certificate"
+        return self._licence
+
+    @property
+    def certified(self) -> bool:
+        """Whether others still believe the certificate."""
+        return self.coordinator_ms() <= self.licence.expires_ms
 
     def _sealer(self, audience: bytes, life_ms: int = 60_000) -> Sealer:
         return Sealer(
@@ -107,7 +147,7 @@ class Session:
         )
 
     def coordinator_ms(self) -> int:
-        return self._wall_ms() + self._offset_ms
+        return self._steady_ms() + self._offset_ms
 
     def believe(self, raw: bytes) -> Message:
         """A command of this session, each once. Raises `ProtocolError`."""
@@ -137,9 +177,13 @@ class Session:
             offer = msgspec.structs.replace(offer, metrics=self._told(offer.metrics))
         return self._gossip.seal(offer)
 
+    def advert(self, offer: Offer) -> bytes:
+        """For gossip on the topic of the licence's region."""
+        return encode_advert(self._certificate, self.seal_offer(offer))
+
     def _told(self, sample: Sample) -> Sample:
         """With its time by the coordinator's clock: ours may be off by any amount."""
-        return msgspec.structs.replace(sample, at_ms=max(0, sample.at_ms + self._offset_ms))
+        return msgspec.structs.replace(sample, at_ms=max(0, sample.at_ms + self.coordinator_ms() - self._wall_ms()))
 
     def seal_pass(self, request: ArtifactRequest) -> bytes:
         """For one HTTP request."""

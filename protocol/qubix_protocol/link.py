@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from qubix_protocol import codec
-from qubix_protocol.messages import Peer, Short, Text
+from qubix_protocol.messages import Digest, Millis, Peer, Short, Text
 from qubix_protocol.units import FRAME_BYTES_MAX, GOSSIP_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, Network
 
 LINK_PATH = "/mesh/link"
@@ -30,16 +30,21 @@ class LinkOpen(LinkFrame, frozen=True, kw_only=True, tag="open"):
 
 
 class LinkReady(LinkFrame, frozen=True, kw_only=True, tag="ready"):
-    """Coordinator → gateway, answers `LinkOpen`: subscribe to these gossip topics."""
+    """Coordinator → gateway, answers `LinkOpen`: subscribe to these gossip topics. Certificates are signed by
+    `coordinator`; their time, and that of offers, is `clock_ms`."""
 
     network: Network
+    coordinator: Digest
+    clock_ms: Millis
     topics: Annotated[tuple[Short, ...], Meta(max_length=64)]
 
 
 class PeerUp(LinkFrame, frozen=True, kw_only=True, tag="up"):
-    """Gateway → coordinator: a node has a control stream open here."""
+    """Gateway → coordinator: a node has a control stream open here. `address` is the IP address that it came from, as
+    far as the gateway can tell; it is used to find the country and is not kept."""
 
     peer_id: Peer
+    address: Annotated[str, Meta(max_length=64)] = ""
 
 
 class PeerDown(LinkFrame, frozen=True, kw_only=True, tag="down"):

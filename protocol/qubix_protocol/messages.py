@@ -14,6 +14,7 @@ from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.states import Availability, DeviceKind, Isolation, Outcome, Reason, RentalReason
 from qubix_protocol.units import (
     ARTIFACT_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX,
     CHUNKS_MAX,
     INPUTS_MAX,
     PARAMS_MAX,
@@ -94,6 +95,8 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     attempts: Annotated[tuple[LiveAttempt, ...], Meta(max_length=256)] = ()
     rentals: Annotated[tuple[Id, ...], Meta(max_length=RENTALS_MAX)] = ()
     """Those that the node believes to be open."""
+    region: Short = ""
+    """Where the operator wants to offer; empty: wherever the coordinator says. The certificate is the answer."""
 
 
 class Certificate(Message, frozen=True, kw_only=True, tag="certificate"):
@@ -114,7 +117,13 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     offer_s: Annotated[float, Meta(gt=0, le=600)]
     telemetry_s: Annotated[float, Meta(gt=0, le=600)]
     artifact_url: Text
-    certificate: Annotated[bytes, Meta(max_length=4096)]
+    certificate: Annotated[bytes, Meta(max_length=CERTIFICATE_BYTES_MAX)]
+
+
+class Renewal(Message, frozen=True, kw_only=True, tag="renewal"):
+    """Coordinator → node: the certificate to gossip under from now on, before the last one ends."""
+
+    certificate: Annotated[bytes, Meta(max_length=CERTIFICATE_BYTES_MAX)]
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="refused"):
@@ -521,7 +530,17 @@ FromNode = (
     | Refused
 )
 FromCoordinator = (
-    Challenge | Welcome | Assign | Cancel | Acknowledged | Settlement | RentalStart | RentalNonce | RentalEnd | Refused
+    Challenge
+    | Welcome
+    | Renewal
+    | Assign
+    | Cancel
+    | Acknowledged
+    | Settlement
+    | RentalStart
+    | RentalNonce
+    | RentalEnd
+    | Refused
 )
 
 TELEMETRY_TYPES: Final = frozenset({"telemetry", "heartbeat"})

@@ -20,6 +20,7 @@ from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.jobs import verifiers
 from qubix_protocol import envelope
+from qubix_protocol.adverts import encode_advert
 from qubix_protocol.channel import Channel, Exchange, Side, label_of
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.link import (
@@ -120,6 +121,11 @@ class Node:
         }
         return envelope.seal(message, wrong.pop("key", self.key), **{**how, **wrong})
 
+    def advert(self, message: Message, **wrong: Any) -> bytes:
+        """An offer for gossip, under the certificate of the newest welcome."""
+        assert self.welcome is not None
+        return encode_advert(self.welcome.certificate, self.sign(message, **{"audience": envelope.ANYONE, **wrong}))
+
     async def say(self, *raw: bytes) -> None:
         await self.gateway.send(FromPeer(peer_id=self.peer_id, frames=raw))
 
@@ -176,7 +182,9 @@ async def market(db: Database, data_dir: Path) -> AsyncIterator[tuple[Running, G
     async with served(db, data_dir) as running:
         token = (data_dir / "gateway.token").read_text().strip()
         async with gateway_of(running, token) as gateway:
-            assert (await gateway.next(LinkReady)).topics == ("qubix/devnet/offers/local",)
+            ready = await gateway.next(LinkReady)
+            assert ready.topics == ("qubix/devnet/offers/local",)
+            assert ready.coordinator == running.coordinator.context.key.public
             yield running, gateway
 
 
@@ -289,7 +297,7 @@ async def test_offers_reach_the_market_and_leave_with_their_node(db: Database, t
     async with market(db, tmp_path) as (running, gateway):
         node, stranger = Node(gateway), Node(gateway)
         await node.shake_hands()
-        raw = node.seal(offer(), audience=envelope.ANYONE)
+        raw = node.advert(offer())
         await gateway.send(
             Gossip(author=stranger.peer_id, topic="t", data=raw),
             Gossip(author=node.peer_id, topic="t", data=raw),
@@ -330,10 +338,10 @@ async def test_offers_that_come_late_are_counted_and_the_node_is_not_blamed(db: 
         node = Node(gateway)
         await node.shake_hands()
         expired_ms = running.coordinator.context.now_ms() - 600_000
-        first = node.seal(offer(), audience=envelope.ANYONE)
-        of_another_session = node.seal(offer(), audience=envelope.ANYONE, incarnation=node.incarnation - 1)
-        expired = node.seal(offer(), audience=envelope.ANYONE, expires_ms=expired_ms)
-        newest = node.seal(offer(), audience=envelope.ANYONE)
+        first = node.advert(offer())
+        of_another_session = node.advert(offer(), incarnation=node.incarnation - 1)
+        expired = node.advert(offer(), expires_ms=expired_ms)
+        newest = node.advert(offer())
         # More than a node may say wrong things before it is cut off.
         late = [first, of_another_session, expired] * 100
         await gateway.send(*(Gossip(author=node.peer_id, topic="t", data=raw) for raw in [newest, *late]))

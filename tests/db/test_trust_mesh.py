@@ -25,12 +25,12 @@ async def test_p4_offers_of_one_node_under_anothers_name_are_refused_and_blame_n
         one, other = Node(gateway), Node(gateway)
         await one.shake_hands()
         await other.shake_hands()
-        swapped = [one.seal(offer(f"cpu-{n}"), audience=envelope.ANYONE) for n in range(300)]
+        swapped = [one.advert(offer(f"cpu-{n}")) for n in range(300)]
         for raw in swapped:
             await gateway.send(Gossip(author=other.peer_id, topic="t", data=raw))
         # 300 refusals would have ended the session of a node that said these things itself.
         await until(lambda: counted(running, "bad_signature", 300))
-        await gateway.send(Gossip(author=other.peer_id, topic="t", data=other.seal(offer(), audience=envelope.ANYONE)))
+        await gateway.send(Gossip(author=other.peer_id, topic="t", data=other.advert(offer())))
         await until(lambda: listed(running, person, other.peer_id))
         assert [one["provider"] for one in await offers(running, person)] == [other.peer_id]
 

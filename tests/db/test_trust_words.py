@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from qubix_coordinator.db.database import Database
-from qubix_protocol import codec, envelope
+from qubix_protocol import codec
 from qubix_protocol.errors import Malformed
 from qubix_protocol.link import Gossip
 from qubix_protocol.messages import (
@@ -72,7 +72,7 @@ async def test_the_most_extreme_statements_end_no_session(db: Database, tmp_path
     async with market(db, tmp_path) as (running, gateway):
         node = Node(gateway)
         await node.shake_hands()
-        raw = node.seal(extreme_offer(), audience=envelope.ANYONE)
+        raw = node.advert(extreme_offer(region="local"))
         await gateway.send(Gossip(author=node.peer_id, topic="t", data=raw))
         offer = extreme_offer()
         sample = msgspec.structs.replace(offer.metrics, at_ms=running.coordinator.context.now_ms())  # type: ignore[type-var]

@@ -4,8 +4,11 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
@@ -29,6 +32,7 @@ from qubix_protocol.link import (
 )
 from qubix_protocol.messages import Message, Refused, Telemetry
 from qubix_protocol.units import CONTROL_PROTOCOL, FRAME_BYTES_MAX
+from tests.mesh.adverts_world import COORDINATOR, START_MS, coordinator_ms
 from tests.mesh.mesh_world import DEADLINE_S, World, seed, until
 
 TOKEN = "gateway-secret"
@@ -37,12 +41,17 @@ T = TypeVar("T")
 _numbers = count(1)
 
 
+def ready(*topics: str, **changes: Any) -> LinkReady:
+    given: dict[str, Any] = {"network": "devnet", "coordinator": COORDINATOR.public, "clock_ms": START_MS}
+    return LinkReady(topics=topics, **{**given, **changes})
+
+
 class Desk:
     """The coordinator's end of the link. `batches` is what came, message by message."""
 
     def __init__(self) -> None:
         self.port = 0
-        self.ready = LinkReady(network="devnet", topics=(TOPIC,))
+        self.ready = ready(TOPIC)
         self.batches: list[tuple[FromGateway, ...]] = []
         self.links = 0
         self.refused = 0
@@ -103,7 +112,7 @@ class Desk:
             self.batches.append(await _batch(socket))
             self._socket = socket
             self.links += 1
-            await self.say(self.ready)
+            await self.say(msgspec.structs.replace(self.ready, clock_ms=coordinator_ms()))
             while True:
                 await self._until_reading()
                 self.batches.append(await _batch(socket))
@@ -121,11 +130,13 @@ async def _batch(socket: Any) -> tuple[FromGateway, ...]:
 
 @asynccontextmanager
 async def running_gateway(world: World, desk: Desk, **changes: Any) -> AsyncIterator[tuple[Gateway, Mesh]]:
-    async with plain_nursery() as nursery, world.open(100) as mesh:
-        gateway = Gateway(mesh, Settings(token=TOKEN, coordinator_url=desk.url, **changes))
-        nursery.start_soon(gateway.run)
-        yield gateway, mesh
-        nursery.cancel_scope.cancel()
+    with TemporaryDirectory() as folder:
+        given = {"data_dir": Path(folder), **changes}
+        async with plain_nursery() as nursery, world.open(100) as mesh:
+            gateway = Gateway(mesh, Settings(token=TOKEN, coordinator_url=desk.url, **given))
+            nursery.start_soon(gateway.run)
+            yield gateway, mesh
+            nursery.cancel_scope.cancel()
 
 
 class Node:

@@ -9,17 +9,19 @@ import pytest
 import trio
 
 from qubix_mesh.errors import MeshError, MeshTimeout, StreamClosed
+from qubix_mesh.gateway.errors import BadPin
 from qubix_mesh.peerbook import PeerBook
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.link import Drop, FromPeer, Gossip, LinkOpen, LinkReady, PeerDown, PeerUp, ToPeer
+from qubix_protocol.link import Drop, FromPeer, Gossip, LinkOpen, PeerDown, PeerUp, ToPeer
 from qubix_protocol.units import CONTROL_PROTOCOL, FRAME_BYTES_MAX
+from tests.mesh.adverts_world import Speaker, offer
 from tests.mesh.gateway_world import (
     TOPIC,
     Desk,
     connected_node,
     control,
-    envelope,
     eventually,
+    ready,
     running_gateway,
     telemetry,
 )
@@ -151,7 +153,7 @@ async def test_a_refused_token_is_tried_again_and_told(fake: World, desk: Desk) 
 
 
 async def test_a_coordinator_of_another_network_is_refused(fake: World, desk: Desk) -> None:
-    desk.ready = LinkReady(network="test", topics=())
+    desk.ready = ready(network="test")
     async with running_gateway(fake, desk) as (gateway, mesh), connected_node(fake, 1, mesh):
         await eventually(lambda: gateway.link.refused >= 1)
         assert desk.of(PeerUp) == []
@@ -275,40 +277,73 @@ async def test_a_node_over_its_rate_is_read_more_slowly_and_loses_nothing(fake: 
 async def test_gossip_of_named_topics_is_forwarded_with_its_author(world: World, desk: Desk) -> None:
     async with running_gateway(world, desk) as (_, mesh), connected_node(world, 1, mesh) as node:
         await eventually(lambda: desk.live())
-        offer = control(node.key, "an offer")
-        await repeat_until(lambda: node.mesh.publish(TOPIC, offer), lambda: bool(desk.of(Gossip)))
-        assert desk.of(Gossip)[0] == Gossip(author=node.peer_id, topic=TOPIC, data=offer)
+        said = Speaker(node.key)
+        adverts: list[bytes] = []
+
+        async def say() -> None:
+            adverts.append(said.advert())
+            await node.mesh.publish(TOPIC, adverts[-1])
+
+        await repeat_until(say, lambda: bool(desk.of(Gossip)))
+        heard = desk.of(Gossip)[0]
+        assert heard == Gossip(author=node.peer_id, topic=TOPIC, data=heard.data)
+        assert heard.data in adverts
 
 
 async def test_gossip_that_is_forged_foreign_or_too_fast_is_not_forwarded(fake: World, desk: Desk) -> None:
     async with (
-        running_gateway(fake, desk, gossip_per_s=0.01, gossip_burst=4) as (gateway, mesh),
+        running_gateway(fake, desk, gossip_per_s=0.01, gossip_burst=2) as (gateway, mesh),
         connected_node(fake, 1, mesh) as node,
     ):
         await eventually(lambda: desk.live() and TOPIC in gateway.topics._running)
-        stranger = SigningKey(seed(9))
-        good = control(node.key)
-        for data in (control(stranger), envelope_for_test_network(node.key), b"nonsense", good, good):
+        said, stranger = Speaker(node.key), Speaker(SigningKey(seed(9)))
+        good = said.advert()
+        uncertified = said.advert(certificate=stranger.certificate)
+        wrong = (stranger.advert(), said.advert(network="test"), b"nonsense", said.envelope(offer()), uncertified)
+        for data in (*wrong, good, good, said.advert()):
             await node.mesh.publish(TOPIC, data)
         await eventually(lambda: gateway.counts().get("gossip_too_fast") == 1)
         await eventually(lambda: desk.of(Gossip))
         assert [message.data for message in desk.of(Gossip)] == [good]
-        counts = gateway.counts()
-        assert (counts["gossip_bad_signature"], counts["gossip_wrong_network"], counts["gossip_malformed"]) == (1, 1, 1)
+        counts = {name: times for name, times in gateway.counts().items() if name.startswith("gossip_")}
+        assert counts == {
+            "gossip_bad_signature": 1,
+            "gossip_wrong_network": 1,
+            "gossip_malformed": 2,
+            "gossip_not_certified": 1,
+            "gossip_replayed": 1,
+            "gossip_too_fast": 1,
+            "gossip_invalid": 7,
+        }
 
 
-def envelope_for_test_network(key: SigningKey) -> bytes:
-    from qubix_protocol.messages import Refused
-
-    return envelope(Refused(code="test", detail="x"), key, network="test")
+async def test_p3_the_key_of_the_first_coordinator_is_kept_and_no_other_is_believed(
+    fake: World, desk: Desk, tmp_path: Path
+) -> None:
+    async with running_gateway(fake, desk, data_dir=tmp_path) as (gateway, _):
+        await eventually(lambda: gateway.topics._running.keys() == {TOPIC})
+    desk.ready = ready("qubix/devnet/offers/eu", coordinator=SigningKey(b"x" * 32).public)
+    async with running_gateway(fake, desk, data_dir=tmp_path) as (gateway, mesh):
+        await eventually(lambda: gateway.link.refused >= 2)
+        assert gateway.topics._running.keys() == {TOPIC}, "what it remembers"
+        async with connected_node(fake, 1, mesh) as node, fake.open(2) as other:
+            await other.connect(mesh.addresses[0], timeout_s=10)
+            heard: list[str] = []
+            async with other.subscribe(TOPIC, lambda author, _: bool(heard.append(author)) or True, capacity=8):
+                await node.mesh.publish(TOPIC, Speaker(node.key).advert())
+                assert heard == [node.peer_id], "relayed without a coordinator"
+    (tmp_path / "coordinator.json").write_text("{")
+    with pytest.raises(BadPin, match="Delete it"):
+        async with running_gateway(fake, desk, data_dir=tmp_path):
+            pass
 
 
 async def test_topics_follow_the_coordinators_last_word(fake: World, desk: Desk) -> None:
     async with running_gateway(fake, desk) as (gateway, _):
         await eventually(lambda: gateway.topics._running.keys() == {TOPIC})
-        await desk.say(LinkReady(network="devnet", topics=("qubix/devnet/offers/eu", TOPIC)))
+        await desk.say(ready("qubix/devnet/offers/eu", TOPIC))
         await eventually(lambda: gateway.topics._running.keys() == {TOPIC, "qubix/devnet/offers/eu"})
-        await desk.say(LinkReady(network="devnet", topics=("qubix/devnet/offers/eu",)))
+        await desk.say(ready("qubix/devnet/offers/eu"))
         await eventually(lambda: gateway.topics._running.keys() == {"qubix/devnet/offers/eu"})
 
 
@@ -322,7 +357,11 @@ async def test_two_gateways_that_know_each_other_share_gossip(world: World, desk
         with trio.fail_after(30):
             await relay.wait_connected(mesh.peer_id)
         await node.connect(relay.addresses[0], timeout_s=10)
-        offer = control(SigningKey(seed(1)), "through the other")
-        await repeat_until(lambda: node.publish(TOPIC, offer), lambda: bool(desk.of(Gossip)))
+        said = Speaker(SigningKey(seed(1)))
+
+        async def say() -> None:
+            await node.publish(TOPIC, said.advert())
+
+        await repeat_until(say, lambda: bool(desk.of(Gossip)))
         assert desk.of(Gossip)[0].author == node.peer_id
         await eventually(lambda: PeerBook(tmp_path / "peers.json").remembered() == relay.addresses)

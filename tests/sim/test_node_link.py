@@ -222,7 +222,7 @@ class FakeCoordinatorAgain:
         assert coordinator.peer is not None
         coordinator.incarnation += 1
         coordinator.peer.sealer = coordinator.sealer(coordinator.peer.node, coordinator.incarnation)
-        await coordinator.send(coordinator.welcome())
+        await coordinator.send(coordinator.welcome(coordinator.peer.node))
         self.done = True
 
 

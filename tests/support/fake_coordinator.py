@@ -11,12 +11,14 @@ import trio
 from qubix_mesh.errors import MeshError
 from qubix_mesh.port import Mesh, Stream
 from qubix_node.clock import wall_ms
+from qubix_protocol.adverts import decode_advert
 from qubix_protocol.channel import Channel, Exchange, Side, exchange_in, label_of
-from qubix_protocol.envelope import Opened, Sealer, open_envelope
+from qubix_protocol.envelope import ANYONE, Opened, Sealer, open_envelope
 from qubix_protocol.errors import BadSignature
-from qubix_protocol.keys import SigningKey, public_key_of
+from qubix_protocol.keys import SigningKey, peer_id, public_key_of
 from qubix_protocol.messages import (
     Acknowledged,
+    Certificate,
     Challenge,
     FromNode,
     Hello,
@@ -70,6 +72,7 @@ class FakeCoordinator:
         self.answers_hello = True
         self.incarnation = 0
         self.heartbeat_s = 0.2
+        self.region = "test-region"
         self.artifact_url = "http://store.invalid/api/v1/artifacts"
         self.peer: Peer | None = None
         self.on_hello: Callable[[bytes], Awaitable[None]] | None = None
@@ -89,7 +92,8 @@ class FakeCoordinator:
         """Run in a nursery."""
         async with self.mesh.subscribe(offers_topic(NETWORK, region), lambda *_: True, capacity=256) as offers:
             async for message in offers:
-                opened = open_envelope(message.data, network=NETWORK, audience=self.key.public, now_ms=self.clock_ms())
+                raw = decode_advert(message.data).offer
+                opened = open_envelope(raw, network=NETWORK, audience=self.key.public, now_ms=self.clock_ms())
                 self.offers.append(opened.body(Offer))
                 self._tell()
 
@@ -124,10 +128,14 @@ class FakeCoordinator:
         if self.answers_hello:
             self.incarnation += 1
             self.peer = Peer(stream, self.sealer(node, self.incarnation), channel, node)
-            await self.peer.send(self.welcome())
+            await self.peer.send(self.welcome(node, hello.region))
         self._tell()
 
-    def welcome(self) -> Welcome:
+    def certificate(self, node: bytes, region: str = "", life_ms: int = 86_400_000) -> bytes:
+        said = Certificate(peer_id=peer_id(node), region=region or self.region, expires_ms=self.clock_ms() + life_ms)
+        return self.sealer(ANYONE, self.incarnation).seal(said)
+
+    def welcome(self, node: bytes, region: str = "") -> Welcome:
         return Welcome(
             incarnation=self.incarnation,
             account_id=ACCOUNT,
@@ -136,7 +144,7 @@ class FakeCoordinator:
             offer_s=30,
             telemetry_s=0.2,
             artifact_url=self.artifact_url,
-            certificate=b"",
+            certificate=self.certificate(node, region),
         )
 
     async def _hear(self, stream: Stream, raw: bytes) -> None:

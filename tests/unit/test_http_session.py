@@ -4,10 +4,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 
 from qubix_coordinator.http.session import NotYet, Session, certificate
 from qubix_protocol import envelope, errors
+from qubix_protocol.adverts import Licence, encode_advert, read_certificate
 from qubix_protocol.channel import Channel, Exchange, Side, label_of
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import (
@@ -78,9 +80,11 @@ class Node:
         return read(self.channel.decrypt(raw), kind)
 
 
+DEVICE = Device(device_id="cpu-1", kind=DeviceKind.CPU, model="x", memory_bytes=1, backends=("cpu",))
+
+
 def offer() -> Offer:
-    device = Device(device_id="cpu-1", kind=DeviceKind.CPU, model="x", memory_bytes=1, backends=("cpu",))
-    return Offer(device=device, rate_qu_per_h=1, region="local", availability=Availability.AVAILABLE)
+    return Offer(device=DEVICE, rate_qu_per_h=1, region="local", availability=Availability.AVAILABLE)
 
 
 def start(clock: Clock | None = None) -> Session:
@@ -99,8 +103,15 @@ def shake(session: Session, node: Node, incarnation: int = 7) -> bytes:
         offer_s=30,
         telemetry_s=5,
         artifact_url="http://x",
-        certificate=b"",
+        region="local",
+        certificate_ms=100_000,
     )
+
+
+def welcomed(session: Session, node: Node) -> Welcome:
+    welcome = node.read(shake(session, node), Welcome)
+    assert isinstance(welcome, Welcome)
+    return welcome
 
 
 def read(raw: bytes, kind: type[Any]) -> Any:
@@ -232,6 +243,56 @@ def test_offers_have_a_guard_of_their_own() -> None:
         session.receive_offer(older)
     with pytest.raises(errors.Replayed):
         session.receive_offer(node.sign(offer(), audience=envelope.ANYONE, incarnation=6))
+
+
+def test_p3_an_offer_needs_a_certificate_of_its_own_session() -> None:
+    session, node = start(), Node()
+    given = welcomed(session, node).certificate
+    first, again = (node.sign(offer(), audience=envelope.ANYONE) for _ in range(2))
+    assert session.receive_advert(encode_advert(given, first)) == (offer(), first)
+    assert session.receive_advert(encode_advert(given, first)) is None
+    other = certificate(
+        COORDINATOR,
+        network="test",
+        peer_id=NODE.peer_id,
+        region="local",
+        incarnation=6,
+        expires_ms=10_000_000,
+        now_ms=1,
+    )
+    for wrong in (b"", other):
+        with pytest.raises(errors.NotCertified):
+            session.receive_advert(encode_advert(wrong, again))
+    with pytest.raises(errors.BadSignature):
+        session.receive_advert(encode_advert(other, node.sign(offer(), audience=envelope.ANYONE, key=OTHER)))
+    elsewhere = msgspec.structs.replace(offer(), region="eu")
+    with pytest.raises(errors.WrongRegion):
+        session.receive_advert(encode_advert(given, node.sign(elsewhere, audience=envelope.ANYONE)))
+    assert session.receive_advert(encode_advert(given, again)) == (offer(), again), "nothing wrong was remembered"
+
+
+def test_p3_certificates_are_renewed_before_they_expire_and_both_count_meanwhile() -> None:
+    clock = Clock()
+    session, node = start(clock), Node(clock=clock)
+    first = welcomed(session, node).certificate
+    assert session.renewal() is None
+    clock.ms += 50_000
+    renewal = session.renewal()
+    assert renewal is not None
+    assert session.renewal() is None
+    licence = read_certificate(renewal.certificate, network="test", coordinator=COORDINATOR.public)
+    assert licence == Licence(NODE.peer_id, "local", clock.ms + 100_000, 7)
+    for given in (first, renewal.certificate):
+        assert session.receive_advert(encode_advert(given, node.sign(offer(), audience=envelope.ANYONE)))
+
+
+def test_offers_of_different_devices_may_overtake_each_other() -> None:
+    session, node = start(), Node()
+    given = welcomed(session, node).certificate
+    one, other = offer(), msgspec.structs.replace(offer(), device=msgspec.structs.replace(DEVICE, device_id="two"))
+    early, late = (node.sign(said, audience=envelope.ANYONE) for said in (one, other))
+    assert session.receive_advert(encode_advert(given, late)) == (other, late)
+    assert session.receive_advert(encode_advert(given, early)) == (one, early)
 
 
 def test_certificate_can_be_read_long_after_it_was_sent() -> None:

@@ -11,7 +11,6 @@ from quart import Quart, websocket
 from qubix_coordinator.http.context import Context, here
 from qubix_coordinator.http.mesh import Link, LinkBroken
 from qubix_coordinator.http.pacing import next_message
-from qubix_coordinator.http.peer import REGION
 from qubix_coordinator.http.routes import bearer
 from qubix_coordinator.http.sockets import GOING_AWAY, Stopping, close, until_closing
 from qubix_protocol.errors import Malformed, ProtocolError
@@ -56,7 +55,7 @@ async def _serve(context: Context, opened: LinkOpen) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             link = Link(context.mesh, opened, tasks.create_task)
-            link.send(LinkReady(network=context.network, topics=(offers_topic(context.network, REGION),)))
+            link.send(_ready(context))
             context.mesh.add(link)
             tasks.create_task(_write(link))
             tasks.create_task(_read(link))
@@ -72,6 +71,11 @@ async def _serve(context: Context, opened: LinkOpen) -> None:
     finally:
         if link is not None:
             context.mesh.remove(link)
+
+
+def _ready(context: Context) -> LinkReady:
+    topics = tuple(offers_topic(context.network, region) for region in context.settings.regions)
+    return LinkReady(network=context.network, coordinator=context.key.public, clock_ms=context.now_ms(), topics=topics)
 
 
 def _binary(data: str | bytes) -> bytes:

@@ -10,7 +10,7 @@ from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import QubixError, Unavailable
 from qubix_coordinator.http.problems import code_of
-from qubix_coordinator.http.session import Session, Statement, certificate
+from qubix_coordinator.http.session import Session, Statement
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import service as market
 from qubix_coordinator.rentals import service as rentals
@@ -41,12 +41,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-REGION: Final = "local"
-"""The one region of this version: offers of all nodes are gossiped on its topic."""
 TELEMETRY_S: Final = 5.0
 HANDSHAKE_S: Final = 15.0
 STATEMENT_S: Final = 30.0
-CERTIFICATE_MS: Final = 24 * 3600 * 1000
 _WAITING_MAX: Final = 1024
 _REFUSALS_MAX: Final = 200
 """A node that is refused more often in one session is cut off: it may start again with a handshake."""
@@ -116,7 +113,7 @@ class Peer:
         self.link.to_peer(self.peer_id, self.session.challenge())
         async with asyncio.timeout(HANDSHAKE_S):
             hello = await self._hello()
-        raw = await self._through_outages(self._welcome)
+        raw = await self._through_outages(lambda: self._welcome(hello.region))
         self.link.to_peer(self.peer_id, raw)
         self.mesh.opened(self)
         self.mesh.count_received("hello")
@@ -135,15 +132,15 @@ class Peer:
             except ProtocolError as problem:
                 self._refuse(problem.code, problem)
 
-    async def _welcome(self) -> bytes:
+    async def _welcome(self, wish: str) -> bytes:
         desk = self.mesh.desk
+        regions = desk.settings.regions
 
         async def step(tx: Tx) -> tuple[int, str]:
             node = await accounts.ensure_node(tx, self.peer_id)
             return await accounts.next_incarnation(tx, self.peer_id), str(node.account_id)
 
         incarnation, account_id = await desk.db.run(step)
-        now_ms = desk.now_ms()
         return self.session.welcome(
             incarnation,
             account_id=account_id,
@@ -151,19 +148,14 @@ class Peer:
             offer_s=OFFER_S,
             telemetry_s=TELEMETRY_S,
             artifact_url=self.mesh.artifact_url,
-            certificate=certificate(
-                desk.key,
-                network=desk.network,
-                peer_id=self.peer_id,
-                region=REGION,
-                incarnation=incarnation,
-                expires_ms=now_ms + CERTIFICATE_MS,
-                now_ms=now_ms,
-            ),
+            region=wish if wish in regions else regions[0],
+            certificate_ms=desk.settings.certificate_s * 1000,
         )
 
     async def _handle(self, waiting: Waiting) -> None:
         try:
+            if not waiting.gossip and (renewal := self.session.renewal()) is not None:
+                self.send(renewal)
             await (self._handle_offer if waiting.gossip else self._handle_statement)(waiting.raw)
         except ProtocolError as problem:
             if waiting.gossip and isinstance(problem, Replayed | Expired):
@@ -179,10 +171,11 @@ class Peer:
             log.warning("mesh.statement_late", extra={"peer": self.peer_id})
 
     async def _handle_offer(self, raw: bytes) -> None:
-        offer = self.session.receive_offer(raw)
-        if offer is not None:
+        heard = self.session.receive_advert(raw)
+        if heard is not None:
+            offer, said = heard
             self.mesh.count_received("offer")
-            await self._through_outages(lambda: self._fold(offer, raw))
+            await self._through_outages(lambda: self._fold(offer, said))
 
     async def _fold(self, offer: Offer, raw: bytes) -> None:
         await market.offer_received(self.mesh.desk.db, self.peer_id, offer, raw, now_ms=self.mesh.desk.now_ms())

@@ -14,9 +14,19 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 from qubix_protocol import envelope
+from qubix_protocol.adverts import decode_advert
 from qubix_protocol.channel import Channel, Exchange, Side, exchange_in, label_of
 from qubix_protocol.envelope import Opened, ReplayGuard, Sealer
-from qubix_protocol.errors import BadSignature, Malformed, NotGenuine, Replayed, WrongAudience
+from qubix_protocol.errors import (
+    BadSignature,
+    Malformed,
+    NotCertified,
+    NotGenuine,
+    Replayed,
+    TooFast,
+    WrongAudience,
+    WrongRegion,
+)
 from qubix_protocol.keys import SigningKey, public_key_of
 from qubix_protocol.messages import (
     Accept,
@@ -29,6 +39,7 @@ from qubix_protocol.messages import (
     Offer,
     Progress,
     Refused,
+    Renewal,
     RentalAccept,
     RentalBeat,
     RentalDecline,
@@ -37,7 +48,7 @@ from qubix_protocol.messages import (
     Telemetry,
     Welcome,
 )
-from qubix_protocol.units import GOSSIP_BYTES_MAX, Network
+from qubix_protocol.units import DEVICES_MAX, GOSSIP_BYTES_MAX, Network
 
 Statement: TypeAlias = (
     Accept
@@ -102,7 +113,12 @@ class Session:
         self._channel: Channel | None = None
         self._sealer = self._sealer_of(0)
         self._guard: ReplayGuard | None = None
-        self._last_offer = -1
+        self._last_offers: dict[str, int] = {}
+        """By device: offers of different devices may overtake each other."""
+        self._certificates: tuple[bytes, ...] = ()
+        """Those that this session gave and that still count, newest last."""
+        self._region = ""
+        self._certificate_ms = self._renew_ms = 0
 
     @property
     def live(self) -> bool:
@@ -147,13 +163,16 @@ class Session:
         offer_s: float,
         telemetry_s: float,
         artifact_url: str,
-        certificate: bytes,
+        region: str,
+        certificate_ms: int,
     ) -> bytes:
-        """Ends the handshake: from here on both sides speak under `incarnation`."""
+        """Ends the handshake: from here on both sides speak under `incarnation`, and the node may gossip in `region`
+        for `certificate_ms`."""
         assert self._nonce is None, "a Hello was received"
         assert not self.live, "once"
         self._guard = ReplayGuard(incarnation)
         self._sealer = self._sealer_of(incarnation)
+        self._region, self._certificate_ms = region, certificate_ms
         return self.seal(
             Welcome(
                 incarnation=incarnation,
@@ -163,9 +182,30 @@ class Session:
                 offer_s=offer_s,
                 telemetry_s=telemetry_s,
                 artifact_url=artifact_url,
-                certificate=certificate,
+                certificate=self._certify(),
             )
         )
+
+    def renewal(self) -> Renewal | None:
+        """A new certificate, once half of the last one's time is over."""
+        if self._clock_ms() < self._renew_ms:
+            return None
+        return Renewal(certificate=self._certify())
+
+    def _certify(self) -> bytes:
+        now_ms = self._clock_ms()
+        self._renew_ms = now_ms + self._certificate_ms // 2
+        made = certificate(
+            self._key,
+            network=self._network,
+            peer_id=self.peer_id,
+            region=self._region,
+            incarnation=self.incarnation,
+            expires_ms=now_ms + self._certificate_ms,
+            now_ms=now_ms,
+        )
+        self._certificates = (*self._certificates[-1:], made)
+        return made
 
     def receive(self, raw: bytes) -> Heard:
         """One statement of the live session, in rising order of its counter."""
@@ -181,18 +221,38 @@ class Session:
         self._guard.check(opened)
         return Heard(message, opened.raw)
 
-    def receive_offer(self, raw: bytes) -> Offer | None:
-        """A gossiped offer; None for the newest one once more (it came by another gateway too)."""
+    def receive_advert(self, data: bytes) -> tuple[Offer, bytes] | None:
+        """A gossiped offer and its envelope, which is evidence; None for the newest one once more."""
+        advert = decode_advert(data)
+        if self._guard is None:
+            raise NotYet("an offer came before the handshake was done")
+        if advert.certificate not in self._certificates:
+            # Its offer may be of a session before this one, and then that is what is wrong.
+            self.receive_offer(advert.offer, look=True)
+            raise NotCertified("the offer does not carry a certificate of this session")
+        offer = self.receive_offer(advert.offer)
+        return (offer, advert.offer) if offer is not None else None
+
+    def receive_offer(self, raw: bytes, *, look: bool = False) -> Offer | None:
+        """A gossiped offer; None for the newest one once more (it came by another gateway too). `look` changes
+        nothing."""
         opened = self._open(raw, limit_bytes=GOSSIP_BYTES_MAX)
         if self._guard is None:
             raise NotYet("an offer came before the handshake was done")
         incarnation, counter = opened.sequence
         offer = opened.body(Offer)
-        if incarnation != self._guard.incarnation or counter < self._last_offer:
-            raise Replayed(f"offer {opened.sequence} is older than {(self._guard.incarnation, self._last_offer)}")
-        if counter == self._last_offer:
+        device = offer.device.device_id
+        last = self._last_offers.get(device, -1)
+        if incarnation != self._guard.incarnation or counter < last:
+            raise Replayed(f"offer {opened.sequence} is older than {(self._guard.incarnation, last)}")
+        if counter == last:
             return None
-        self._last_offer = counter
+        if offer.region != self._region:
+            raise WrongRegion(f"certified for the region {self._region!r}, not {offer.region!r}")
+        if last < 0 and len(self._last_offers) >= DEVICES_MAX:
+            raise TooFast(f"more than {DEVICES_MAX} devices in one session")
+        if not look:
+            self._last_offers[device] = counter
         return offer
 
     def seal(self, message: FromCoordinator) -> bytes:

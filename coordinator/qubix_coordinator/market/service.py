@@ -23,7 +23,7 @@ from qubix_protocol import digests
 from qubix_protocol.api import ListingView
 from qubix_protocol.messages import KernelRate, Offer, Sample
 from qubix_protocol.states import Availability, DeviceKind, Isolation
-from qubix_protocol.units import OFFER_S
+from qubix_protocol.units import DEVICES_MAX, OFFER_S
 
 log = logging.getLogger(__name__)
 TOPIC = "market"
@@ -31,8 +31,6 @@ HEARD = "metrics_ms"
 """Beside the listing in its events: when its reading came, by which its age can be told at any later time."""
 LISTINGS_MAX = 10_000
 READINGS_AT_ONCE = 32
-DEVICES_MAX = 64
-"""Listings of one node, for good: a device keeps its id."""
 _NAMESPACE = uuid.UUID("6f1d3f0e-5d0b-5f7a-9d3c-0b1c7a3a9b11")
 
 

@@ -8,7 +8,7 @@ import trio
 from qubix_mesh.errors import BadAddress, NotListening
 from qubix_mesh.gateway import logs
 from qubix_mesh.gateway.app import serve
-from qubix_mesh.gateway.errors import BadKeyFile
+from qubix_mesh.gateway.errors import BadKeyFile, BadPin
 from qubix_mesh.gateway.keyfile import load_or_create
 from qubix_mesh.gateway.settings import Settings, from_environment
 from qubix_mesh.host import open_mesh
@@ -27,7 +27,7 @@ def main() -> int:
         seed = load_or_create(settings.key_file)
         mesh = open_mesh(seed, listen=settings.listen, connections_max=settings.peers_max + 32)
         trio.run(serve, settings, mesh)
-    except (SettingsError, BadKeyFile, NotListening, BadAddress) as error:
+    except (SettingsError, BadKeyFile, BadPin, NotListening, BadAddress) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return BAD_SETTINGS
     return 0

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from qubix_mesh.errors import BadAddress
+from qubix_mesh.gateway import pin
 from qubix_mesh.gateway.gossip import Topics
 from qubix_mesh.gateway.link import CoordinatorLink
 from qubix_mesh.gateway.outbox import Outbox
@@ -20,7 +21,7 @@ from qubix_mesh.gateway.settings import Settings
 from qubix_mesh.nursery import plain_nursery
 from qubix_mesh.peerbook import PeerBook
 from qubix_mesh.port import Mesh
-from qubix_protocol.link import Drop, LinkOpen, ToPeer
+from qubix_protocol.link import Drop, LinkOpen, LinkReady, ToPeer
 from qubix_protocol.units import CONTROL_PROTOCOL
 
 log = logging.getLogger("qubix_gateway")
@@ -42,18 +43,37 @@ class Gateway:
             gossip_max=settings.gossip_queue,
         )
         self.peers = Peers(settings, self.outbox)
-        self.topics = Topics(mesh, self.outbox, settings)
+        self._pin = pin.load(settings.pin_file, settings.network)
+        self._offset_ms: int | None = None
+        self.topics = Topics(mesh, self.outbox, settings, clock_ms=self.coordinator_ms)
+        if self._pin is not None:
+            self.topics.want(self._pin.key, self._pin.topics)
         self.link = CoordinatorLink(
             settings.link_url,
             settings.token,
             LinkOpen(gateway_peer_id=mesh.peer_id, addresses=mesh.addresses[:_ADDRESSES_MAX], network=settings.network),
             self.outbox,
+            pinned=lambda: self._pin.key if self._pin is not None else None,
             on_up=self._link_up,
             on_down=self._link_down,
-            on_topics=self.topics.want,
+            on_ready=self._ready,
             on_command=self._obey,
         )
         mesh.on_stream(CONTROL_PROTOCOL, self.peers.serve)
+
+    def coordinator_ms(self) -> int | None:
+        """The coordinator's clock as the last link told it; None before the first."""
+        return None if self._offset_ms is None else _steady_ms() + self._offset_ms
+
+    def _ready(self, ready: LinkReady) -> None:
+        self._offset_ms = ready.clock_ms - _steady_ms()
+        pinned = pin.Pin(
+            network=ready.network, coordinator_key=ready.coordinator.hex(), topics=tuple(sorted(ready.topics))
+        )
+        if pinned != self._pin:
+            self._pin = pinned
+            pin.save(self._settings.pin_file, pinned)
+        self.topics.want(ready.coordinator, ready.topics)
 
     def _link_up(self) -> None:
         self.peers.link_is_up()
@@ -111,6 +131,10 @@ class Gateway:
             if counts != last:
                 log.info("gateway.counts", extra={"peers": len(self.peers), **counts})
                 last = counts
+
+
+def _steady_ms() -> int:
+    return round(trio.current_time() * 1000)
 
 
 def _remember(book: PeerBook, address: str) -> None:

@@ -1,42 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gossip on its way to the coordinator: judged cheaply here, so that what is relayed and forwarded is worth it."""
+"""Gossip on its way to the coordinator: judged here, so that what is relayed and forwarded is worth it."""
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import trio
 
+from qubix_mesh.adverts import Adverts
 from qubix_mesh.gateway.outbox import Outbox
 from qubix_mesh.gateway.settings import Settings
 from qubix_mesh.port import Mesh
-from qubix_mesh.rules import Rates
-from qubix_protocol.envelope import read_evidence
-from qubix_protocol.errors import ProtocolError
-from qubix_protocol.keys import public_key_of
 from qubix_protocol.link import Gossip
 
 log = logging.getLogger("qubix_gateway")
 
 _TOPIC_QUEUE = 1024
-_AUTHORS_MAX = 10_000
 
 
 class Topics:
-    """Subscribes to what the coordinator named last. Subscriptions outlive the link: others may need the relay."""
+    """Subscribes to what the coordinator named last. Subscriptions outlive the link: others may need the relay.
 
-    def __init__(self, mesh: Mesh, outbox: Outbox, settings: Settings) -> None:
-        self._mesh = mesh
-        self._outbox = outbox
-        self._network = settings.network
-        self._rates = Rates(settings.gossip_per_s, settings.gossip_burst, names_max=_AUTHORS_MAX)
+    `clock_ms` is the coordinator's clock as the link told it."""
+
+    def __init__(self, mesh: Mesh, outbox: Outbox, settings: Settings, *, clock_ms: Callable[[], int | None]) -> None:
+        self._mesh, self._outbox, self._settings, self._clock_ms = mesh, outbox, settings, clock_ms
+        self._adverts: Adverts | None = None
         self._wanted: frozenset[str] = frozenset()
         self._running: dict[str, trio.CancelScope] = {}
         self._changed = trio.Event()
         self._link_up = False
-        self.counts: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
 
-    def want(self, topics: tuple[str, ...]) -> None:
+    @property
+    def counts(self) -> Counter[str]:
+        """What was refused, by reason, and what nobody was there to hear."""
+        return self._lost + (self._adverts.counts if self._adverts is not None else Counter())
+
+    def want(self, coordinator: bytes, topics: tuple[str, ...]) -> None:
+        """Offers on these topics, of nodes that `coordinator` certified: always the same."""
+        if self._adverts is None:
+            settings = self._settings
+            self._adverts = Adverts(
+                network=settings.network,
+                coordinator=coordinator,
+                steady_s=trio.current_time,
+                clock_ms=self._clock_ms,
+                per_s=settings.gossip_per_s,
+                burst=settings.gossip_burst,
+            )
         self._wanted = frozenset(topics)
         self._changed.set()
 
@@ -58,8 +71,10 @@ class Topics:
                 await self._changed.wait()
 
     async def _listen(self, topic: str, scope: trio.CancelScope, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        assert self._adverts is not None, "topics are named with the coordinator's key"
         with scope:
-            async with self._mesh.subscribe(topic, self.accepts, capacity=_TOPIC_QUEUE) as heard:
+            accepts = self._adverts.validator(topic)
+            async with self._mesh.subscribe(topic, accepts, capacity=_TOPIC_QUEUE) as heard:
                 log.info("gateway.topic_joined", extra={"topic": topic})
                 task_status.started()
                 async for message in heard:
@@ -69,16 +84,4 @@ class Topics:
         if self._link_up:
             self._outbox.put_gossip(message)
         else:
-            self.counts["gossip_while_down"] += 1
-
-    def accepts(self, author: str, data: bytes) -> bool:
-        """Rate, then network and signature. Expiry is the coordinator's to judge: this machine's clock may be wrong."""
-        if not self._rates.allow(author, trio.current_time()):
-            self.counts["gossip_too_fast"] += 1
-            return False
-        try:
-            read_evidence(data, network=self._network, sender=public_key_of(author))
-        except ProtocolError as error:
-            self.counts[f"gossip_{error.code}"] += 1
-            return False
-        return True
+            self._lost["gossip_while_down"] += 1

@@ -29,7 +29,8 @@ _LOSSES: Final = (LinkLost, HandshakeError, ConnectionClosed, OSError, ProtocolE
 
 
 class CoordinatorLink:
-    """Runs until cancelled. Sends what the outbox holds; tells of the link's coming and going, topics and commands."""
+    """Runs until cancelled. Sends what the outbox holds; tells of the link's coming and going, topics and commands.
+    `pinned` is the only coordinator's key to talk with, once there is one."""
 
     def __init__(
         self,
@@ -38,17 +39,19 @@ class CoordinatorLink:
         opening: LinkOpen,
         outbox: Outbox,
         *,
+        pinned: Callable[[], bytes | None],
         on_up: Callable[[], None],
         on_down: Callable[[], None],
-        on_topics: Callable[[tuple[str, ...]], None],
+        on_ready: Callable[[LinkReady], None],
         on_command: Callable[[ToPeer | Drop], None],
     ) -> None:
         self._url = url
         self._headers = [(b"Authorization", b"Bearer " + token.encode())]
         self._opening = opening
         self._outbox = outbox
+        self._pinned = pinned
         self._on_up, self._on_down = on_up, on_down
-        self._on_topics, self._on_command = on_topics, on_command
+        self._on_ready, self._on_command = on_ready, on_command
         self._chance = random.Random()  # noqa: S311  spreads retries, guards nothing
         self.refused = 0
         self.lost = 0
@@ -119,10 +122,16 @@ class CoordinatorLink:
             raise LinkRefused(
                 f"the coordinator serves {ready.network!r}, this gateway {self._opening.network!r}: set QUBIX_NETWORK"
             )
+        pinned = self._pinned()
+        if pinned is not None and ready.coordinator != pinned:
+            raise LinkRefused(
+                f"the coordinator's key is {ready.coordinator.hex()[:16]}…, this gateway trusts {pinned.hex()[:16]}…."
+                " If the operator says that it was replaced, delete coordinator.json in the data folder and start again"
+            )
 
     def _obey(self, item: LinkReady | ToPeer | Drop) -> None:
         if isinstance(item, LinkReady):
-            self._on_topics(item.topics)
+            self._on_ready(item)
         else:
             self._on_command(item)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qubix_mesh.addresses import parse_listen, parse_peer
+from qubix_mesh.adverts import BURST, PER_S
 from qubix_mesh.errors import BadAddress
 from qubix_protocol.link import LINK_PATH
 from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
@@ -93,12 +94,16 @@ class Settings:
     gossip_per_s: float = setting(
         "QUBIX_GATEWAY_GOSSIP_PER_S",
         "Gossip messages a second accepted of one author in the long run.",
-        1.0,
+        PER_S,
         minimum=0.01,
         maximum=1000,
     )
     gossip_burst: int = setting(
-        "QUBIX_GATEWAY_GOSSIP_BURST", "Gossip messages accepted of one author at once.", 20, minimum=1, maximum=10_000
+        "QUBIX_GATEWAY_GOSSIP_BURST",
+        "Gossip messages accepted of one author at once.",
+        BURST,
+        minimum=1,
+        maximum=10_000,
     )
     log_level: str = setting(
         "QUBIX_LOG_LEVEL", "Least severe log lines to write.", "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR")
@@ -110,6 +115,10 @@ class Settings:
     @property
     def key_file(self) -> Path:
         return self.key_file_override or self.data_dir / "gateway.key"
+
+    @property
+    def pin_file(self) -> Path:
+        return self.data_dir / "coordinator.json"
 
     @property
     def link_url(self) -> str:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Says the node's offers to its region: on change, and every so often as the coordinator asks."""
+"""Says the node's offers to its region: on change, and every so often as the coordinator asks.
+
+It goes on between sessions, under the last one's certificate for as long as that is believed: whoever relays the
+region, and whoever watches it, still hears of this node when the coordinator and every gateway are gone (trust P5).
+"""
 
 import logging
 import random
@@ -7,17 +11,26 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from qubix_mesh.errors import MeshError
 from qubix_mesh.port import Mesh
 from qubix_node.link import Live
 from qubix_node.offers import rules
+from qubix_node.session import Session
 from qubix_protocol.messages import Offer
+from qubix_protocol.units import Network, offers_topic
 
 log = logging.getLogger("qubix_node")
 
 
 class Publisher:
-    def __init__(self, mesh: Mesh, topic: str, states: Callable[[], Sequence[rules.State]]) -> None:
-        self._mesh, self._topic, self._states = mesh, topic, states
+    def __init__(self, mesh: Mesh, network: Network, states: Callable[[str], Sequence[rules.State]]) -> None:
+        """`states` is asked for what to offer in a region."""
+        self._mesh, self._states = mesh, states
+        self._network: Network = network
+        self._session: Session | None = None
+        self._offer_s = 0.0
+        self._repeats: list[float] = []
+        self._due_s = float("inf")
         self._told: dict[str, Offer] = {}
         self._wake = trio.Event()
         self._over = False
@@ -25,54 +38,79 @@ class Publisher:
         self.first = trio.Event()
         """Set when offers were said for the first time."""
 
+    @property
+    def region(self) -> str:
+        """Where the coordinator lets this node offer; empty before the first session."""
+        return self._session.licence.region if self._session is not None else ""
+
     def changed(self) -> None:
         """Look again soon."""
         self._wake.set()
 
-    async def run(self, live: Live) -> None:
-        """A session's task."""
+    async def begin(self, live: Live) -> None:
+        """A session's task, done at once: everything is said anew, under its certificate."""
+        self._session, self._offer_s = live.session, live.welcome.offer_s
         self._told.clear()
-        began = trio.current_time()
-        repeats = [began + after_s for after_s in rules.OPENING_S]
+        now_s = trio.current_time()
+        self._repeats = [now_s + after_s for after_s in rules.OPENING_S]
+        self._due_s = self._repeats.pop(0)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
         while True:
-            self._wake = trio.Event()
-            await self._tell(live, everything=False)
-            due = repeats.pop(0) if repeats else trio.current_time() + self._round_s(live)
-            await self._wait_until(live, due)
-            await self._tell(live, everything=True)
-
-    def _round_s(self, live: Live) -> float:
-        return rules.next_round_s(live.welcome.offer_s, self._chance.random())
-
-    async def _wait_until(self, live: Live, due_s: float) -> None:
-        """Tells changes meanwhile."""
-        with trio.move_on_at(due_s):
-            while True:
+            with trio.move_on_at(self._due_s) as waited:
                 await self._wake.wait()
-                self._wake = trio.Event()
-                await self._tell(live, everything=False)
-                await trio.sleep(rules.CHANGE_S_MIN)
+            self._wake = trio.Event()
+            everything = waited.cancelled_caught
+            if everything:
+                self._due_s = self._next_due_s()
+            try:
+                await self._tell(everything=everything)
+            except MeshError as error:
+                log.warning("offer.not_published", extra={"reason": str(error)})
+            await trio.sleep(rules.CHANGE_S_MIN)
 
-    async def _tell(self, live: Live, *, everything: bool) -> None:
-        for state in () if self._over else self._states():
+    def _next_due_s(self) -> float:
+        if self._repeats:
+            return self._repeats.pop(0)
+        return trio.current_time() + rules.next_round_s(self._offer_s, self._chance.random())
+
+    async def _tell(self, *, everything: bool) -> None:
+        session = self._session
+        if session is None or self._over:
+            return
+        if not session.certified:
+            # Nobody would believe it: the next session brings another certificate.
+            log.debug("offer.certificate_expired")
+            return
+        for state in self._states(session.licence.region):
             offer = rules.build(state)
             before = self._told.get(offer.device.device_id)
             if everything or rules.differ(before, offer):
-                await self._mesh.publish(self._topic, live.session.seal_offer(offer))
+                await self._say(session, offer)
                 self._told[offer.device.device_id] = offer
                 if before is None or before.availability is not offer.availability:
-                    log.info(
-                        "offer.published",
-                        extra={
-                            "device": offer.device.kind.titled(offer.device.model),
-                            "availability": offer.availability.value,
-                            "qu_per_h": offer.rate_qu_per_h,
-                        },
-                    )
+                    _log_published(offer)
         self.first.set()
 
-    async def farewell(self, live: Live) -> None:
+    async def _say(self, session: Session, offer: Offer) -> None:
+        await self._mesh.publish(offers_topic(self._network, offer.region), session.advert(offer))
+
+    async def farewell(self) -> None:
         """Every device goes off the market; nothing is said after that."""
         self._over = True
-        for offer in list(self._told.values()):
-            await self._mesh.publish(self._topic, live.session.seal_offer(rules.farewell(offer)))
+        if self._session is not None and self._session.certified:
+            for offer in list(self._told.values()):
+                await self._say(self._session, rules.farewell(offer))
+
+
+def _log_published(offer: Offer) -> None:
+    log.info(
+        "offer.published",
+        extra={
+            "device": offer.device.kind.titled(offer.device.model),
+            "availability": offer.availability.value,
+            "qu_per_h": offer.rate_qu_per_h,
+        },
+    )

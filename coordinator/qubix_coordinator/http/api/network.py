@@ -8,7 +8,6 @@ from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Signed
-from qubix_coordinator.http.peer import REGION
 from qubix_coordinator.http.problems import WrongMedia
 from qubix_coordinator.http.routes import route
 from qubix_protocol import envelope
@@ -28,7 +27,7 @@ async def get_network() -> NetworkView:
         protocol_version=PROTOCOL_VERSION,
         fee_bps=context.settings.fee_bps,
         gateways=await context.mesh.gateway_addresses(),
-        regions=(REGION,),
+        regions=context.settings.regions,
         clock_ms=context.now_ms(),
         walletconnect_project_id=context.settings.walletconnect_project_id,
     )
@@ -57,5 +56,5 @@ async def enrol_node() -> EnrolView:
         network=context.network,
         coordinator_key=context.key.public.hex(),
         gateways=await context.mesh.gateway_addresses(),
-        region=REGION,
+        region=context.settings.regions[0],
     )
