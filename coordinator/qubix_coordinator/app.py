@@ -44,7 +44,7 @@ from qubix_coordinator.outbox.notifier import Notifier
 from qubix_coordinator.rentals.engine import Engine as RentalsEngine
 from qubix_coordinator.settings import Settings
 from qubix_coordinator.signals import StopSignal
-from qubix_coordinator.telemetry import service as telemetry
+from qubix_coordinator.telemetry import rollups as telemetry
 from qubix_coordinator.withdrawals.desk import Desk as WithdrawalDesk
 from qubix_coordinator.withdrawals.engine import Engine as WithdrawalEngine
 from qubix_protocol import barriers
@@ -195,10 +195,18 @@ async def _each_minute(context: Context) -> None:
     await context.db.run(ledger.sweep)
     await context.db.run(lambda tx: disputes.feed_fund(context.desk, tx))
     await context.db.run(lambda tx: challenges.sweep(tx, context.clock.now()))
+    await telemetry.roll(context.db, now_ms=context.now_ms())
 
 
 async def _each_hour(context: Context) -> None:
-    await telemetry.tend(context.db, keep_s=context.settings.sample_keep_s, now_ms=context.now_ms())
+    settings = context.settings
+    await telemetry.tend(
+        context.db,
+        sample_keep_s=settings.sample_keep_s,
+        minute_keep_s=settings.sample_minute_keep_s,
+        hour_keep_s=settings.sample_hour_keep_s,
+        now_ms=context.now_ms(),
+    )
     await standing.refresh(context.db, context.now_ms())
     await context.db.run(lambda tx: learned.forget(tx, now_ms=context.now_ms()))
     keep_s = context.settings.artifact_keep_s

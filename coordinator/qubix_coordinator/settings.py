@@ -336,6 +336,20 @@ class Settings:
         minimum=7_200,
         maximum=30 * 86_400,
     )
+    sample_minute_keep_s: int = setting(
+        "QUBIX_SAMPLE_MINUTE_KEEP_S",
+        "Seconds for which readings are kept by the minute; whole days are dropped at once.",
+        7 * 86_400,
+        minimum=86_400,
+        maximum=366 * 86_400,
+    )
+    sample_hour_keep_s: int = setting(
+        "QUBIX_SAMPLE_HOUR_KEEP_S",
+        "Seconds for which readings by the hour, and changes of price and availability, are kept.",
+        400 * 86_400,
+        minimum=7 * 86_400,
+        maximum=10 * 366 * 86_400,
+    )
     outbox_keep_s: int = setting(
         "QUBIX_OUTBOX_KEEP_S",
         "Seconds an event stays readable for clients that resume.",

@@ -41,6 +41,7 @@ from qubix_protocol.api import (
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
 from qubix_protocol.earnings import EarningsView, Period, WorksView
+from qubix_protocol.history import HistoryView
 from qubix_protocol.messages import Sample
 from qubix_protocol.rentals import RentalsView, RentalView
 from qubix_protocol.reputation import ReputationView
@@ -294,6 +295,16 @@ class AsyncClient:
     async def reputation(self, listing_id: str) -> ReputationView:
         """How reliable a device was so far, and what each part of that follows from."""
         return await self._session.get(f"/offers/{listing_id}/reputation", ReputationView)
+
+    async def history(
+        self, listing_id: str, *, since_ms: int | None = None, until_ms: int | None = None, points: int = 300
+    ) -> HistoryView:
+        """What a listing was like from `since_ms` (default: a day before its end) until `until_ms` (now): the readings
+        of its device in at most `points` points, its price and its availability. A time without readings has no point.
+        """
+        asked = {"since": since_ms, "until": until_ms, "points": points}
+        query: dict[str, str | int] = {name: value for name, value in asked.items() if value is not None}
+        return await self._session.get(f"/offers/{listing_id}/history", HistoryView, query)
 
     async def reserves(self) -> ReservesView:
         """The newest published proof of reserves, its signature checked against the pinned coordinator's key."""

@@ -176,6 +176,7 @@ class Client:
     kernels = blocking(AsyncClient.kernels)
     offers = blocking(AsyncClient.offers)
     readings = blocking(AsyncClient.readings)
+    history = blocking(AsyncClient.history)
     reputation = blocking(AsyncClient.reputation)
     audit = blocking(AsyncClient.audit)
     reserves = blocking(AsyncClient.reserves)

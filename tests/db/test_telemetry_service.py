@@ -200,20 +200,6 @@ async def test_while_the_database_is_away_the_newest_wait_and_nobody_else_does(d
 
 
 @pytest.mark.asyncio
-async def test_partitions_are_made_ahead_and_dropped_whole(db: Database) -> None:
-    peer, desk = await enrolled(db), Desk(db)
-    today = SAMPLES.number(NOW // 1_000)
-    await service.tend(db, keep_s=DAY_S, now_ms=NOW)
-    assert await db.run(lambda tx: partitions.numbers(tx, SAMPLES)) == [today, today + 1]
-    await desk.record(peer, telemetry(("a", NOW, 1.0)))
-    later = NOW + DAY_S * 1_000
-    await desk.record(peer, telemetry(("a", later, 1.0)), later)
-    assert await service.tend(db, keep_s=DAY_S, now_ms=later) == [], "a part of that day is not a day old"
-    assert await service.tend(db, keep_s=DAY_S, now_ms=later + DAY_S * 1_000) == [SAMPLES.name(today)]
-    assert [row["at_ms"] for row in await db.fetch("SELECT at_ms FROM sample")] == [later]
-
-
-@pytest.mark.asyncio
 async def test_a_replica_that_tends_leaves_the_others_alone(db: Database) -> None:
     """Both make partitions at once and neither fails; what one of them drops is dropped once."""
     made = await asyncio.gather(*(db.run(lambda tx: partitions.make(tx, SAMPLES, range(10))) for _ in range(4)))

@@ -41,6 +41,7 @@ from qubix_protocol.api import (
 from qubix_protocol.arrays import Array, ArrayMeta, pack_arrays
 from qubix_protocol.earnings import EarningsPeriod, EarningsView, Period, Sums, WorkKind, WorksView, WorkView
 from qubix_protocol.envelope import open_envelope, seal
+from qubix_protocol.history import GaugeView, HistoryPoint, HistorySource, HistoryView, ListingChange
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Message, Order, Outcome, Report, Sample, Settlement
 from qubix_protocol.receipts import JobReceiptView
@@ -203,6 +204,35 @@ class FakeApi:
             account_id=account_id, name="tester", balance_qu=self.balance_qu, held_qu=0, scopes=("user",)
         )
 
+    def _history(self, seen: Seen, listing_id: str) -> HistoryView:
+        """Ten minutes from `since` on, the middle ones without a reading."""
+        since_ms = int(seen.query["since"][0]) // 60_000 * 60_000
+        gauge = [GaugeView(min=step, mean=step, max=step + 1, last=step) for step in range(10)]
+        points = tuple(
+            HistoryPoint(
+                start_ms=since_ms + step * 60_000,
+                samples=1,
+                utilisation_pct=gauge[step],
+                temperature_c=None,
+                memory_used_bytes=None,
+                power_mw=None,
+                clock_mhz=None,
+                memory_total_bytes=None,
+                throttled=None,
+            )
+            for step in (0, 1, 2, 7, 8, 9)
+        )
+        changes = (ListingChange(at_ms=since_ms, rate_qu_per_h=7_500, availability=Availability.DRAINING),)
+        return HistoryView(
+            listing_id=listing_id,
+            source=HistorySource.MINUTE,
+            bucket_ms=60_000,
+            since_ms=since_ms,
+            until_ms=since_ms + 600_000,
+            points=points,
+            changes=changes,
+        )
+
     def _earnings(self, seen: Seen) -> EarningsView:
         sums: dict[str, int] = {"earned_qu": 900, "fee_qu": 23, "awarded_qu": 0, "taken_back_qu": 100, "net_qu": 800}
         since_ms = int(seen.query.get("since", ["0"])[0])
@@ -225,6 +255,8 @@ class FakeApi:
         if what == "reputation":
             part = ReputationPart(name="completion", value=0.5, text="Finished 3 of 4.", numbers={"finished": 3.0})
             return 200, ReputationView(listing_id=listing_id, reliability=0.25, text="So much.", parts=(part,))
+        if what == "history":
+            return 200, self._history(seen, listing_id)
         if what == "readings":
             minutes = int(seen.query["minutes"][0])
             return 200, ReadingsView(listing_id=listing_id, readings=(Sample(at_ms=minutes, temperature_c=50.0),))

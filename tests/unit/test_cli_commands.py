@@ -244,6 +244,16 @@ def test_earnings_by_week_in_a_time_zone(qubix: Qubix, api: FakeApi) -> None:
     assert qubix("wallet", "earnings", "--by", "year").exit_code == 2
 
 
+def test_history_is_drawn_with_its_gaps(qubix: Qubix, api: FakeApi) -> None:
+    listing_id = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+    text = qubix("offers", "history", listing_id, "--hours", "1").output
+    assert "▁▂▃    ▆▇█" in text
+    assert "7,500" in text
+    assert "draining" in text
+    assert json.loads(qubix("offers", "history", listing_id, "--json").output)["source"] == "minute"
+    assert qubix("offers", "history", "nothing").exit_code == 2
+
+
 def test_work_of_a_provider(qubix: Qubix, api: FakeApi) -> None:
     assert json.loads(qubix("wallet", "work", "--json").output)["work"][0]["paid_qu"] == 6
     assert "rental" in qubix("wallet", "work").output

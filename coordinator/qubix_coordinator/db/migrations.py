@@ -53,6 +53,7 @@ STEPS = (
     "market/schema_5_forecast.sql",
     "jobs/schema_5_forecast.sql",
     "market/schema_5_live.sql",
+    "telemetry/schema_5_rollups.sql",
 )
 
 CREATE_TABLE = """

@@ -15,10 +15,9 @@ _LOCK = 0x73616D70
 
 @dataclass(frozen=True, slots=True)
 class Partitioned:
-    """`key` is the column of seconds by which the table is divided, into stretches of `span_s`."""
+    """Divided by a column of seconds into stretches of `span_s`."""
 
     table: str
-    key: str
     span_s: int
 
     def number(self, at_s: int) -> int:
@@ -28,7 +27,9 @@ class Partitioned:
         return f"{self.table}_p{number}"
 
 
-SAMPLES = Partitioned("sample", "at_s", 86_400)
+SAMPLES = Partitioned("sample", 86_400)
+MINUTES = Partitioned("sample_minute", 86_400)
+HOURS = Partitioned("sample_hour", 30 * 86_400)
 
 
 async def make(tx: Tx, what: Partitioned, numbers: Iterable[int]) -> list[str]:

@@ -3,8 +3,11 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from qubix_coordinator.telemetry.folding import HOUR_S, MINUTE_S
+from qubix_protocol.history import HistorySource
 from qubix_protocol.messages import DeviceSample, Sample
 
 CLOCK_AHEAD_MS_MAX: Final = 120_000
@@ -60,3 +63,35 @@ def newest(batch: Iterable[Said]) -> dict[tuple[str, str], Sample]:
 def stretch_ms(window_ms: int, most: int) -> int:
     """So long that at most `most` of them cover the window; never below a second, since more is not kept."""
     return max(1_000, -(-window_ms // max(1, most - 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """For how long there is what."""
+
+    sample_s: int
+    minute_s: int
+    hour_s: int
+
+
+class Plan(NamedTuple):
+    """Points of `bucket_s` each, on multiples of it, that cover from `since_s` until before `until_s`."""
+
+    source: HistorySource
+    bucket_s: int
+    since_s: int
+    until_s: int
+
+
+def plan(since_ms: int, until_ms: int, points: int, now_ms: int, keep: Keeping) -> Plan:
+    """The coarsest source that is fine enough, and that is still kept where the time begins. At most `points`."""
+    since_s, until_s, now_s = since_ms // 1000, -(-until_ms // 1000), now_ms // 1000
+    wanted_s = -(-(until_s - since_s) // max(1, points - 1))
+    if wanted_s >= HOUR_S or since_s < now_s - keep.minute_s:
+        source, step_s = HistorySource.HOUR, HOUR_S
+    elif wanted_s >= MINUTE_S or since_s < now_s - keep.sample_s:
+        source, step_s = HistorySource.MINUTE, MINUTE_S
+    else:
+        source, step_s = HistorySource.SAMPLE, 1
+    bucket_s = -(-wanted_s // step_s) * step_s
+    return Plan(source, bucket_s, since_s // bucket_s * bucket_s, -(-until_s // step_s) * step_s)

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps samples: many nodes' in one COPY, each once however often it comes; gives a device's series for charts."""
 
-import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from asyncpg import UniqueViolationError
 
 from qubix_coordinator.db.database import Database, Tx, execute, rows
-from qubix_coordinator.telemetry import partitions, rules
+from qubix_coordinator.telemetry import partitions, rollups, rules
+from qubix_coordinator.telemetry.folding import MINUTE_S
 from qubix_coordinator.telemetry.partitions import SAMPLES
 from qubix_coordinator.telemetry.rules import Said
 from qubix_protocol.messages import Sample
 from qubix_protocol.units import READINGS_MAX
 
-log = logging.getLogger(__name__)
 COLUMNS: Final = {
     "at_ms": "bigint",
     "utilisation_pct": "real",
@@ -70,7 +70,17 @@ async def keep(tx: Tx, known: Numbered, batch: Sequence[Said]) -> Kept:
     if not written:
         return Kept(heard, 0, numbers)
     await partitions.make(tx, SAMPLES, {SAMPLES.number(record[1]) for record in written})
-    return Kept(heard, await _copy(tx, written), numbers)
+    kept = await _copy(tx, written)
+    if kept:
+        await rollups.touch(tx, MINUTE_S, _by_minute(written))
+    return Kept(heard, kept, numbers)
+
+
+def _by_minute(written: Sequence[tuple[Any, ...]]) -> dict[int, set[int]]:
+    found: dict[int, set[int]] = defaultdict(set)
+    for number, at_s, *_ in written:
+        found[at_s // MINUTE_S * MINUTE_S].add(number)
+    return found
 
 
 async def _numbers(tx: Tx, known: Numbered, batch: Sequence[Said]) -> Numbered:
@@ -154,13 +164,3 @@ async def series(db: Database, peer_id: str, device_id: str, *, since_ms: int, n
 def _sample(row: dict[str, Any]) -> Sample:
     words = row.pop("throttle")
     return Sample(**row, throttle=None if words is None else tuple(filter(None, words.split(","))))
-
-
-async def tend(db: Database, *, keep_s: int, now_ms: int) -> list[str]:
-    """Makes the partitions of today and tomorrow, and drops those past keeping; gives the dropped ones."""
-    today = SAMPLES.number(now_ms // 1000)
-    await db.run(lambda tx: partitions.make(tx, SAMPLES, (today, today + 1)))
-    dropped = await db.run(lambda tx: partitions.drop_before(tx, SAMPLES, now_ms // 1000 - keep_s))
-    if dropped:
-        log.info("telemetry.dropped", extra={"partitions": dropped})
-    return dropped

@@ -7,6 +7,7 @@ import click
 
 from qubix.cli import readings as reading
 from qubix.cli import rows
+from qubix.cli.history import history
 from qubix.cli.output import console, json_option, market, print_json, print_pairs
 from qubix.cli.tables import print_offers, print_readings
 from qubix.errors import BadUsage
@@ -18,6 +19,9 @@ from qubix_protocol.states import DeviceKind
 @click.group()
 def offers() -> None:
     """What the market has for rent."""
+
+
+offers.add_command(history)
 
 
 @offers.command()

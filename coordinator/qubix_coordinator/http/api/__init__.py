@@ -17,6 +17,7 @@ def load() -> Blueprint:
         deposits,
         disputes,
         earnings,
+        history,
         jobs,
         market,
         network,
