@@ -58,11 +58,11 @@ async def test_the_order_is_chosen_by_key_and_the_cursor_stays_on_its_device(api
         await pilot.press("down")
         await shows(pilot, "▶ H100")
         await pilot.press("S")
-        await shows(pilot, "▼ price")
+        await shows(pilot, "by price-")
         assert prices(text(app)) == PRICES[::-1]
         assert "▶ H100" in text(app)
         await pilot.press("s")
-        await shows(pilot, "▼ score")
+        await shows(pilot, "by score-")
         assert "▶ H100" in text(app)
 
 
@@ -80,6 +80,34 @@ async def test_none_yet_is_told_from_no_match(api: TuiApi, tmp_path: Path) -> No
         await shows(pilot, "No match: the query excludes all 4 devices", "0 of 4")
         await pilot.press("escape", "escape")
         await shows(pilot, "4 of 4")
+
+
+async def test_a_wrong_query_is_pointed_at_while_it_is_typed(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path, offers=MARKET) as (app, pilot, _):
+        await shows(pilot, "4 of 4")
+        await pilot.press("slash", *"gpu_ram>=30")
+        await shows(pilot, "1 of 4")
+        await pilot.press("space", "left_parenthesis")
+        await shows(pilot, "✗", "1 of 4")
+        await pilot.press("backspace", *"prize<9")
+        await shows(pilot, "✗", "price")
+        rows = text(app).splitlines()
+        at = next(number for number, row in enumerate(rows) if "^" in row)
+        assert rows[at].index("^") == rows[at - 1].index("prize")
+        await pilot.press(*["backspace"] * 8)
+        await until(pilot, lambda: "✗" not in text(app).replace("✗ no", ""))
+
+
+async def test_an_order_can_be_typed(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path, offers=MARKET) as (app, pilot, _):
+        await shows(pilot, "4 of 4")
+        await pilot.press("o")
+        await shows(pilot, "Sort by")
+        await pilot.press(*"x", "enter")
+        await shows(pilot, "column 1")
+        await pilot.press(*["backspace"] * 6, *"gpu_ram-,price", "enter")
+        await shows(pilot, "by gpu_ram-, price")
+        assert prices(text(app)) == ["60,000", "5,000", "70,000", "90,000"]
 
 
 async def test_a_lost_connection_keeps_the_data_and_says_how_old_it_is(api: TuiApi, tmp_path: Path) -> None:
@@ -177,7 +205,7 @@ async def test_every_key_is_a_command_too(api: TuiApi, tmp_path: Path) -> None:
         await pilot.press("ctrl+p", *"Reverse")
         await shows(pilot, "On this screen (key S)")
         await pilot.press("enter")
-        await shows(pilot, "▼ price")
+        await shows(pilot, "by price-")
         await pilot.press("question_mark")
         await shows(pilot, "[? Help]", "Everywhere")
         await pilot.press("1")

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from qubix import errors
 from qubix.errors import BadUsage
 from qubix_protocol.messages import Sample
+from qubix_protocol.query import QueryError, ordered
 from qubix_tui import columns, drawn
 from qubix_tui.book import CHANGES_KEPT, Book, Entry
 from qubix_tui.columns import Column, fit
 from qubix_tui.link import Link, Standing, ago
 from qubix_tui.screens.renting import most_qu
+from qubix_tui.search import ORDERS, pointed, query, reversed_first
 from qubix_tui.settings import from_mapping
-from qubix_tui.sorting import ORDERS, Shown
+from qubix_tui.sorting import Shown
 from qubix_tui.told import told
 from tests.tui.world import MARKET, gpu
 
@@ -54,7 +56,7 @@ def test_what_is_shown_is_what_sorting_everything_anew_gives(steps: list[tuple[s
         elif what == "snapshot":
             book.snapshot([gpu(name, value), gpu("always", 2)], 0.0)
         elif what == "sort":
-            shown.sort(ORDERS[value], down=bool(value % 2))
+            shown.sort(ORDERS[value] if value % 2 else reversed_first(ORDERS[value]))
         else:
             changed = shown.refresh()
             now = {key: book.entries[key].listing.rate_qu_per_h for key in shown.keys}
@@ -62,11 +64,17 @@ def test_what_is_shown_is_what_sorting_everything_anew_gives(steps: list[tuple[s
                 assert list(seen) == list(now)
                 assert {key for key in now if now[key] != seen[key]} <= changed
             seen = now
-    wanted = sorted(
-        (one.listing for one in book.entries.values() if one.listing.rate_qu_per_h != 3), key=lambda one: one.listing_id
-    )
-    wanted.sort(key=shown.order.key, reverse=shown.down)
-    assert shown.keys == [one.listing_id for one in wanted]
+    kept = [entry.listing for entry in book.entries.values() if entry.listing.rate_qu_per_h != 3]
+    assert shown.keys == [one.listing_id for one in ordered(kept, shown.order)]
+
+
+def test_a_wrong_query_is_pointed_at() -> None:
+    line = "price<500 gpu_rma>=8"
+    with pytest.raises(QueryError) as caught:
+        query(line)
+    mark, words = pointed(line, caught.value).splitlines()
+    assert mark == " " * 10 + "^" * len("gpu_rma")
+    assert "gpu_ram" in words
 
 
 def test_changes_are_remembered_within_bounds() -> None:

@@ -1,37 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which listings a person looks at, in which order, kept as the book changes. Pure."""
 
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from qubix_protocol.api import ListingView
-from qubix_protocol.states import Availability
-from qubix_tui import columns
+from qubix_protocol.query import FIELDS, SortKey, ordered
+from qubix_protocol.query.evaluate import reading
 from qubix_tui.book import Book
+from qubix_tui.search import ORDERS
 
 Keeps = Callable[[ListingView], bool]
-_READY: Final = {state: at for at, state in enumerate(Availability)}
-
-
-class Order(NamedTuple):
-    """`key` of a listing; `down`: the largest first."""
-
-    name: str
-    title: str
-    key: Callable[[ListingView], Any]
-    down: bool = False
-
-
-ORDERS: Final = (
-    Order("price", "price", lambda one: one.rate_qu_per_h),
-    Order("score", "score", lambda one: one.score, down=True),
-    Order("score_per_qu", "score per QU", columns.score_per_qu, down=True),
-    Order("reliability", "reliability", lambda one: one.reliability, down=True),
-    Order("memory", "memory", lambda one: one.memory_bytes, down=True),
-    Order("availability", "availability", lambda one: _READY[one.availability]),
-    Order("model", "model", lambda one: one.model.lower()),
-    Order("use", "use", lambda one: (one.metrics.utilisation_pct if one.metrics else None) or 0.0),
-)
 
 
 def everything(one: ListingView) -> bool:
@@ -44,46 +23,48 @@ class Shown:
     def __init__(self, book: Book) -> None:
         self._book = book
         self.keys: list[str] = []
-        self.order, self.down = ORDERS[0], ORDERS[0].down
+        self.order: tuple[SortKey, ...] = ORDERS[0]
         self._keeps: Keeps = everything
-        self._sorted_by: dict[str, Any] = {}
+        self._places: dict[str, tuple[Any, ...]] = {}
+        """By what each one that matches is sorted."""
+        self._read = [reading(FIELDS[key.name]) for key in self.order]
         self._seen = -1
 
     def choose(self, keeps: Keeps) -> None:
         self._keeps, self._seen = keeps, -1
 
-    def sort(self, order: Order, *, down: bool) -> None:
-        self.order, self.down, self._seen = order, down, -1
+    def sort(self, order: tuple[SortKey, ...]) -> None:
+        self.order, self._seen = order, -1
+        self._read = [reading(FIELDS[key.name]) for key in order]
 
     def refresh(self) -> set[str] | None:
         """What changed among `keys`; None: the list itself did."""
         changed = None if self._seen < 0 else self._book.since(self._seen)
         self._seen = self._book.version
         if changed is None:
-            self._sorted_by = {}
+            self._places = {}
             self._judge(self._book.entries)
             self._arrange()
             return None
         if changed and self._judge(changed):
             self._arrange()
             return None
-        return {name for name in changed if name in self._sorted_by}
+        return {name for name in changed if name in self._places}
 
-    def _judge(self, names: "set[str] | dict[str, Any]") -> bool:
+    def _judge(self, names: Iterable[str]) -> bool:
         """Whether some of them came, went or have another place now."""
         moved = False
         for name in names:
             entry = self._book.entries.get(name)
             if entry is None or not self._keeps(entry.listing):
-                moved |= self._sorted_by.pop(name, None) is not None
+                moved |= self._places.pop(name, None) is not None
                 continue
-            key = self.order.key(entry.listing)
-            if self._sorted_by.get(name) != key:
-                self._sorted_by[name] = key
+            place = tuple(read(entry.listing) for read in self._read)
+            if self._places.get(name) != place:
+                self._places[name] = place
                 moved = True
         return moved
 
     def _arrange(self) -> None:
-        """Equal ones by their id, so that none jumps."""
-        names = sorted(self._sorted_by)
-        self.keys = sorted(names, key=self._sorted_by.__getitem__, reverse=self.down)
+        found = ordered((self._book.entries[name].listing for name in self._places), self.order)
+        self.keys = [one.listing_id for one in found]

@@ -4,6 +4,7 @@
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
+from qubix_protocol.query import FIELDS
 from qubix_tui.screens.base import Page
 from qubix_tui.widgets.frame import PLACES
 from qubix_tui.widgets.pairs import Sheet, pairs, section
@@ -18,9 +19,16 @@ _EVERYWHERE = (
 )
 _MARKET = (
     ("/", "query; Esc goes back to the list, again clears it"),
-    ("s, S", "sort by the next column, reverse"),
+    ("s, S, o", "sort by the next column, reverse, sort by what you type"),
     ("n", "rent the device under the cursor"),
     ("h", "in details: more hours of history"),
+)
+_QUERY = (
+    ("gpu_ram>=24 price<90000", "all must hold; or, not and ( ) as usual"),
+    ("region in [EU, US]", "one of a list; price=500..900 is a range"),
+    ("rtx", "text in model, region, provider or driver"),
+    ("temperature=unknown", "what is not told satisfies nothing else"),
+    ("fields", ", ".join(FIELDS)),
 )
 _MARKS = (
     ("●", "live; available"),
@@ -49,6 +57,7 @@ class HelpPage(Page):
             pairs([(key, title) for key, title, _ in PLACES], title="Screens"),
             pairs(_EVERYWHERE, title="Everywhere"),
             pairs(_MARKET, title="Market"),
+            pairs(_QUERY, title="The query line"),
             pairs(_MARKS, title="Marks"),
             section("To begin", _BEGIN),
         )

@@ -7,13 +7,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Input, Static
 
+from qubix.errors import BadUsage
+from qubix_protocol.query import QueryError, SortKey, order_text, parse_order
 from qubix_tui import columns, search
 from qubix_tui.book import Entry
 from qubix_tui.screens.base import Page
 from qubix_tui.screens.offer import OfferPage
 from qubix_tui.screens.renting import rent
-from qubix_tui.sorting import ORDERS, Shown
+from qubix_tui.sorting import Shown
 from qubix_tui.told import told
+from qubix_tui.widgets.ask import Field, Form, Values
 from qubix_tui.widgets.grid import Grid
 
 _NONE_YET = "Nothing is offered yet.\n`qubix node` on a machine with a GPU shares it."
@@ -26,6 +29,7 @@ class MarketPage(Page):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "query", "Query", key_display="/"),
         Binding("s", "sort", "Sort"),
+        Binding("o", "order", "Order", show=False),
         Binding("S", "reverse", "Reverse", key_display="S"),
         Binding("n", "rent", "Rent"),
         Binding("escape", "clear", "Clear query"),
@@ -42,7 +46,12 @@ class MarketPage(Page):
         return self._shown
 
     def body(self) -> ComposeResult:
-        yield Input(placeholder="/ query", id="query", compact=True, select_on_focus=False)
+        yield Input(
+            placeholder="/ query, such as: gpu_ram>=24 price<90000 region in [EU, US]",
+            id="query",
+            compact=True,
+            select_on_focus=False,
+        )
         yield Static("", id="query-problem", markup=False)
         yield Grid[Entry](
             columns.MARKET,
@@ -78,9 +87,7 @@ class MarketPage(Page):
         return _NONE_YET if feed.link.current else "Waiting for the market …"
 
     def words(self) -> str:
-        order = self.shown.order
-        arrow = "▼" if self.shown.down else "▲"
-        return f"{len(self.shown.keys):,} of {len(self.qubix.book.entries):,} · {arrow} {order.title}"
+        return f"{len(self.shown.keys):,} of {len(self.qubix.book.entries):,} · by {order_text(self.shown.order)}"
 
     # Query and order
 
@@ -88,8 +95,16 @@ class MarketPage(Page):
         self._ask(event.value)
 
     def _ask(self, text: str) -> None:
-        self.shown.choose(search.keeps(text))
-        self.tick()
+        """While the line is wrong, what it found last stays, and the place is pointed at."""
+        wrong = self.query_one("#query-problem", Static)
+        try:
+            self.shown.choose(search.query(text).matches)
+        except QueryError as error:
+            wrong.update(search.pointed(text, error))
+            wrong.add_class("-wrong")
+        else:
+            wrong.remove_class("-wrong")
+        self.qubix.tick()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.grid.focus()
@@ -106,12 +121,32 @@ class MarketPage(Page):
             line.value = ""
 
     def action_sort(self) -> None:
-        order = ORDERS[(ORDERS.index(self.shown.order) + 1) % len(ORDERS)]
-        self.shown.sort(order, down=order.down)
-        self.qubix.tick()
+        """By the next of the usual orders."""
+        self._sort(search.following(self.shown.order))
 
     def action_reverse(self) -> None:
-        self.shown.sort(self.shown.order, down=not self.shown.down)
+        self._sort(search.reversed_first(self.shown.order))
+
+    def action_order(self) -> None:
+        """By whatever fields are typed."""
+
+        def check(values: Values) -> None:
+            try:
+                if not parse_order(values["order"]):
+                    raise BadUsage("order", "an order needs a field", "Write one, such as price.")
+            except QueryError as error:
+                raise BadUsage("order", str(error), error.remedy) from None
+
+        def typed(values: Values | None) -> None:
+            if values is not None:
+                self._sort(parse_order(values["order"]))
+
+        text = "Fields with commas between; - behind one for the largest first: score_per_qu-, price"
+        fields = (Field(name="order", label="Order", value=order_text(self.shown.order)),)
+        self.app.push_screen(Form("Sort by", fields, text=text, check=check), typed)
+
+    def _sort(self, order: tuple[SortKey, ...]) -> None:
+        self.shown.sort(order)
         self.qubix.tick()
 
     # What can be done with a device
