@@ -6,10 +6,12 @@ from typing import Any
 
 import msgspec
 
+from qubix_kernels import get, names
+from qubix_protocol.api import CandidateView, EstimateBody, EstimateView, JobsView, KernelsView
 from qubix_protocol.envelope import open_envelope
 from qubix_protocol.messages import RentOrder
-from qubix_protocol.rentals import RentalBody, RentalView
-from qubix_protocol.states import DeviceKind, RentalReason, RentalState
+from qubix_protocol.rentals import RentalBody, RentalsView, RentalView
+from qubix_protocol.states import DeviceKind, JobState, Reason, RentalReason, RentalState
 from tests.support.fake_api import FakeApi, Refusal, Seen, now_ms
 from tests.tui.world import MARKET
 
@@ -19,11 +21,36 @@ class TuiApi(FakeApi):
         super().__init__(port)
         self.rentals: dict[str, RentalView] = {}
         self.market = MARKET
+        self.candidates = tuple(candidate(one.listing_id, one.model, one.rate_qu_per_h) for one in MARKET[:2])
 
     def _get_offers(self, seen: Seen, listing_id: str = "", readings: str = "") -> tuple[int, Any]:
         if readings:
             return super()._get_offers(seen, listing_id, readings)
         return 200, {"offers": msgspec.to_builtins(self.market), "cursor": "0.0"}
+
+    def _get_kernels(self, seen: Seen) -> tuple[int, Any]:
+        return 200, KernelsView(kernels=tuple(msgspec.to_builtins(get(name).spec) for name in names()))
+
+    def _post_jobs(self, seen: Seen, *rest: str) -> tuple[int, Any]:
+        if rest == ("estimate",):
+            body = msgspec.json.decode(seen.body, type=EstimateBody)
+            assert not get(body.kernel).check(body.inputs, body.params)
+            return 200, EstimateView(candidates=self.candidates, flops=1e9, units=4, output={})
+        if rest[1:] == ("accept",):
+            return 200, self.change(
+                rest[0], state=JobState.SETTLED, reason=Reason.ACCEPTED_BY_CONSUMER, reason_text="paid"
+            )
+        return super()._post_jobs(seen, *rest)
+
+    def _get_jobs(self, seen: Seen, job_id: str = "", part: str = "") -> tuple[int, Any]:
+        if not job_id:
+            return 200, JobsView(jobs=tuple(reversed(self.jobs.values())))
+        return super()._get_jobs(seen, job_id, part)
+
+    def _get_rentals(self, seen: Seen, rental_id: str = "") -> tuple[int, Any]:
+        if rental_id:
+            return 200, self.rentals[rental_id]
+        return 200, RentalsView(rentals=tuple(self.rentals.values()))
 
     def _post_rentals(self, seen: Seen, *rest: str) -> tuple[int, Any]:
         if rest:
@@ -53,6 +80,20 @@ class TuiApi(FakeApi):
             raise Refusal(404, "not_found", action)
         self.rentals[rental_id] = msgspec.structs.replace(view, **changes)
         return 200, self.rentals[rental_id]
+
+
+def candidate(listing_id: str, model: str, rate: int) -> CandidateView:
+    return CandidateView(
+        listing_id=listing_id,
+        provider="12D3KooWprovider",
+        model=model,
+        backend="cuda",
+        rate_qu_per_h=rate,
+        run_ms=2_000,
+        cost_low_qu=rate // 2_000,
+        cost_qu=rate // 1_800,
+        cost_high_qu=rate // 1_600,
+    )
 
 
 def rental(model: str, **changes: Any) -> RentalView:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import ClassVar, Final, NoReturn, TypeVar
 
 from textual.app import App, SystemCommand
@@ -18,7 +19,10 @@ from qubix_tui.book import Book
 from qubix_tui.feed import Feed
 from qubix_tui.screens.base import Page
 from qubix_tui.screens.help import HelpPage
+from qubix_tui.screens.jobs import JobsPage
 from qubix_tui.screens.market import MarketPage
+from qubix_tui.screens.rentals import RentalsPage
+from qubix_tui.screens.run import RunPage
 from qubix_tui.tasks import Tasks
 from qubix_tui.told import told
 from qubix_tui.widgets.frame import PLACES, Status
@@ -35,7 +39,13 @@ class QubixApp(App[None]):
 
     CSS_PATH = "style.tcss"
     TITLE = "QUBIX"
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[None]]]] = {"market": MarketPage, "help": HelpPage}
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[None]]]] = {
+        "market": MarketPage,
+        "run": RunPage,
+        "jobs": JobsPage,
+        "rentals": RentalsPage,
+        "help": HelpPage,
+    }
     DEFAULT_MODE = "market"
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -57,6 +67,11 @@ class QubixApp(App[None]):
         self._feeding: asyncio.Task[NoReturn] | None = None
         self._waits: dict[int, str] = {}
 
+    @property
+    def folder(self) -> Path:
+        """Where the terminal keeps what is its own."""
+        return self.client.settings.data_dir / "tui"
+
     async def on_mount(self) -> None:
         await self.restart_feed()
         self.set_interval(TICK_S, self.tick)
@@ -77,7 +92,7 @@ class QubixApp(App[None]):
 
     def tick(self) -> None:
         page = self.screen
-        if not isinstance(page, Page):
+        if not isinstance(page, Page) or not page.ready:
             return
         page.tick()
         account = self.feed.account

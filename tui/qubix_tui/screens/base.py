@@ -23,6 +23,7 @@ class Page(Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = []
     place: ClassVar[str] = ""
+    mounted = False
 
     @property
     def qubix(self) -> "QubixApp":
@@ -47,6 +48,17 @@ class Page(Screen[None]):
     def words(self) -> str:
         """What the status line says in the middle."""
         return ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether what it is made of is there: not before it is mounted, nor while it is taken down."""
+        return self.mounted and bool(self.query(Status))
+
+    def on_mount(self) -> None:
+        self.mounted = True
+
+    async def on_unmount(self) -> None:
+        self.mounted = False
 
     def on_screen_resume(self) -> None:
         self.qubix.tick()

@@ -20,8 +20,15 @@ _EVERYWHERE = (
 _MARKET = (
     ("/", "query; Esc goes back to the list, again clears it"),
     ("s, S, o", "sort by the next column, reverse, sort by what you type"),
-    ("n", "rent the device under the cursor"),
+    ("n, r", "rent the device under the cursor, run a job there"),
     ("h", "in details: more hours of history"),
+)
+_RUN = (
+    ("Esc", "to the kernels; ↑ ↓ choose one, Enter goes to its fields"),
+    ("F5", "forecast: an array may be a form, such as float32[1024, 1024]"),
+    ("Ctrl+S", "forecast, then the question, then the order"),
+    ("w v c a d", "in a job: write the result, check the receipt, cancel, accept, dispute"),
+    ("x e r", "in rentals: stop, extend, run a job on it"),
 )
 _QUERY = (
     ("gpu_ram>=24 price<90000", "all must hold; or, not and ( ) as usual"),
@@ -57,6 +64,7 @@ class HelpPage(Page):
             pairs([(key, title) for key, title, _ in PLACES], title="Screens"),
             pairs(_EVERYWHERE, title="Everywhere"),
             pairs(_MARKET, title="Market"),
+            pairs(_RUN, title="Run, jobs, rentals"),
             pairs(_QUERY, title="The query line"),
             pairs(_MARKS, title="Marks"),
             section("To begin", _BEGIN),

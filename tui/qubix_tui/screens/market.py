@@ -14,6 +14,7 @@ from qubix_tui.book import Entry
 from qubix_tui.screens.base import Page
 from qubix_tui.screens.offer import OfferPage
 from qubix_tui.screens.renting import rent
+from qubix_tui.screens.run import run_here
 from qubix_tui.sorting import Shown
 from qubix_tui.told import told
 from qubix_tui.widgets.ask import Field, Form, Values
@@ -32,6 +33,7 @@ class MarketPage(Page):
         Binding("o", "order", "Order", show=False),
         Binding("S", "reverse", "Reverse", key_display="S"),
         Binding("n", "rent", "Rent"),
+        Binding("r", "run", "Run here"),
         Binding("escape", "clear", "Clear query"),
     ]
 
@@ -158,3 +160,8 @@ class MarketPage(Page):
         entry = self.grid.row
         if entry is not None:
             rent(self.qubix, entry.listing)
+
+    async def action_run(self) -> None:
+        entry = self.grid.row
+        if entry is not None:
+            await run_here(self.qubix, entry.listing)

@@ -17,6 +17,7 @@ from qubix_tui.book import Entry
 from qubix_tui.link import ago
 from qubix_tui.screens.base import Page
 from qubix_tui.screens.renting import rent
+from qubix_tui.screens.run import run_here
 from qubix_tui.widgets.pairs import Sheet, pairs, section
 
 SPANS: Final = (60, 360, 1_440)
@@ -29,6 +30,7 @@ class OfferPage(Page):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "app.pop_screen", "Back"),
         Binding("n", "rent", "Rent"),
+        Binding("r", "run", "Run here"),
         Binding("h", "span", "Hours"),
     ]
 
@@ -62,6 +64,10 @@ class OfferPage(Page):
     def action_rent(self) -> None:
         if self._last is not None:
             rent(self.qubix, self._last.listing)
+
+    async def action_run(self) -> None:
+        if self._last is not None:
+            await run_here(self.qubix, self._last.listing)
 
     def tick(self) -> None:
         entry = self.qubix.book.entries.get(self.listing_id)

@@ -9,6 +9,9 @@ from textual.widgets import Static
 
 PLACES: Final = (
     ("1", "Market", "market"),
+    ("2", "Run", "run"),
+    ("3", "Jobs", "jobs"),
+    ("4", "Rentals", "rentals"),
     ("?", "Help", "help"),
 )
 """Key, title and mode of each screen."""
