@@ -9,7 +9,8 @@ from bench.figures import Figure, beside, median_s
 from qubix_protocol import codec
 from qubix_protocol.envelope import open_envelope, seal
 from qubix_protocol.keys import SigningKey, verify
-from qubix_protocol.messages import Beat, FromNode, Heartbeat
+from qubix_protocol.messages import Beat, Heartbeat
+from qubix_protocol.statements import FromNode
 
 _CALLS = 2_000
 

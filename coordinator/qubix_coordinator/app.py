@@ -45,6 +45,7 @@ from qubix_coordinator.rentals.engine import Engine as RentalsEngine
 from qubix_coordinator.settings import Settings
 from qubix_coordinator.signals import StopSignal
 from qubix_coordinator.telemetry import rollups as telemetry
+from qubix_coordinator.trials import probes
 from qubix_coordinator.withdrawals.desk import Desk as WithdrawalDesk
 from qubix_coordinator.withdrawals.engine import Engine as WithdrawalEngine
 from qubix_protocol import barriers
@@ -196,6 +197,7 @@ async def _each_minute(context: Context) -> None:
     await context.db.run(lambda tx: disputes.feed_fund(context.desk, tx))
     await context.db.run(lambda tx: challenges.sweep(tx, context.clock.now()))
     await telemetry.roll(context.db, now_ms=context.now_ms())
+    await probes.sweep(context.db, context.uploads, now_ms=context.now_ms())
 
 
 async def _each_hour(context: Context) -> None:

@@ -29,6 +29,7 @@ from qubix_node.jobs.worker import Workers
 from qubix_node.measuring import Measuring, devices_of
 from qubix_node.node import Machine, Node
 from qubix_node.rates import PLANS, Plan
+from qubix_node.selftest import bandwidth
 from qubix_node.settings import Settings
 from qubix_protocol import barriers
 from qubix_protocol.keys import SigningKey
@@ -36,6 +37,7 @@ from qubix_protocol.states import DeviceKind
 
 log = logging.getLogger("qubix_node")
 AGENT: Final = "qubix-node/0.1"
+SELFTEST_SCALE_MAX: Final = 256
 _CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4)
 MakeWorkers = Callable[[int, Path, Isolation], Workers]
 
@@ -66,9 +68,10 @@ async def _until_stopped(
     enroller = Enroller(client, settings.coordinator_url, key, cpu.host(AGENT), settings.network, path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, stop)
-        measuring = await _look(settings, key, workers, plans)
+        measuring = await look_for_hardware(settings, key, workers, plans)
         nursery.start_soon(measuring.run)
-        machine = await _prepare(key, enroller, measuring, stop)
+        scales = {backend: min(plan.scale_first, SELFTEST_SCALE_MAX) for backend, plan in plans.items()}
+        machine = await _prepare(key, enroller, measuring, stop, scales)
         if machine is not None:
             async with open_mesh(key.seed, listen=settings.listen) as mesh:
                 node = Node(
@@ -79,13 +82,16 @@ async def _until_stopped(
                     store=lambda authorise: HttpStore(client, authorise),
                     refresh=enroller.refreshed,
                     post=partial(post, client, settings.coordinator_url),
+                    way=partial(bandwidth.measured, client),
                 )
                 measuring.changed = node.publisher.changed
                 await node.run(stop)
         nursery.cancel_scope.cancel()
 
 
-async def _look(settings: Settings, key: SigningKey, workers: Workers, plans: Mapping[str, Plan]) -> Measuring:
+async def look_for_hardware(
+    settings: Settings, key: SigningKey, workers: Workers, plans: Mapping[str, Plan]
+) -> Measuring:
     """What hardware there is. Where no kernel runs on any card and the choice is ours, the CPU is taken instead. Raises
     `NothingToOffer`."""
     found = await detected(settings.devices, key.peer_id, catalogue.cuda_backends())
@@ -95,7 +101,9 @@ async def _look(settings: Settings, key: SigningKey, workers: Workers, plans: Ma
     return Measuring(workers, settings.node_dir, found, plans, spare)
 
 
-async def _prepare(key: SigningKey, enroller: Enroller, measuring: Measuring, stop: trio.Event) -> Machine | None:
+async def _prepare(
+    key: SigningKey, enroller: Enroller, measuring: Measuring, stop: trio.Event, scales: Mapping[str, int]
+) -> Machine | None:
     """The first rates and the enrolment, at the same time; None when told to stop meanwhile. Raises `Fatal`."""
     machine: list[Machine] = []
     async with trio.open_nursery() as nursery:
@@ -105,7 +113,14 @@ async def _prepare(key: SigningKey, enroller: Enroller, measuring: Measuring, st
             enrolment = await enroller.enrolled()
         probes = tuple(measuring.probes)
         machine.append(
-            Machine(key=key, host=cpu.host(AGENT), enrolment=enrolment, rates=measuring.rates, probes=probes)
+            Machine(
+                key=key,
+                host=cpu.host(AGENT),
+                enrolment=enrolment,
+                rates=measuring.rates,
+                probes=probes,
+                scales=scales,
+            )
         )
         nursery.cancel_scope.cancel()
     return machine[0] if machine else None

@@ -8,7 +8,8 @@ import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import psutil
@@ -38,10 +39,16 @@ from qubix_node.offers import rules as offer_rules
 from qubix_node.offers.publish import Publisher
 from qubix_node.rentals.desk import Rentals
 from qubix_node.rentals.maintenance import Maintenance
+from qubix_node.selftest.asked import Asked
+from qubix_node.selftest.bandwidth import Measure
+from qubix_node.selftest.desk import SelfTests
+from qubix_node.selftest.rules import Way
+from qubix_node.selftest.tools import Tools
 from qubix_node.session import Pins
 from qubix_node.settings import Settings
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import ArtifactRequest, Assign, Device, Hello, Host, KernelRate, Message
+from qubix_protocol.selftest import ProbeRequest
 from qubix_protocol.states import DeviceKind, Isolation
 
 log = logging.getLogger("qubix_node")
@@ -52,6 +59,7 @@ _GATEWAYS_S: Final = 60.0
 _PASS_S: Final = 30.0
 _DISK_SHARE: Final = 0.9
 _MEMORY_SHARE: Final = 0.75
+_SCALES: Final = {"cpu": 64, "cuda": 256}
 
 Refresh = Callable[[Enrolment], Awaitable[Enrolment]]
 
@@ -66,11 +74,13 @@ class Machine:
     rates: Mapping[str, tuple[KernelRate, ...]]
     """Of each device, by its id; more may come while the node runs."""
     probes: tuple[DeviceProbe, ...]
+    scales: Mapping[str, int] = field(default_factory=lambda: dict(_SCALES))
+    """Of the examples that a self-test computes, by back end."""
 
 
 class Node:
     """`store` makes the artifact store from what signs its requests; `refresh` asks for the gateways of now; `post`
-    brings a statement by HTTPS."""
+    brings a statement by HTTPS; `way` measures the way to the store (None: this node has none)."""
 
     def __init__(
         self,
@@ -82,7 +92,9 @@ class Node:
         store: Callable[[Authorise], ArtifactStore],
         refresh: Refresh,
         post: Post,
+        way: Measure | None = None,
     ) -> None:
+        self._way = way
         self._settings, self._machine, self._mesh, self._refresh = settings, machine, mesh, refresh
         self._workers = workers
         self._enrolment = machine.enrolment
@@ -98,6 +110,13 @@ class Node:
             changed=self._changed,
             maintenance=Maintenance(settings.node_dir),
             rate_qu_per_h=settings.rate_qu_per_h,
+        )
+        self.selftests = SelfTests(
+            tools=self._tools,
+            devices=self.sampler.devices,
+            measured=lambda device_id: device_id in machine.rates,
+            offered=self.publisher.first,
+            asked=Asked(settings.node_dir),
         )
         pins = Pins(machine.key, settings.network, self._enrolment.key)
         incarnations = Incarnations(settings.node_dir / "incarnation")
@@ -115,15 +134,18 @@ class Node:
 
     def _runner(self, workers: Workers, store: Callable[[Authorise], ArtifactStore]) -> Runner:
         settings, real = self._settings, store(self._authorise)
-        memory = settings.memory_bytes or int(psutil.virtual_memory().total * _MEMORY_SHARE)
         return Runner(
             workers=workers,
             store=real,
             cache=InputCache(settings.node_dir / "cache", real, settings.cache_bytes),
             journal=self._journal,
             outbox=self.outbox,
-            limits=Limits(memory_bytes=memory, threads=workers.threads),
+            limits=Limits(memory_bytes=self._budget_bytes(), threads=workers.threads),
         )
+
+    def _budget_bytes(self) -> int:
+        """What one worker may use."""
+        return self._settings.memory_bytes or int(psutil.virtual_memory().total * _MEMORY_SHARE)
 
     def _make_link(self, pins: Pins, incarnations: Incarnations) -> Link:
         return Link(
@@ -133,7 +155,14 @@ class Node:
             addresses=self._addresses,
             hello=self._hello,
             commands=self._command,
-            tasks=(self.desk.heartbeat, self.outbox.run, self.sampler.send, self.publisher.begin, self.rentals.attend),
+            tasks=(
+                self.desk.heartbeat,
+                self.outbox.run,
+                self.sampler.send,
+                self.publisher.begin,
+                self.rentals.attend,
+                self.selftests.report,
+            ),
             met=self._met,
             agreed=key_log.writer(self._settings.key_log),
         )
@@ -146,6 +175,7 @@ class Node:
                 nursery.start_soon(self.sampler.run)
                 nursery.start_soon(self._workers.tidy)
                 nursery.start_soon(self.link.run)
+                nursery.start_soon(self.selftests.run)
                 nursery.start_soon(self.courier.run)
                 nursery.start_soon(self.publisher.run)
                 nursery.start_soon(self._keep_up_with_gateways)
@@ -189,7 +219,7 @@ class Node:
     # What the parts ask of each other -------------------------------------------------------------------------------
 
     async def _command(self, message: Message) -> None:
-        if not self.rentals.command(message):
+        if not (self.rentals.command(message) or self.selftests.command(message)):
             await self.desk.command(message)
 
     def _changed(self) -> None:
@@ -241,10 +271,40 @@ class Node:
             with suppress(Unreachable):
                 self._enrolment = await self._refresh(self._enrolment)
 
-    async def _authorise(self, request: ArtifactRequest) -> tuple[str, str]:
+    async def _authorise(self, request: ArtifactRequest | ProbeRequest) -> tuple[str, str]:
         live = await self.link.live(_PASS_S)
         token = base64.b64encode(live.session.seal_pass(request)).decode()
         return live.welcome.artifact_url, f"Qubix {token}"
+
+    def _tools(self, device: Device) -> Tools:
+        """What a self-test of the device works with."""
+        probe = next(one for one in self._machine.probes if device in one.devices())
+        return Tools(
+            device=device,
+            folder=self._settings.node_dir,
+            workers=self._workers,
+            isolation=self._workers.isolation,
+            budget_bytes=self._budget_bytes(),
+            example_scale=lambda backend: self._machine.scales.get(backend, _SCALES["cpu"]),
+            reading=partial(probe.sample, device.device_id),
+            rates=lambda: self._machine.rates.get(device.device_id, ()),
+            occupied=partial(self._occupied, device.device_id),
+            mesh=self._mesh,
+            gateways=self._book.to_dial([*self._settings.bootstrap, *self._enrolment.gateways]),
+            way=self._measured_way,
+            offset_ms=lambda: self.link.coordinator_ms() - wall_ms() if self.link.linked else None,
+        )
+
+    def _occupied(self, device_id: str) -> str:
+        """Why no kernel of a self-test may run there now."""
+        if self.rentals.rental_of(device_id) is not None:
+            return "the device is rented"
+        return "a job runs on the device" if self.desk.busy(device_id) else ""
+
+    async def _measured_way(self) -> Way:
+        if self._way is None:
+            return Way(problem="this node has no way to a store", applies=False)
+        return await self._way(self._authorise)
 
     def _offer_states(self, region: str) -> list[offer_rules.State]:
         return [

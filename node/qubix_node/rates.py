@@ -228,7 +228,8 @@ async def _run_example(workers: Workers, subject: _Subject, scale: int) -> tuple
     """One example in one worker: its rate and its time, the best of the runs that count."""
     scratch = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix=SCRATCH, dir=workers.folder)))
     try:
-        task, metas = await trio.to_thread.run_sync(_write_example, subject, scale, scratch)
+        write = partial(write_example, subject.kernel, subject.backend, scale, scratch, runs=subject.plan.worker_runs)
+        task, metas = await trio.to_thread.run_sync(write)
         run_ms = min((await _run_times(workers, subject, task, scratch))[subject.plan.warm_up :])
     finally:
         with trio.CancelScope(shield=True):
@@ -258,8 +259,11 @@ async def _run_times(workers: Workers, subject: _Subject, task: RunTask, scratch
     return times
 
 
-def _write_example(subject: _Subject, scale: int, scratch: Path) -> tuple[RunTask, dict[str, ArrayMeta]]:
-    kernel = get(subject.kernel)
+def write_example(
+    name: str, backend: str, scale: int, scratch: Path, *, runs: int
+) -> tuple[RunTask, dict[str, ArrayMeta]]:
+    """A seeded example in `scratch`, as a task that runs it so many times in one worker. Blocks on the disk."""
+    kernel = get(name)
     arrays, params = kernel.example(np.random.default_rng(scale), scale)
     metas = metas_of(arrays)
     paths = {key: scratch / f"{key}.npy" for key in arrays}
@@ -268,11 +272,11 @@ def _write_example(subject: _Subject, scale: int, scratch: Path) -> tuple[RunTas
     units = kernel.units(metas, params)
     (scratch / "out").mkdir()
     task = RunTask(
-        kernel=subject.kernel,
-        backend=subject.backend,
+        kernel=name,
+        backend=backend,
         params=params,
         inputs={key: str(path) for key, path in paths.items()},
-        ranges=((0, units),) * subject.plan.worker_runs,
+        ranges=((0, units),) * runs,
         chunk_units=units,
         target_s=_NO_TARGET_S,
         out_dir=str(scratch / "out"),

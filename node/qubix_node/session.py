@@ -16,7 +16,6 @@ from qubix_protocol.messages import (
     ArtifactRequest,
     Challenge,
     DeviceSample,
-    FromCoordinator,
     Hello,
     Message,
     Offer,
@@ -24,6 +23,8 @@ from qubix_protocol.messages import (
     Telemetry,
     Welcome,
 )
+from qubix_protocol.selftest import ProbeRequest
+from qubix_protocol.statements import FromCoordinator
 from qubix_protocol.units import ENVELOPE_LIFE_MS_MAX, FRAME_BYTES_MAX, OFFER_LIFE_MS, Network
 
 _PASS_LIFE_MS: Final = 30_000
@@ -185,6 +186,6 @@ class Session:
         """With its time by the coordinator's clock: ours may be off by any amount."""
         return msgspec.structs.replace(sample, at_ms=max(0, sample.at_ms + self.coordinator_ms() - self._wall_ms()))
 
-    def seal_pass(self, request: ArtifactRequest) -> bytes:
+    def seal_pass(self, request: ArtifactRequest | ProbeRequest) -> bytes:
         """For one HTTP request."""
         return self._passes.seal(request)

@@ -515,34 +515,6 @@ class ExtendOrder(Message, frozen=True, kw_only=True, tag="extend_order"):
     cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)] | None
 
 
-FromNode = (
-    Hello
-    | Accept
-    | Decline
-    | Heartbeat
-    | Progress
-    | Report
-    | Telemetry
-    | RentalAccept
-    | RentalDecline
-    | RentalBeat
-    | RentalNotice
-    | Refused
-)
-FromCoordinator = (
-    Challenge
-    | Welcome
-    | Renewal
-    | Assign
-    | Cancel
-    | Acknowledged
-    | Settlement
-    | RentalStart
-    | RentalNonce
-    | RentalEnd
-    | Refused
-)
-
 TELEMETRY_TYPES: Final = frozenset({"telemetry", "heartbeat"})
 """What a gateway may hold back for a moment and batch."""
 

@@ -46,6 +46,7 @@ from qubix_protocol.messages import Sample
 from qubix_protocol.rentals import RentalsView, RentalView
 from qubix_protocol.reputation import ReputationView
 from qubix_protocol.reserves import ReservesProof, ReservesView, view_of
+from qubix_protocol.selftest import SelfTestBody, SelfTestView
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.wallets import (
     EndedView,
@@ -305,6 +306,14 @@ class AsyncClient:
         asked = {"since": since_ms, "until": until_ms, "points": points}
         query: dict[str, str | int] = {name: value for name, value in asked.items() if value is not None}
         return await self._session.get(f"/offers/{listing_id}/history", HistoryView, query)
+
+    async def selftest(self, listing_id: str) -> SelfTestView:
+        """The device's last self-test, with the time at which it was heard; its node's word."""
+        return await self._session.get(f"/offers/{listing_id}/selftest", SelfTestView)
+
+    async def ask_selftest(self, listing_id: str, *, quick: bool = False) -> SelfTestView:
+        """Has the device's node test it now (its owner, or an operator); `selftest` reads the outcome."""
+        return await self._session.post(f"/offers/{listing_id}/selftest", SelfTestBody(quick=quick), SelfTestView)
 
     async def reserves(self) -> ReservesView:
         """The newest published proof of reserves, its signature checked against the pinned coordinator's key."""

@@ -178,6 +178,8 @@ class Client:
     readings = blocking(AsyncClient.readings)
     history = blocking(AsyncClient.history)
     reputation = blocking(AsyncClient.reputation)
+    selftest = blocking(AsyncClient.selftest)
+    ask_selftest = blocking(AsyncClient.ask_selftest)
     audit = blocking(AsyncClient.audit)
     reserves = blocking(AsyncClient.reserves)
     reserves_proof = blocking(AsyncClient.reserves_proof)

@@ -17,10 +17,10 @@ def modules() -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group=GROUP)}
 
 
-def command(name: str, *args: str) -> list[str]:
-    """What starts it. Raises `StartFailed` when its part is not installed."""
+def command(name: str, *args: str, part: str = "") -> list[str]:
+    """What starts it, or a `part` of it that is a command of its own. Raises `StartFailed` when it is not installed."""
     module = modules().get(name)
     if module is None or find_spec(module.partition(".")[0]) is None:
         extra = _EXTRAS.get(name, "coordinator")
         raise StartFailed(f"the {name} is not installed here", remedy=f"Run: pip install 'qubix[{extra}]'")
-    return [sys.executable, "-m", module, *args]
+    return [sys.executable, "-m", f"{module}.{part}" if part else module, *args]

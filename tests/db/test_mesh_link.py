@@ -43,7 +43,6 @@ from qubix_protocol.messages import (
     Challenge,
     Device,
     DeviceSample,
-    FromCoordinator,
     Heartbeat,
     Hello,
     Host,
@@ -54,6 +53,7 @@ from qubix_protocol.messages import (
     Telemetry,
     Welcome,
 )
+from qubix_protocol.statements import FromCoordinator
 from qubix_protocol.states import Availability, DeviceKind, Reason
 from qubix_protocol.units import FRAME_BYTES_MAX
 from tests.db.support_http import Person, Running, make_person, served

@@ -46,6 +46,7 @@ from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Message, Order, Outcome, Report, Sample, Settlement
 from qubix_protocol.receipts import JobReceiptView
 from qubix_protocol.reputation import ReputationPart, ReputationView
+from qubix_protocol.selftest import Check, CheckStatus, SelfTestView
 from qubix_protocol.states import AttemptState, Availability, DeviceKind, JobState, Reason
 from tests.support.receipt_chain import RATE, Story
 
@@ -257,6 +258,17 @@ class FakeApi:
             return 200, ReputationView(listing_id=listing_id, reliability=0.25, text="So much.", parts=(part,))
         if what == "history":
             return 200, self._history(seen, listing_id)
+        if what == "selftest":
+            check = Check(
+                id="disk",
+                title="Free disk",
+                status=CheckStatus.FAIL,
+                actual="1.0",
+                purpose="Inputs lie there.",
+                remedy="Free some.",
+            )
+            tested = {"at_ms": 1, "age_ms": 1, "checks": (check,)} if listing_id == listing("b", 0).listing_id else {}
+            return 200, SelfTestView(listing_id=listing_id, verified=False, score=1234.6, **tested)  # type: ignore[arg-type]
         if what == "readings":
             minutes = int(seen.query["minutes"][0])
             return 200, ReadingsView(listing_id=listing_id, readings=(Sample(at_ms=minutes, temperature_c=50.0),))

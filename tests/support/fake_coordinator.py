@@ -20,7 +20,6 @@ from qubix_protocol.messages import (
     Acknowledged,
     Certificate,
     Challenge,
-    FromNode,
     Hello,
     Message,
     Offer,
@@ -28,6 +27,7 @@ from qubix_protocol.messages import (
     Report,
     Welcome,
 )
+from qubix_protocol.statements import FromNode
 from qubix_protocol.units import CONTROL_PROTOCOL, FRAME_BYTES_MAX, Network, offers_topic
 
 M = TypeVar("M", bound=Message)

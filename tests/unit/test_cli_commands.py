@@ -315,7 +315,7 @@ def test_a_process_says_what_it_is_and_starts_nothing_for_words_it_does_not_know
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("name", ["selftest"])
+@pytest.mark.parametrize("name", ["pair"])
 def test_what_does_not_exist_yet_is_no_command(name: str) -> None:
     done = run({}, name)
     assert done.returncode == 2
@@ -469,6 +469,14 @@ def test_one_device_is_shown_in_full_by_any_of_its_names(qubix: Qubix) -> None:
     assert "device a" in qubix("offers", "show", "cpu-").output, "all that begin so"
     found = qubix("offers", "show", "nobody")
     assert (found.exit_code, "nobody" in found.output) == (2, True)
+
+
+def test_a_device_is_shown_with_its_score_and_what_its_node_found(qubix: Qubix) -> None:
+    shown_b = " ".join(qubix("offers", "show", "cpu-b").output.split())
+    assert "1,235 GFLOP/s of float32 matmul" in shown_b
+    assert "failed" in shown_b
+    assert "Free disk: 1.0. Free some." in shown_b
+    assert "none yet" in " ".join(qubix("offers", "show", "cpu-a").output.split())
 
 
 def test_a_statement_names_the_job_and_spares_the_rest_of_the_cause() -> None:

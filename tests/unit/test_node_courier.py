@@ -16,7 +16,8 @@ from qubix_node.session import Pins
 from qubix_protocol import digests
 from qubix_protocol.envelope import Opened, open_envelope, seal
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import Acknowledged, FromNode, Link, Message, Progress, Range, Report
+from qubix_protocol.messages import Acknowledged, Link, Message, Progress, Range, Report
+from qubix_protocol.statements import FromNode
 from qubix_protocol.states import Outcome
 
 pytestmark = pytest.mark.trio

@@ -22,7 +22,8 @@ from qubix_protocol.errors import (
     WrongVersion,
 )
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import Accept, FromNode, Heartbeat
+from qubix_protocol.messages import Accept, Heartbeat
+from qubix_protocol.statements import FromNode
 from qubix_protocol.units import FRAME_BYTES_MAX
 
 NODE = SigningKey(bytes(31) + b"\1")

@@ -96,6 +96,19 @@ async def sent_by(tx: Tx, account_id: UUID, digest: bytes, writer: str) -> Artif
     return await find(tx, account_id, digest) if sent else None
 
 
+async def only_sent_by(tx: Tx, account_id: UUID, digest: bytes, writer: str) -> bool:
+    """Whether the artifact is an unpaid output that nobody but `writer` announced."""
+    found = await value(
+        tx,
+        "SELECT true FROM artifact a WHERE account_id = $1 AND digest = $2 AND origin = 'attempt' AND NOT readable"
+        " AND NOT EXISTS (SELECT FROM artifact_writer w WHERE w.artifact_id = a.id AND w.writer <> $3) FOR UPDATE",
+        account_id,
+        digest,
+        writer,
+    )
+    return bool(found)
+
+
 async def announced_by(tx: Tx, account_id: UUID, writer: str, *, but: bytes) -> tuple[int, int]:
     """How many outputs, and how many bytes of them, an attempt has announced, one digest aside."""
     found = await one(

@@ -54,6 +54,7 @@ STEPS = (
     "jobs/schema_5_forecast.sql",
     "market/schema_5_live.sql",
     "telemetry/schema_5_rollups.sql",
+    "trials/schema.sql",
 )
 
 CREATE_TABLE = """

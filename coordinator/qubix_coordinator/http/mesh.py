@@ -31,7 +31,8 @@ from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
 from qubix_protocol.errors import ProtocolError
 from qubix_protocol.link import Drop, FromPeer, Gossip, LinkOpen, PeerDown, PeerUp, ToGateway, ToPeer
-from qubix_protocol.messages import Assign, FromCoordinator, Sample
+from qubix_protocol.messages import Assign, Sample
+from qubix_protocol.statements import FromCoordinator
 
 log = logging.getLogger(__name__)
 _WAITING_MAX: Final = 4096

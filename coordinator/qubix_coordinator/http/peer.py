@@ -14,6 +14,7 @@ from qubix_coordinator.http.session import Session, Statement
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import service as market
 from qubix_coordinator.rentals import service as rentals
+from qubix_coordinator.trials import selftests
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
 from qubix_protocol.errors import BadSignature, Expired, ProtocolError, Replayed
@@ -21,7 +22,6 @@ from qubix_protocol.messages import (
     Accept,
     Acknowledged,
     Decline,
-    FromCoordinator,
     Heartbeat,
     Hello,
     Offer,
@@ -34,6 +34,8 @@ from qubix_protocol.messages import (
     Report,
     Telemetry,
 )
+from qubix_protocol.selftest import SelfTest
+from qubix_protocol.statements import FromCoordinator
 from qubix_protocol.units import OFFER_S
 
 if TYPE_CHECKING:
@@ -229,6 +231,8 @@ class Peer:
                 await rentals.on_beat(desk, peer_id, message)
             case RentalNotice():
                 await rentals.on_notice(desk, peer_id, message)
+            case SelfTest():
+                await selftests.on_selftest(desk.db, peer_id, message, now_ms=desk.now_ms())
             case Refused():
                 log.warning(
                     "mesh.refused_by_node", extra={"peer": peer_id, "code": message.code, "why": message.detail}

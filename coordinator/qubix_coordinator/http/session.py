@@ -33,7 +33,6 @@ from qubix_protocol.messages import (
     Certificate,
     Challenge,
     Decline,
-    FromCoordinator,
     Heartbeat,
     Hello,
     Offer,
@@ -48,6 +47,8 @@ from qubix_protocol.messages import (
     Telemetry,
     Welcome,
 )
+from qubix_protocol.selftest import SelfTest
+from qubix_protocol.statements import FromCoordinator
 from qubix_protocol.units import DEVICES_MAX, GOSSIP_BYTES_MAX, Network
 
 Statement: TypeAlias = (
@@ -61,6 +62,7 @@ Statement: TypeAlias = (
     | RentalDecline
     | RentalBeat
     | RentalNotice
+    | SelfTest
     | Refused
 )
 _KINDS: Final[dict[str, type[Statement]]] = {
@@ -74,6 +76,7 @@ _KINDS: Final[dict[str, type[Statement]]] = {
     "rental_decline": RentalDecline,
     "rental_beat": RentalBeat,
     "rental_notice": RentalNotice,
+    "selftest": SelfTest,
     "refused": Refused,
 }
 

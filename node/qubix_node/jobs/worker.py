@@ -16,7 +16,17 @@ import trio
 from qubix_kernels.box import machine
 from qubix_kernels.box.machine import Isolation
 from qubix_kernels.box.rules import Gpu, Limits
-from qubix_kernels.tasks import Event, RunTask, WipeDone, WipeTask, decode_event, encode_frame, frame_length
+from qubix_kernels.tasks import (
+    Event,
+    RunTask,
+    Task,
+    VerifyTask,
+    WipeDone,
+    WipeTask,
+    decode_event,
+    encode_frame,
+    frame_length,
+)
 from qubix_kernels.wire import Reply
 from qubix_kernels.zygote import Worker, Zygote, ZygoteDied
 from qubix_node.errors import WorkerLost
@@ -142,7 +152,7 @@ class Workers:
     @contextlib.asynccontextmanager
     async def run(
         self,
-        task: RunTask,
+        task: RunTask | VerifyTask,
         *,
         device_id: str,
         scratch: Path,
@@ -156,18 +166,19 @@ class Workers:
         `device_id` is the one device that it may use beside the processor; "" for none. A card is waited for until
         nobody uses it and nothing is left on it. The worker reads `scratch` and writes the task's `out_dir`, inside it.
         """
+        out = Path(task.out_dir) if isinstance(task, RunTask) else None
         card = self.cards.get(device_id)
         limits = Limits(
             memory_bytes=memory_bytes, cpu_s=cpu_s, wall_s=wall_s, disk_bytes=disk_bytes, address_space=card is None
         )
         if card is None:
-            async with self._run(task, device_id, scratch, Path(task.out_dir), limits) as run:
+            async with self._run(task, device_id, scratch, out, limits) as run:
                 yield run
             return
         async with card.lock:
             await self._clean(card)
             card.dirty = True
-            async with self._run(task, device_id, scratch, Path(task.out_dir), limits) as run:
+            async with self._run(task, device_id, scratch, out, limits) as run:
                 card.worker = run.pid
                 yield run
 
@@ -206,7 +217,7 @@ class Workers:
 
     @contextlib.asynccontextmanager
     async def _run(
-        self, task: RunTask | WipeTask, device_id: str, scratch: Path, out: Path | None, limits: Limits
+        self, task: Task, device_id: str, scratch: Path, out: Path | None, limits: Limits
     ) -> AsyncIterator[Run]:
         zygote, worker = await self._of(device_id).fork(scratch, out, limits)
         worker.sock.setblocking(False)
@@ -229,7 +240,7 @@ async def _nobody_hears(device_id: str, reason: str) -> None:
     log.error("card.faulty", extra={"device": device_id, "reason": reason})
 
 
-async def _send(stream: trio.SocketStream, task: RunTask | WipeTask) -> None:
+async def _send(stream: trio.SocketStream, task: Task) -> None:
     try:
         await stream.send_all(encode_frame(task))
     except trio.BrokenResourceError as error:

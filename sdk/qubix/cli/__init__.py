@@ -21,6 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "wallet": ("wallet:wallet", "The Qubic key on this machine, and the account's money."),
     "arbiter": ("dispute:arbiter", "Judge disputes (arbiters)."),
+    "selftest": ("processes:selftest", "Whether this machine is fit for the market, check by check."),
     "bench": ("processes:bench", "Measure this machine, each figure beside its limit."),
 }
 """Where each command lives below `qubix.cli`, and its line in the help."""

@@ -66,7 +66,9 @@ def show(which: str, as_json: bool) -> None:
         for number, one in enumerate(found):
             if number:
                 console().print()
-            print_pairs([*rows.offer_pairs(one), *reading.pairs(one), *_trust(client.reputation(one.listing_id))])
+            fitness = rows.selftest_pairs(client.selftest(one.listing_id))
+            trust = _trust(client.reputation(one.listing_id))
+            print_pairs([*rows.offer_pairs(one), *fitness, *reading.pairs(one), *trust])
 
 
 def _trust(found: ReputationView) -> Iterator[tuple[str, str]]:

@@ -35,6 +35,13 @@ def bench(arguments: tuple[str, ...]) -> NoReturn:
     _exec([sys.executable, "-m", "bench", *arguments])
 
 
+@click.command(context_settings=dict(_PASS_ON))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def selftest(arguments: tuple[str, ...]) -> NoReturn:
+    """Whether this machine is fit for the market, check by check."""
+    _exec(processes.command("node", *arguments, part="selftest"))
+
+
 def _exec(command: list[str]) -> NoReturn:
     sys.stdout.flush()
     os.execv(command[0], command)  # noqa: S606  no shell is wanted

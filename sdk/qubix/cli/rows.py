@@ -7,6 +7,7 @@ from typing import Any, Final
 from qubix.cli import shown
 from qubix.errors import BadUsage
 from qubix_protocol.api import AttemptView, JobView, ListingView
+from qubix_protocol.selftest import SelfTestView, summary
 
 OFFER_COLUMNS: Final = (
     "model",
@@ -92,6 +93,15 @@ def offer_pairs(one: ListingView) -> list[tuple[str, str]]:
         ("compute capability", one.compute_capability),
         ("jobs run in", shown.isolation(one)),
     ]
+
+
+def selftest_pairs(one: SelfTestView) -> list[tuple[str, str]]:
+    """What is known of the device's fitness; the self-test is its node's word, `score` the market's."""
+    score = f"{one.score:,.0f} GFLOP/s of float32 matmul" if one.score else "none yet"
+    if one.at_ms is None or one.age_ms is None:
+        return [("score", score), ("self-test", "none yet")]
+    outcome = ("passed" if one.passed else "failed") + (" (quick)" if one.quick else "")
+    return [("score", score), ("self-test", f"{outcome} {shown.moment(one.at_ms)}: {summary(one.checks)}")]
 
 
 def job(one: JobView) -> list[str]:

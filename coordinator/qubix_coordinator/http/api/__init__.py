@@ -24,6 +24,7 @@ def load() -> Blueprint:
         rentals,
         reserves,
         statements,
+        trials,
         wallets,
         withdrawals,
     )

@@ -2,7 +2,7 @@
 """Artifacts: announced, sent in parts that can be resumed, read back by whoever may.
 
 Two kinds of callers: a consumer by its token, and a node by a request that it signed for one attempt, method, digest
-and size (`Authorization: Qubix BASE64`, trust D1).
+and size (`Authorization: Qubix BASE64`, trust D1), or for a test artifact of its own.
 """
 
 import asyncio
@@ -33,11 +33,13 @@ from qubix_coordinator.http.pacing import taken
 from qubix_coordinator.http.problems import Stalled
 from qubix_coordinator.http.routes import as_response, bearer, route
 from qubix_coordinator.jobs import service as jobs
+from qubix_coordinator.trials import probes
 from qubix_protocol import envelope
 from qubix_protocol.api import ArtifactBody, ArtifactView
 from qubix_protocol.errors import Malformed, Replayed, WrongAudience
 from qubix_protocol.keys import peer_id
 from qubix_protocol.messages import ArtifactRequest
+from qubix_protocol.selftest import ProbeRequest
 
 _SIGNED: Final = "qubix "
 _HEADER_CHARS_MAX: Final = 8192
@@ -121,7 +123,7 @@ async def _node(token: str, content: bytes) -> Caller:
     )
     if opened.header.audience == envelope.ANYONE:
         raise WrongAudience("the request is not addressed to this coordinator")
-    signed = opened.body(ArtifactRequest)
+    signed = opened.body(ProbeRequest) if opened.header.type == "probe_request" else opened.body(ArtifactRequest)
     context.seen.use(opened.header.sender, opened.sequence, expires_ms=opened.header.expires_ms, now_ms=now_ms)
     if (signed.method, signed.digest) != (request.method, content):
         raise WrongAudience("the request was signed for another method or digest")
@@ -130,9 +132,12 @@ async def _node(token: str, content: bytes) -> Caller:
     async def permitted(tx: Tx) -> UUID:
         if await accounts.incarnation(tx, peer) != opened.header.incarnation:
             raise Replayed("the request was signed in an earlier session")
+        if isinstance(signed, ProbeRequest):
+            return await probes.may_access(tx, peer, signed, now_ms=now_ms)
         return await jobs.may_access(tx, peer, signed)
 
-    return Caller(await context.db.run(permitted), signed.attempt_id, signed.size_bytes)
+    writer = probes.writer(peer) if isinstance(signed, ProbeRequest) else signed.attempt_id
+    return Caller(await context.db.run(permitted), writer, signed.size_bytes)
 
 
 def _unarmoured(token: str) -> bytes:
