@@ -230,6 +230,8 @@ class JobBody(Body, frozen=True, kw_only=True):
     """At most so many devices at once, whatever they ask within the limits above. None: up to four that ask about the
     same, where that saves seconds; one when a provider is named."""
     deadline_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] = 3_600
+    region: Short | None = None
+    """Where it would rather run: elsewhere only for a sixth less, or where nobody else is free."""
     order: Annotated[str, Meta(max_length=8192)] = ""
 
 

@@ -363,6 +363,7 @@ class AsyncClient:
         deadline_s: int = 3_600,
         spread: int | None = None,
         rental: str | None = None,
+        region: str | None = None,
         inputs: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
@@ -376,8 +377,9 @@ class AsyncClient:
         `cap_qu` is ever paid. `where` takes `provider=…` and `price<=…`. A job that is long enough is spread over up to
         four devices of about the same price; `spread` sets how many at most, whatever they ask within your limits.
         `rental` is the id of a rental of yours: the job runs on its device and costs nothing further (`cap_qu=0`).
+        A device in `region` is preferred to others that cost about the same.
         """
-        terms = Terms.of(cap_qu, where, provider, rate_qu_per_h_max, deadline_s, spread, rental)
+        terms = Terms.of(cap_qu, where, provider, rate_qu_per_h_max, deadline_s, spread, rental, region)
         aside, asked = self._session.port.aside, {**(inputs or {}), **(params or {}), **given}
         work = await aside(lambda: catalogue.work_of(kernel, asked))
         found = {name: await aside(lambda source=source: digest_of(source)) for name, source in work.sources.items()}  # type: ignore[misc]

@@ -16,7 +16,7 @@ from qubix_protocol.api import InputBody, JobBody, NetworkView
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import InputRef, Order, ParamValue, Peer
 
-_TERMS: Final = ("cap_qu", "provider", "rate_qu_per_h_max", "deadline_s", "spread", "rental")
+_TERMS: Final = ("cap_qu", "provider", "rate_qu_per_h_max", "deadline_s", "spread", "rental", "region")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class Terms:
     deadline_s: int = 3_600
     spread: int | None = None
     rental: str | None = None
+    region: str | None = None
 
     @classmethod
     def of(
@@ -40,6 +41,7 @@ class Terms:
         deadline_s: int,
         spread: int | None,
         rental: str | None = None,
+        region: str | None = None,
     ) -> "Terms":
         """`where` and the plain arguments together. Raises `BadUsage` where they contradict each other."""
         asked = where_query.parse(where or "")
@@ -54,6 +56,7 @@ class Terms:
             deadline_s=deadline_s,
             spread=spread,
             rental=rental,
+            region=region,
         )
 
 

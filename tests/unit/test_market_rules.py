@@ -55,10 +55,28 @@ def test_the_cheapest_total_wins_then_speed_then_reputation() -> None:
     dear_but_fast = candidate("fast", rate_qu_per_h=72_000, rates=(rate(8e9),))
     cheap_but_slow = candidate("slow")
     assert chosen([cheap_but_slow, dear_but_fast]) == "peer-fast"
-    assert chosen([candidate("x", jobs_rejected=3), candidate("y")]) == "peer-y"
+    assert chosen([candidate("x", reliability=0.2), candidate("y", reliability=0.9)]) == "peer-y"
+    assert chosen([candidate("x", failures=1), candidate("y")]) == "peer-y"
     # Both cost the 1 QU that anything costs: the faster one is better.
     free = [candidate("x", rate_qu_per_h=0), candidate("y", rate_qu_per_h=0, rates=(rate(2e9),))]
     assert chosen(free) == "peer-y"
+
+
+def test_a_region_is_preferred_as_long_as_it_is_not_much_dearer() -> None:
+    here, far = candidate("here", region="eu", rate_qu_per_h=41_000), candidate("far", region="us")
+    wanted = dataclasses.replace(NEED, region="eu")
+    assert chosen([here, far], wanted) == "peer-here"
+    assert chosen([here, far]) == "peer-far"
+    assert chosen([dataclasses.replace(here, rate_qu_per_h=48_000), far], wanted) == "peer-far"
+    assert chosen([far], wanted) == "peer-far", "a wish, not a condition"
+
+
+def test_a_provider_that_does_much_already_comes_after_its_equals() -> None:
+    mine = [candidate("a"), candidate("b", peer_id="peer-a"), candidate("c")]
+    for luck in (0.1, 0.5, 0.99):
+        found = rules.choose(mine, NEED, {mine[0].listing_id: 1}, 0, luck)
+        assert isinstance(found, Choice)
+        assert found.candidate.peer_id == "peer-c"
 
 
 def test_a_node_that_calls_itself_busy_comes_last_but_can_be_asked() -> None:

@@ -55,6 +55,7 @@ STEPS = (
     "market/schema_5_live.sql",
     "telemetry/schema_5_rollups.sql",
     "trials/schema.sql",
+    "jobs/schema_5_region.sql",
 )
 
 CREATE_TABLE = """

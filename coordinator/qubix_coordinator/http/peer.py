@@ -180,7 +180,9 @@ class Peer:
             await self._through_outages(lambda: self._fold(offer, said))
 
     async def _fold(self, offer: Offer, raw: bytes) -> None:
-        await market.offer_received(self.mesh.desk.db, self.peer_id, offer, raw, now_ms=self.mesh.desk.now_ms())
+        desk = self.mesh.desk
+        if await market.offer_received(desk.db, self.peer_id, offer, raw, now_ms=desk.now_ms()):
+            await jobs.offers_changed(desk, [rate.kernel for rate in offer.rates])
 
     async def _handle_statement(self, raw: bytes) -> None:
         message, envelope = self.session.receive(raw)

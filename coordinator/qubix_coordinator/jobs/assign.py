@@ -27,6 +27,7 @@ from qubix_protocol.states import AttemptState, JobState, Reason
 log = logging.getLogger(__name__)
 DEALING_LOCK = 0x6465616C
 """Any constant will do that nothing else locks."""
+LOOK_AGAIN_MAX = 64
 NOT_ANSWERING = market_rules.Shortfall(
     Reason.WAITING_FOR_PROVIDER, "the rented device does not answer now; its meter stands", waiting=True
 )
@@ -95,6 +96,21 @@ async def unexplained_jobs(tx: Tx, now_ms: int, limit: int) -> list[UUID]:
     return [job.id for job in await found.order_by("match_ms").limit(limit).only("id")]
 
 
+async def look_again(tx: Tx, kernels: Sequence[str], now_ms: int) -> bool:
+    """The jobs that have waited longest for one of these kernels are due at once; whether any waits for them."""
+    await execute(
+        tx,
+        "UPDATE job SET match_ms = $1 WHERE id IN (SELECT id FROM job WHERE units_waiting > 0 AND closing IS NULL"
+        " AND match_ms > $1 AND rental_id IS NULL AND kernel = ANY ($2::text[]) ORDER BY no LIMIT $3"
+        " FOR UPDATE SKIP LOCKED)",
+        now_ms,
+        list(kernels),
+        LOOK_AGAIN_MAX,
+    )
+    due = "SELECT EXISTS (SELECT FROM job WHERE units_waiting > 0 AND match_ms <= $1 AND kernel = ANY ($2::text[]))"
+    return bool(await value(tx, due, now_ms, list(kernels)))
+
+
 async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate]) -> list[UUID]:
     """The listings that got what was waiting of the job; none when nobody can take it now, or somebody else is deciding
     about it."""
@@ -115,9 +131,8 @@ async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_r
     asked = await needs.of_job(tx, job, hold_free_qu(job, open_now), now_ms)
     busy = {attempt.listing_id for attempt in open_now}
     others = [one for one in offers if one.listing_id not in busy]
-    deal = _Deal(
-        asked, billing.total(left), job.hands_max - len(open_now), job.spread is not None, now_ms, job.rental_id
-    )
+    hands, any_price = job.hands_max - len(open_now), job.spread is not None
+    deal = _Deal(asked, billing.total(left), hands, any_price, now_ms, job.rental_id, desk.luck())
     found = await _confirmed(tx, deal, await _chosen(tx, job, deal, others))
     if isinstance(found, market_rules.Shortfall):
         await _say_why(tx, job, found, now_ms)
@@ -179,6 +194,7 @@ class _Deal:
     any_price: bool
     now_ms: int
     rental_id: UUID | None = None
+    luck: float = 0.5
 
     def among(
         self, offers: Sequence[market_rules.Candidate], running: Mapping[UUID, int], avoided: frozenset[str]
@@ -199,7 +215,7 @@ class _Deal:
         )
         if several:
             return several
-        one = market_rules.choose(offers, need_of(self.units), running, self.now_ms)
+        one = market_rules.choose(offers, need_of(self.units), running, self.now_ms, self.luck)
         return [Share(one, self.units)] if isinstance(one, market_rules.Choice) else one
 
 

@@ -2,6 +2,8 @@
 """What every job service needs, bound once in the composition root and passed as the first argument."""
 
 import asyncio
+import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qubix_coordinator.clock import Clock
@@ -22,6 +24,9 @@ class Desk:
     network: Network
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after a commit that gives the engine something to do at once."""
+
+    luck: Callable[[], float] = random.SystemRandom().random
+    """In [0, 1), anew each time: what decides between providers that are alike."""
 
     def now_ms(self) -> int:
         return round(self.clock.now().timestamp() * 1000)

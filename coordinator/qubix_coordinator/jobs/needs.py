@@ -126,6 +126,7 @@ async def of_job(tx: Tx, job: Job, hold_free_qu: int, now_ms: int) -> Asked:
         hold_left_qu=hold_free_qu,
         rate_qu_per_h_max=job.rate_max,
         provider=job.provider,
+        region=job.region,
         time_left_ms=max(0, job.deadline_ms - now_ms),
         excluded=frozenset([row.peer_id for row in await wrong.only("peer_id")]),
     )

@@ -4,13 +4,14 @@
 The bodies live beside it: submit, read, nodes, access. The engine is `jobs.engine.Engine(desk)`.
 """
 
+from collections.abc import Collection
 from uuid import UUID
 
 from qubix_coordinator.accounts.rules import Principal
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import Conflict
 from qubix_coordinator.jobs import accept as acceptance
-from qubix_coordinator.jobs import flow, read, views
+from qubix_coordinator.jobs import assign, flow, read, views
 from qubix_coordinator.jobs.access import may_access
 from qubix_coordinator.jobs.connection import on_gone
 from qubix_coordinator.jobs.desk import Desk
@@ -33,6 +34,7 @@ __all__ = [
     "get",
     "list_jobs",
     "may_access",
+    "offers_changed",
     "on_accept",
     "on_decline",
     "on_gone",
@@ -121,3 +123,11 @@ def _too_late(state: str) -> Conflict:
             "the result is here and being checked", field="job_id", remedy="Wait for the check; it takes a moment"
         )
     return Conflict(f"the job is {state} already", field="job_id", remedy="Nothing is left to cancel")
+
+
+async def offers_changed(desk: Desk, kernels: Collection[str]) -> None:
+    """A device that runs these came, came back or changed: whoever waits for one is looked at now, and not when it is
+    their turn again."""
+    now_ms = desk.now_ms()
+    if await desk.db.run(lambda tx: assign.look_again(tx, sorted(set(kernels)), now_ms)):
+        desk.wake.set()

@@ -85,7 +85,7 @@ def body_digest(body: JobBody) -> bytes:
     """Without the order's envelope: a retry may sign the same order anew. A wish that is not made has no part in it:
     the digest is what it was before there was such a wish."""
     plain = msgspec.to_builtins(msgspec.structs.replace(body, order=""))
-    for wish in ("spread", "rental"):
+    for wish in ("spread", "rental", "region"):
         if plain[wish] is None:
             del plain[wish]
     return digests.of_bytes(msgspec.json.encode(plain, order="deterministic"))
@@ -151,6 +151,7 @@ async def _store(
         cap_qu=body.cap_qu,
         rate_max=body.rate_qu_per_h_max,
         provider=body.provider,
+        region=body.region or "",
         rental_id=berth.rental_id if berth is not None else None,
         order_raw=order_raw,
         created_ms=now_ms,

@@ -2,13 +2,15 @@
 """Who fits a job, what it will cost there, and who gets it: a rule, not an auction. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from qubix_coordinator.market import matching
 from qubix_coordinator.market.forecast import NO_HISTORY, Forecast, History, Work, forecast, rated_ms
+from qubix_coordinator.market.matching import Bid
 from qubix_protocol.messages import KernelRate
 from qubix_protocol.states import Availability, Reason
 from qubix_protocol.units import READING_AGE_S_MAX
@@ -64,6 +66,8 @@ class Candidate:
     offer_digest: bytes
     inet_bytes_per_s: int = 0
     """The slower way of its connection, as it claims; 0: unknown."""
+    reliability: float = 0.0
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,9 @@ class Need:
     @property
     def work(self) -> Work:
         return Work(self.flops, self.bytes_moved, self.moved_bytes)
+
+    region: str = ""
+    """Where the consumer would rather have it run; empty: anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,29 +191,46 @@ def places_free(candidates: Iterable[Candidate], running: Mapping[UUID, int], no
     return sum(one.jobs_parallel - busy for one, busy in counted if occupied(one, busy, now_ms) is None)
 
 
-def score(choice: Choice) -> tuple[int, int, int, int, str]:
-    """Lower is better: free by its own word, then cost, then speed, then fewer rejections; the id breaks ties."""
+def bid(choice: Choice, need: Need, load: int = 0) -> Bid:
+    """As the choice weighs it (see `matching`)."""
     candidate = choice.candidate
-    return (
-        int(candidate.availability in (Availability.BUSY, Availability.RENTED)),
-        choice.forecast.cost_qu,
-        choice.forecast.run_ms,
-        candidate.jobs_rejected + candidate.failures,
-        str(candidate.listing_id),
+    return Bid(
+        key=str(candidate.listing_id),
+        provider=candidate.peer_id,
+        cost_qu=choice.forecast.cost_qu,
+        run_ms=choice.forecast.run_ms,
+        reliability=candidate.reliability,
+        failures=candidate.failures,
+        elsewhere=need.region not in ("", candidate.region),
+        occupied=candidate.availability in (Availability.BUSY, Availability.RENTED),
+        load=load,
     )
 
 
-def choose(candidates: Iterable[Candidate], need: Need, running: Mapping[UUID, int], now_ms: int) -> Choice | Shortfall:
-    """The best candidate that fits and is free, or the reason why there is none."""
-    choices, obstacles = [], Counter[Obstacle]()
+def score(choice: Choice, need: Need) -> tuple[bool, float, int, str]:
+    """Lower is better."""
+    return matching.order(bid(choice, need))
+
+
+def choose(
+    candidates: Collection[Candidate], need: Need, running: Mapping[UUID, int], now_ms: int, luck: float = 0.5
+) -> Choice | Shortfall:
+    """Who gets it of those that fit and are free, or the reason why there is nobody. `luck` in [0, 1)."""
+    choices, obstacles = dict[str, Choice](), Counter[Obstacle]()
     for candidate in candidates:
         guess = best_backend(candidate, need)
         found = misfit(candidate, need, guess) or occupied(candidate, running.get(candidate.listing_id, 0), now_ms)
         if found is not None or guess is None:
             obstacles[found or Obstacle.UNMEASURED] += 1
         else:
-            choices.append(Choice(candidate, *guess))
-    return min(choices, key=score) if choices else shortfall(obstacles)
+            choices[str(candidate.listing_id)] = Choice(candidate, *guess)
+    if not choices:
+        return shortfall(obstacles)
+    load = Counter[str]()
+    for candidate in candidates:
+        load[candidate.peer_id] += running.get(candidate.listing_id, 0)
+    bids = [bid(one, need, load[one.candidate.peer_id]) for one in choices.values()]
+    return choices[matching.pick(bids, luck).key]
 
 
 def shortfall(obstacles: Mapping[Obstacle, int]) -> Shortfall:
@@ -229,13 +253,13 @@ def able(candidates: Iterable[Candidate], need: Need, running: Mapping[UUID, int
 
 
 def estimates(candidates: Iterable[Candidate], need: Need) -> list[Choice]:
-    """Every candidate that could run it, cheapest first, occupied or not."""
+    """Every candidate that could run it, best first, occupied or not."""
     found = []
     for candidate in candidates:
         guess = best_backend(candidate, need)
         if guess is not None and misfit(candidate, need, guess) is None:
             found.append(Choice(candidate, *guess))
-    return sorted(found, key=score)
+    return sorted(found, key=lambda one: score(one, need))
 
 
 def backoff_ms(failures: int) -> int:

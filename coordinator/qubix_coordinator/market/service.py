@@ -39,12 +39,13 @@ def listing_id(peer_id: str, device_id: str) -> UUID:
     return uuid.uuid5(_NAMESPACE, f"{peer_id}/{device_id}")
 
 
-async def offer_received(db: Database, peer_id: str, offer: Offer, raw: bytes, *, now_ms: int) -> None:
-    """Folds a verified offer; `raw` is its envelope, kept as evidence. Saying the same again changes nothing else."""
-    await db.run(lambda tx: _fold(tx, peer_id, offer, raw, now_ms))
+async def offer_received(db: Database, peer_id: str, offer: Offer, raw: bytes, *, now_ms: int) -> bool:
+    """Folds a verified offer; `raw` is its envelope, kept as evidence. Saying the same again changes nothing else.
+    Whether somebody who waits could find in it what was not there before."""
+    return await db.run(lambda tx: _fold(tx, peer_id, offer, raw, now_ms))
 
 
-async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> None:
+async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> bool:
     key = listing_id(peer_id, offer.device.device_id)
     row = await Listing.filter(id=key).using_db(tx).select_for_update().first()
     claimed = _claims(offer) | {"offer_digest": digests.of_bytes(raw), "offer_raw": raw, "offered_ms": now_ms}
@@ -57,14 +58,17 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> 
         await row.save(using_db=tx, force_create=True)
         log.info("market.listed", extra={"peer": peer_id, "device": offer.device.device_id, "model": row.model})
         await emit(tx, row, now_ms)
-        return
+        return True
     shown = any(getattr(row, name) != value for name, value in _shown(claimed).items())
     changed = shown or not row.online or _expired(row)
+    back = row.offered_ms < rules.visible_since_ms(now_ms, OFFER_S)
+    news = changed or back or row.rates != list(claimed["rates"])
     standing.offered(row, now_ms)
     row.update_from_dict(claimed | {"online": True, "updated_ms": now_ms if changed else row.updated_ms})
     await row.save(using_db=tx)
     if changed:
         await emit(tx, row, now_ms)
+    return news and row.availability == Availability.AVAILABLE.value and row.rental_id is None
 
 
 async def _check_room(tx: Tx, peer_id: str) -> None:
@@ -291,6 +295,8 @@ def candidate(row: Listing) -> rules.Candidate:
         backoff_until_ms=row.backoff_until_ms,
         offer_digest=bytes(row.offer_digest),
         inet_bytes_per_s=min(row.inet_down_bytes_per_s, row.inet_up_bytes_per_s),
+        reliability=row.reliability,
+        region=row.region,
     )
 
 

@@ -57,6 +57,7 @@ job.add_command(dispute)
     metavar="N",
     help="At most N devices at once, whatever they ask within your limits (default: up to four of about one price).",
 )
+@click.option("--region", metavar="NAME", help="Where it would rather run, among devices that cost about the same.")
 @click.option("--key", metavar="TEXT", help="Idempotency key: the same one again is the same job, not a second one.")
 @click.option("--watch", is_flag=True, help="Follow it to its end.")
 @json_option
@@ -73,6 +74,7 @@ def submit(
     rate_max: int | None,
     deadline_s: int,
     spread: int | None,
+    region: str | None,
     key: str | None,
     watch: bool,
     as_json: bool,
@@ -94,6 +96,7 @@ def submit(
             rate_qu_per_h_max=rate_max,
             deadline_s=deadline_s,
             spread=spread,
+            region=region,
             idempotency_key=key,
             inputs={**{name: Path(path) for name, path in split("-i", inputs).items()}, **own},
             params={name: param_value(text) for name, text in split("-p", params).items()},
