@@ -236,14 +236,24 @@ class JobBody(Body, frozen=True, kw_only=True):
 
 
 class EstimateBody(Body, frozen=True, kw_only=True):
-    """`POST /jobs/estimate`: forms alone, no data needed."""
+    """`POST /jobs/estimate`: forms alone, no data needed. The terms, where they are given, are those of the job."""
 
     kernel: Name
     inputs: Annotated[dict[Name, ArrayMeta], Meta(max_length=INPUTS_MAX)] = {}
     params: Annotated[dict[Name, ParamValue], Meta(max_length=PARAMS_MAX)] = {}
+    cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)] | None = None
+    rate_qu_per_h_max: Rate | None = None
+    provider: Peer | None = None
+    where: Annotated[str, Meta(max_length=2_000)] = ""
+    """A query line: only devices that it finds."""
+    deadline_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] | None = None
 
 
 class CandidateView(View, frozen=True, kw_only=True):
+    """A device that could run it. Low and high are where eight of ten runs lie; `run` is what is paid for, `time` is
+    from the assignment to the checked result. `cost_high_qu` is a bound and no guess: no bill is above it, and so much
+    of the cap must be left."""
+
     listing_id: Id
     provider: Peer
     model: str
@@ -253,13 +263,55 @@ class CandidateView(View, frozen=True, kw_only=True):
     cost_low_qu: int
     cost_qu: int
     cost_high_qu: int
+    run_low_ms: int
+    run_high_ms: int
+    time_low_ms: int
+    time_ms: int
+    time_high_ms: int
+    region: str = ""
+    country: str = ""
+    verified: bool = False
+    reliability: float = 0.0
+    score: float = 0.0
+    runs: int = 0
+    """Past runs of its own that the forecast rests on."""
+    waiting: str = ""
+    """Why it could not begin at once; empty: it could."""
+    affordable: bool = True
+    """Whether the account's balance is enough for all that it may cost."""
+
+
+class MisfitView(View, frozen=True, kw_only=True):
+    """A device that could not run it. `obstacle` is one of a fixed set; `why` says it in words."""
+
+    listing_id: Id
+    provider: Peer
+    model: str
+    rate_qu_per_h: int
+    obstacle: str
+    why: str
+
+
+class ObstacleView(View, frozen=True, kw_only=True):
+    obstacle: str
+    why: str
+    offers: int
 
 
 class EstimateView(View, frozen=True, kw_only=True):
+    """`candidates` in the order in which they would be asked, `misfits` by what keeps them out; so many of each as fit.
+    `fitting` and `obstacles` count all of the market."""
+
     candidates: tuple[CandidateView, ...]
     flops: float
     units: int
     output: dict[str, ArrayMeta]
+    fitting: int = 0
+    misfits: tuple[MisfitView, ...] = ()
+    obstacles: tuple[ObstacleView, ...] = ()
+    balance_qu: int | None = None
+    cap_least_qu: int | None = None
+    """The least cap with which some device fits, all else as asked; None: no cap is enough."""
 
 
 class AttemptView(View, frozen=True, kw_only=True):

@@ -16,10 +16,11 @@ from qubix_coordinator.jobs.access import may_access
 from qubix_coordinator.jobs.connection import on_gone
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.due import settle_due
+from qubix_coordinator.jobs.estimates import estimate
 from qubix_coordinator.jobs.nodes import on_accept, on_decline, on_heartbeat, on_hello, on_progress, on_report
 from qubix_coordinator.jobs.read import get, list_jobs, receipt, receipts, result
 from qubix_coordinator.jobs.rules import JobEvent, Verb
-from qubix_coordinator.jobs.submit import Berth, estimate, submit
+from qubix_coordinator.jobs.submit import Berth, submit
 from qubix_coordinator.jobs.tables import Job
 from qubix_protocol.api import JobView
 from qubix_protocol.states import JobState

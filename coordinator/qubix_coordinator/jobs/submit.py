@@ -19,17 +19,14 @@ from qubix_coordinator.errors import CauseReused, InvalidInput
 from qubix_coordinator.jobs import flow, money, needs, orders, receipt, shares, views
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Job, JobInput
-from qubix_coordinator.market import learned
 from qubix_coordinator.market import rules as market_rules
-from qubix_coordinator.market import service as market
 from qubix_protocol import digests
-from qubix_protocol.api import CandidateView, EstimateBody, EstimateView, InputBody, JobBody, JobView
+from qubix_protocol.api import InputBody, JobBody, JobView
 from qubix_protocol.messages import InputRef, Order
 from qubix_protocol.states import JobState, Reason
 
 log = logging.getLogger(__name__)
 KEY_MAX = 200
-ESTIMATES_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,32 +229,3 @@ async def _ordered(
         rental=body.rental,
     )
     return await orders.check(desk, tx, account_id, body.order, wanted)
-
-
-async def estimate(desk: Desk, body: EstimateBody) -> EstimateView:
-    """What it would cost on each device that could run it, cheapest first. Needs no data. Raises InvalidInput."""
-    plan = needs.plan_of(body.kernel, body.params, body.inputs)
-    now_ms = desk.now_ms()
-    offers = await desk.db.run(lambda tx: market.candidates(tx, now_ms=now_ms))
-    need = dataclasses.replace(plan.need(), history=await desk.db.run(lambda tx: learned.of(tx, plan.subject)))
-    found = market_rules.estimates(offers, need)
-    return EstimateView(
-        candidates=tuple(_candidate_view(one) for one in found[:ESTIMATES_MAX]),
-        flops=plan.flops,
-        units=plan.units,
-        output=plan.outputs,
-    )
-
-
-def _candidate_view(choice: market_rules.Choice) -> CandidateView:
-    return CandidateView(
-        listing_id=str(choice.candidate.listing_id),
-        provider=choice.candidate.peer_id,
-        model=choice.candidate.model,
-        backend=choice.backend,
-        rate_qu_per_h=choice.candidate.rate_qu_per_h,
-        run_ms=choice.forecast.run_ms,
-        cost_low_qu=choice.forecast.cost_low_qu,
-        cost_qu=choice.forecast.cost_qu,
-        cost_high_qu=choice.forecast.cost_high_qu,
-    )

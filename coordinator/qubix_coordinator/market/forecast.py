@@ -162,6 +162,8 @@ class Forecast:
     rated_ms: float
     around_plain_ms: float
     pace: float
+    own_runs: float
+    """Past runs of the device's own that it rests on."""
     cost_low_qu: int
     cost_qu: int
     cost_high_qu: int
@@ -220,6 +222,7 @@ def forecast(
         rated_ms=rated,
         around_plain_ms=around,
         pace=pace(rate),
+        own_runs=learned.own.runs,
         cost_low_qu=max(1, owed_qu(rate_qu_per_h, run.low_ms)),
         cost_qu=max(1, owed_qu(rate_qu_per_h, run.mid_ms)),
         cost_high_qu=max(1, owed_qu(rate_qu_per_h, -(-agreed_ms * FORECAST_NUMERATOR // FORECAST_DENOMINATOR))),

@@ -31,6 +31,7 @@ class Obstacle(StrEnum):
     """The dimension in which an offer does not fit, in the order in which they are looked at."""
 
     PROVIDER = "is not the provider the job names"
+    QUERY = "is not what the job's query asks for"
     BACKEND = "has no back end for this kernel"
     UNMEASURED = "has not measured this kernel"
     MEMORY = "has too little memory"
@@ -96,6 +97,8 @@ class Need:
     time_left_ms: int | None = None
     """Until the job's deadline; None: only an estimate."""
     excluded: frozenset[str] = frozenset()
+    wanted: frozenset[UUID] | None = None
+    """Listings that the job's query finds; None: it has none."""
     moved_bytes: int = 0
     """To the provider and back."""
     history: History = NO_HISTORY
@@ -114,6 +117,15 @@ class Choice:
     candidate: Candidate
     backend: str
     forecast: Forecast
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """`forecast` None: it has measured nothing to forecast by."""
+
+    candidate: Candidate
+    obstacle: Obstacle
+    forecast: Forecast | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +160,8 @@ def misfit(candidate: Candidate, need: Need, guess: tuple[str, Forecast] | None)
     """The first lasting obstacle: one that waiting alone does not remove."""
     if need.provider is not None and candidate.peer_id != need.provider:
         return Obstacle.PROVIDER
+    if need.wanted is not None and candidate.listing_id not in need.wanted:
+        return Obstacle.QUERY
     if not set(candidate.backends) & set(need.backends):
         return Obstacle.BACKEND
     if guess is None:
@@ -253,13 +267,24 @@ def able(candidates: Iterable[Candidate], need: Need, running: Mapping[UUID, int
 
 
 def estimates(candidates: Iterable[Candidate], need: Need) -> list[Choice]:
-    """Every candidate that could run it, best first, occupied or not."""
-    found = []
+    """Every candidate that could run it, the best first, occupied or not."""
+    return sorted_out(candidates, need)[0]
+
+
+def sorted_out(candidates: Iterable[Candidate], need: Need) -> tuple[list[Choice], list[Misfit]]:
+    """Those that could run it, the best first, occupied or not; and the others, by what keeps them out."""
+    fitting, misfits = [], []
     for candidate in candidates:
         guess = best_backend(candidate, need)
-        if guess is not None and misfit(candidate, need, guess) is None:
-            found.append(Choice(candidate, *guess))
-    return sorted(found, key=lambda one: score(one, need))
+        obstacle = misfit(candidate, need, guess)
+        if guess is not None and obstacle is None:
+            fitting.append(Choice(candidate, *guess))
+        else:
+            told = guess[1] if guess is not None else None
+            misfits.append(Misfit(candidate, obstacle or Obstacle.UNMEASURED, told))
+    order = list(Obstacle)
+    misfits.sort(key=lambda one: (order.index(one.obstacle), str(one.candidate.listing_id)))
+    return sorted(fitting, key=lambda one: score(one, need)), misfits
 
 
 def backoff_ms(failures: int) -> int:

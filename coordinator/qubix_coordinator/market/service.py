@@ -194,6 +194,11 @@ async def candidates(tx: Tx, *, now_ms: int, offer_s: float = OFFER_S) -> list[r
     return [candidate(row) for row in await _visible(tx, now_ms, offer_s)]
 
 
+async def offers(tx: Tx, *, now_ms: int, offer_s: float = OFFER_S) -> list[tuple[rules.Candidate, ListingView]]:
+    """The same listings, as the choice sees them and as everybody does."""
+    return [(candidate(row), view(row, now_ms)) for row in await _visible(tx, now_ms, offer_s)]
+
+
 async def lock(tx: Tx, key: UUID, *, rental_id: UUID | None = None) -> rules.Candidate | None:
     """The listing as it is now, locked until the transaction ends; None when it left, is rented to others than
     `rental_id`, or somebody else holds it."""

@@ -48,8 +48,8 @@ class JobsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 @route(api, "POST", "/jobs/estimate", scope="user", body=EstimateBody, answer=EstimateView, group="jobs")
 async def estimate_job(who: Principal, body: EstimateBody) -> EstimateView:
-    """What a job of this form would take and cost on each provider that fits"""
-    return await jobs.estimate(here().desk, body)
+    """What a job of this form would take and cost on each device that fits, and why the others do not"""
+    return await jobs.estimate(here().desk, body, who.account_id)
 
 
 @route(api, "POST", "/jobs", scope="user", body=JobBody, answer=JobView, status=201, group="jobs")
