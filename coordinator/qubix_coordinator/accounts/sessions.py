@@ -108,6 +108,17 @@ async def revoke(tx: Tx, account_id: UUID, session_id: UUID) -> None:
         raise NotFound("there is no such session", field="session", remedy="GET /api/v1/sessions lists them")
 
 
+async def end_of_wallet(tx: Tx, account_id: UUID, token: str) -> None:
+    """Ends the session that this token is, when a wallet's signature made it."""
+    await execute(
+        tx,
+        "UPDATE api_token SET revoked_at = coalesce(revoked_at, now()) WHERE digest = $1 AND account_id = $2"
+        " AND wallet_id IS NOT NULL",
+        digest_of_token(token),
+        account_id,
+    )
+
+
 async def revoke_all(tx: Tx, account_id: UUID, *, but: UUID | None = None) -> int:
     """Ends every session of a wallet, but the one named; gives how many. Tokens that were made otherwise stay."""
     return await execute(

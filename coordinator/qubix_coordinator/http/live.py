@@ -24,7 +24,7 @@ from quart import Quart, websocket
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.disputes import service as disputes
 from qubix_coordinator.errors import InvalidInput, QubixError, Unauthorised
-from qubix_coordinator.http import money
+from qubix_coordinator.http import cookies, money
 from qubix_coordinator.http.context import Context, here
 from qubix_coordinator.http.pacing import next_message
 from qubix_coordinator.http.problems import MalformedBody, problem_of
@@ -74,10 +74,20 @@ def install(app: Quart) -> None:
     @app.websocket(LIVE_PATH)
     async def live() -> None:
         context = here()
-        who = await bearer("user", websocket.headers) if "Authorization" in websocket.headers else None
+        who = await _asker()
         await websocket.accept()
         with context.metrics.followers.track_inprogress():
             await _serve(context, who)
+
+
+async def _asker() -> Principal | None:
+    """Who the headers speak for; None: the first frame will say. A cookie serves our own pages alone."""
+    if "Authorization" in websocket.headers:
+        return await bearer("user", websocket.headers)
+    if token := cookies.token_of(websocket.headers):
+        cookies.check_origin(websocket.headers)
+        return await principal(token, "user")
+    return None
 
 
 async def _serve(context: Context, who: Principal | None) -> None:

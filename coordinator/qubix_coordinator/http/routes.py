@@ -20,6 +20,7 @@ from werkzeug.datastructures import Headers
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.errors import Forbidden, InvalidInput, Unauthorised
+from qubix_coordinator.http import cookies
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Binary
 from qubix_coordinator.http.problems import MalformedBody, WrongMedia
@@ -50,7 +51,7 @@ def route(
         @functools.wraps(handler)
         async def view(**given: Any) -> QuartResponse:
             if scope:
-                given["who"] = await bearer(scope, request.headers)
+                given["who"] = await asker(scope, request.method, request.headers)
             if query is not None:
                 given["query"] = decode_query(query)
             else:
@@ -77,6 +78,15 @@ def as_response(answer: Any, status: int = 200) -> QuartResponse:
     if isinstance(answer, QuartResponse):
         return answer
     return Response(msgspec.json.encode(answer), status, content_type=JSON)
+
+
+async def asker(scope: str, method: str, headers: Headers) -> Principal:
+    """Who asks: by the token in the headers, or by a page's cookie. Raises Unauthorised or Forbidden."""
+    token = "" if "Authorization" in headers else cookies.token_of(headers)
+    if not token:
+        return await bearer(scope, headers)
+    cookies.check_write(method, headers, token)
+    return await principal(token, scope)
 
 
 async def bearer(scope: str, headers: Headers) -> Principal:

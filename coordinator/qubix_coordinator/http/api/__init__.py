@@ -21,6 +21,7 @@ def load() -> Blueprint:
         jobs,
         market,
         network,
+        pages,
         rentals,
         reserves,
         statements,

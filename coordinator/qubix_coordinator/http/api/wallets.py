@@ -11,7 +11,7 @@ from qubix_coordinator.http import wallets
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.rates import asker_of
-from qubix_coordinator.http.routes import bearer, route
+from qubix_coordinator.http.routes import asker, route
 from qubix_coordinator.http.wallets import Asked
 from qubix_protocol.wallet_text import Purpose
 from qubix_protocol.wallets import (
@@ -34,7 +34,8 @@ class SessionsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 @route(api, "POST", "/wallet/challenge", body=ChallengeBody, answer=ChallengeView, status=201, group="wallet")
 async def ask_challenge(body: ChallengeBody) -> ChallengeView:
     """A text for the wallet to sign, to sign in; or, with a token, to be bound to that account"""
-    who = await bearer("user", request.headers) if body.purpose is Purpose.BIND else None
+    binds = body.purpose is Purpose.BIND
+    who = await asker("user", request.method, request.headers) if binds else None
     return await wallets.challenge(here(), _asked(), body, who)
 
 

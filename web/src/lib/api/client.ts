@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The HTTP API. Every failure becomes an ApiError that says what is wrong and what to do next. */
+
+import type { components } from './schema';
+
+export type Schemas = components['schemas'];
+export type Listing = Schemas['ListingView'];
+export type Sample = Schemas['Sample'];
+
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly remedy: string,
+    readonly field: string,
+  ) {
+    super(message);
+  }
+
+  /** Nothing answered: the market or the network is away, and trying again may help. */
+  get offline(): boolean {
+    return this.status === 0 || this.status === 503;
+  }
+}
+
+const PREFIX = '/api/v1';
+const PATIENCE_MS = 30_000;
+let csrf = '';
+
+/** The value that proves a write comes from this page; the session gives it. */
+export function setCsrf(value: string): void {
+  csrf = value;
+}
+
+export const get = <T>(path: string, signal?: AbortSignal): Promise<T> => ask<T>('GET', path, undefined, signal);
+export const post = <T>(path: string, body: unknown): Promise<T> => ask<T>('POST', path, body);
+export const remove = <T>(path: string): Promise<T> => ask<T>('DELETE', path);
+
+async function ask<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const limit = AbortSignal.timeout(PATIENCE_MS);
+  const headers: Record<string, string> = { Accept: 'application/json' };
+  if (body !== undefined) headers['Content-Type'] = 'application/json';
+  if (method !== 'GET' && csrf) headers['X-CSRF-Token'] = csrf;
+  let answer: Response;
+  try {
+    answer = await fetch(PREFIX + path, {
+      method,
+      headers,
+      body: body === undefined ? null : JSON.stringify(body),
+      credentials: 'same-origin',
+      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+    });
+  } catch (problem) {
+    if (signal?.aborted) throw problem;
+    throw new ApiError(0, 'unreachable', 'The market does not answer.', 'Look at your network, then try again.', '');
+  }
+  if (answer.ok) return (answer.status === 204 ? undefined : await answer.json()) as T;
+  throw await problemOf(answer);
+}
+
+async function problemOf(answer: Response): Promise<ApiError> {
+  try {
+    const told = (await answer.json()) as Schemas['Problem'];
+    const { code, detail, title, remedy, field } = told as Schemas['Problem'] & Record<string, string | undefined>;
+    return new ApiError(answer.status, code ?? '', detail || title || answer.statusText, remedy ?? '', field ?? '');
+  } catch {
+    return new ApiError(answer.status, '', `The market answered ${answer.status}.`, 'Try again in a moment.', '');
+  }
+}

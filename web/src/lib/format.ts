@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Numbers and times as people read them; one spelling everywhere. */
+
+const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
+const one = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
+const GIB = 1024 ** 3;
+
+export const count = (value: number): string => whole.format(value);
+export const qu = (value: number): string => `${whole.format(value)} QU`;
+export const gib = (bytes: number): string => (bytes ? `${one.format(bytes / GIB)} GiB` : '–');
+export const percent = (share: number): string => `${one.format(share * 100)} %`;
+export const rate = (bytesPerS: number): string => (bytesPerS ? `${one.format(bytesPerS / 125_000)} Mbit/s` : '–');
+
+/** GFLOP/s in the unit that keeps the number short. */
+export function gflops(value: number): string {
+  if (!value) return '–';
+  return value >= 1000 ? `${one.format(value / 1000)} TFLOP/s` : `${one.format(value)} GFLOP/s`;
+}
+
+export function age(ms: number): string {
+  const s = Math.max(0, Math.round(ms / 1000));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86_400) return `${Math.floor(s / 3600)} h`;
+  return `${Math.floor(s / 86_400)} d`;
+}
+
+/** The ends of a long id, which is what people compare. */
+export const short = (id: string): string => (id.length > 14 ? `${id.slice(0, 6)}…${id.slice(-6)}` : id);

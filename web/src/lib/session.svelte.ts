@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Who is signed in. The token itself lives in a cookie that scripts cannot read. */
+
+import { ApiError, get, post, remove, setCsrf, type Schemas } from './api/client';
+
+type Account = Schemas['AccountView'];
+type View = Schemas['PageSessionView'];
+
+class Session {
+  state = $state<'unknown' | 'in' | 'out' | 'offline'>('unknown');
+  account = $state<Account | null>(null);
+
+  async load(): Promise<void> {
+    try {
+      this.#take(await get<View>('/session'));
+    } catch (problem) {
+      const out = problem instanceof ApiError && (problem.status === 401 || problem.status === 403);
+      this.state = out ? 'out' : 'offline';
+      if (out) this.account = null;
+    }
+  }
+
+  async begin(token: string): Promise<void> {
+    this.#take(await post<View>('/session', { token }));
+  }
+
+  async end(): Promise<void> {
+    await remove<View>('/session');
+    setCsrf('');
+    this.account = null;
+    this.state = 'out';
+  }
+
+  #take(view: View): void {
+    setCsrf(view.csrf);
+    this.account = view.account;
+    this.state = 'in';
+  }
+}
+
+export const session = new Session();
