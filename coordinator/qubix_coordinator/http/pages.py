@@ -7,6 +7,7 @@ from typing import Final
 
 from quart import Quart, Response, request, send_file
 from quart.wrappers import Response as QuartResponse
+from quart_schema import hide
 
 import qubix_coordinator
 from qubix_coordinator.errors import NotFound
@@ -39,6 +40,7 @@ _NOT_BUILT: Final = (
 
 
 def install(app: Quart, folder: Path = BUILT) -> None:
+    @hide
     async def page(rest: str = "") -> QuartResponse:
         return await _page(folder)
 
@@ -47,12 +49,14 @@ def install(app: Quart, folder: Path = BUILT) -> None:
         app.add_url_rule(f"/{name}", f"page_{name}", page, methods=["GET"])
         app.add_url_rule(f"/{name}/<path:rest>", f"page_{name}_rest", page, methods=["GET"])
 
+    @hide
     async def asset(name: str) -> QuartResponse:
         answer = await _file(folder, f"assets/{name}")
         # Their names carry a digest of what is in them.
         answer.headers["Cache-Control"] = f"public, max-age={_YEAR_S}, immutable"
         return answer
 
+    @hide
     async def icon() -> QuartResponse:
         return await _file(folder, "favicon.svg")
 
