@@ -133,6 +133,7 @@ async def test_signing_out_ends_a_wallets_session_and_leaves_other_tokens(runnin
     assert (await page.http.get("/api/v1/account", headers=own)).status_code == 200
 
     wallet = ExtensionWallet(SEED)
+    await wallet.connect()
     said = (await page.http.post("/api/v1/wallet/challenge", json={"identity": IDENTITY})).json()["text"]
     signature = (await wallet.signMessage(said))["signatureHex"]
     body = {"identity": IDENTITY, "text": said, "signature": signature, "scheme": "raw"}
