@@ -2,6 +2,7 @@
 import '@fontsource-variable/inter/index.css';
 import './design/tokens.css';
 import './design/base.css';
+import './design/page.css';
 
 import { mount } from 'svelte';
 

@@ -49,6 +49,7 @@ class Feed {
       entry.watchers.delete(watcher);
       if (!entry.watchers.size) this.#watched.delete(key);
       if (!this.#watched.size) this.#stop();
+      else if (!entry.watchers.size) this.#subscribe();
     };
   }
 

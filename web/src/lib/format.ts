@@ -27,3 +27,14 @@ export function age(ms: number): string {
 
 /** The ends of a long id, which is what people compare. */
 export const short = (id: string): string => (id.length > 14 ? `${id.slice(0, 6)}…${id.slice(-6)}` : id);
+
+export const moment = (ms: number): string =>
+  new Date(ms).toLocaleString('en', { dateStyle: 'medium', timeStyle: 'short' });
+
+export function duration(ms: number): string {
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  const s = ms / 1000;
+  if (s < 60) return `${one.format(s)} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`;
+  return `${Math.floor(s / 3600)} h ${Math.round((s % 3600) / 60)} min`;
+}

@@ -34,7 +34,7 @@ export function terms(text: string): Term[] | null {
   return found;
 }
 
-export const quoted = (value: string): string => (/^[\w.+-]+$/.test(value) ? value : `"${value.replaceAll('"', '')}"`);
+export const quoted = (value: string): string => (/^[\w.+%-]+$/.test(value) ? value : `"${value.replaceAll('"', '')}"`);
 export const plain = (value: string): string => value.replace(/^"(.*)"$/, '$1');
 
 export function valueOf(found: Term[] | null, field: string, op: string): string {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Who is signed in. The token itself lives in a cookie that scripts cannot read. */
 
-import { ApiError, get, post, remove, setCsrf, type Schemas } from './api/client';
+import { feed } from './feed.svelte';
+import { ApiError, get, onSignedOut, post, remove, setCsrf, type Schemas } from './api/client';
 
 type Account = Schemas['AccountView'];
 type View = Schemas['PageSessionView'];
@@ -9,6 +10,12 @@ type View = Schemas['PageSessionView'];
 class Session {
   state = $state<'unknown' | 'in' | 'out' | 'offline'>('unknown');
   account = $state<Account | null>(null);
+
+  #unwatch: (() => void) | null = null;
+
+  constructor() {
+    onSignedOut(() => this.#leave());
+  }
 
   async load(): Promise<void> {
     try {
@@ -26,7 +33,13 @@ class Session {
 
   async end(): Promise<void> {
     await remove<View>('/session');
+    this.#leave();
+  }
+
+  #leave(): void {
     setCsrf('');
+    this.#unwatch?.();
+    this.#unwatch = null;
     this.account = null;
     this.state = 'out';
   }
@@ -35,6 +48,10 @@ class Session {
     setCsrf(view.csrf);
     this.account = view.account;
     this.state = 'in';
+    // Both balances move by themselves, on whatever page.
+    this.#unwatch ??= feed.watch('account', (frame) => {
+      if (frame.kind !== 'reset') this.account = frame.data as Account;
+    });
   }
 }
 

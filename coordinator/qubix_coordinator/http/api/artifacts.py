@@ -31,7 +31,7 @@ from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Binary
 from qubix_coordinator.http.pacing import taken
 from qubix_coordinator.http.problems import Stalled
-from qubix_coordinator.http.routes import as_response, bearer, route
+from qubix_coordinator.http.routes import as_response, asker, route
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.trials import probes
 from qubix_protocol import envelope
@@ -110,7 +110,7 @@ async def _caller(content: bytes) -> Caller:
     header = request.headers.get("Authorization", "")
     if header.lower().startswith(_SIGNED):
         return await _node(header[len(_SIGNED) :].strip(), content)
-    who = await bearer("user", request.headers)
+    who = await asker("user", request.method, request.headers)
     return Caller(who.account_id, OWNER, None)
 
 

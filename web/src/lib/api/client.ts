@@ -27,27 +27,47 @@ export class ApiError extends Error {
 const PREFIX = '/api/v1';
 const PATIENCE_MS = 30_000;
 let csrf = '';
+let signedOut: () => void = () => undefined;
+
+/** Called when the market says that nobody is signed in any more. */
+export function onSignedOut(act: () => void): void {
+  signedOut = act;
+}
 
 /** The value that proves a write comes from this page; the session gives it. */
 export function setCsrf(value: string): void {
   csrf = value;
 }
 
-export const get = <T>(path: string, signal?: AbortSignal): Promise<T> => ask<T>('GET', path, undefined, signal);
-export const post = <T>(path: string, body: unknown): Promise<T> => ask<T>('POST', path, body);
-export const remove = <T>(path: string): Promise<T> => ask<T>('DELETE', path);
+export const get = <T>(path: string, signal?: AbortSignal): Promise<T> => send<T>('GET', path, null, {}, signal);
+/** `key`: the same one repeats the same request, however often it is sent. */
+export const post = <T>(path: string, body: unknown, key = ''): Promise<T> =>
+  send<T>('POST', path, JSON.stringify(body), {
+    'Content-Type': 'application/json',
+    ...(key ? { 'Idempotency-Key': key } : {}),
+  });
+export const remove = <T>(path: string): Promise<T> => send<T>('DELETE', path, null, {});
 
-async function ask<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+/** One part of a file; `range` is its Content-Range. */
+export const putPart = <T>(path: string, part: Blob, range: string): Promise<T> =>
+  send<T>('PUT', path, part, { 'Content-Type': 'application/octet-stream', 'Content-Range': range });
+
+async function send<T>(
+  method: string,
+  path: string,
+  body: BodyInit | null,
+  more: Record<string, string>,
+  signal?: AbortSignal,
+): Promise<T> {
   const limit = AbortSignal.timeout(PATIENCE_MS);
-  const headers: Record<string, string> = { Accept: 'application/json' };
-  if (body !== undefined) headers['Content-Type'] = 'application/json';
+  const headers: Record<string, string> = { Accept: 'application/json', ...more };
   if (method !== 'GET' && csrf) headers['X-CSRF-Token'] = csrf;
   let answer: Response;
   try {
     answer = await fetch(PREFIX + path, {
       method,
       headers,
-      body: body === undefined ? null : JSON.stringify(body),
+      body,
       credentials: 'same-origin',
       signal: signal ? AbortSignal.any([signal, limit]) : limit,
     });
@@ -55,6 +75,7 @@ async function ask<T>(method: string, path: string, body?: unknown, signal?: Abo
     if (signal?.aborted) throw problem;
     throw new ApiError(0, 'unreachable', 'The market does not answer.', 'Look at your network, then try again.', '');
   }
+  if (answer.status === 401) signedOut();
   if (answer.ok) return (answer.status === 204 ? undefined : await answer.json()) as T;
   throw await problemOf(answer);
 }
