@@ -291,7 +291,6 @@ def fingerprint(root: Path, version: str, level: str) -> str:
     models = (model_lock(root),) if level == "test" else ()
     for path in (lock_file(root, minor_of(version), level), root / "pyproject.toml", *models):
         digest.update(path.read_bytes() + b"\0")
-    digest.update(web_hook(root).digest(root / "web").encode())
     return digest.hexdigest()
 
 
@@ -371,12 +370,35 @@ def install(root: Path, venv: Path, minor: str, level: str) -> None:
         logged(root, [*pip, *models], advice, venv / LOG_NAME)
     if web_hook(root).npm_of_system() is None:
         logged(root, [*pip, "--require-hashes", "-r", str(node_lock(root))], advice, venv / LOG_NAME)
-    logged(root, [*pip, "--no-deps", "--no-build-isolation", "-e", str(root)], advice, venv / LOG_NAME)
+    # The web pages are built afterwards: without npm's registry everything else still runs.
+    own = [*pip, "--no-deps", "--no-build-isolation", "-e", str(root)]
+    logged(root, own, advice, venv / LOG_NAME, QUBIX_SKIP_WEB="1")
 
 
-def logged(folder: Path, command: list[str], advice: str, log: Path | None = None) -> None:
+def build_web(root: Path, venv: Path) -> None:
+    """Does nothing when they are built already; a build that fails is told and stops nothing."""
+    hook = web_hook(root)
+    if hook.is_built(root, hook.digest(root / "web")):
+        return
+    say("Building the web pages ...")
+    command = [str(venv / "bin" / "python"), str(root / "scripts" / "web_hook.py")]
+    try:
+        logged(root, command, "Everything else runs without them; the next `make setup` tries again.", venv / LOG_NAME)
+    except SetupFailed as failure:
+        say(f"The web pages are not built:\n{failure}")
+
+
+def logged(folder: Path, command: list[str], advice: str, log: Path | None = None, **env: str) -> None:
     """Runs quietly; on failure shows the end of what was said, and `advice`."""
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if log:
         with log.open("a") as file:
             file.write(f"$ {shlex.join(command)}\n{done.stdout}\n")
@@ -409,16 +431,19 @@ def setup(root: Path, level: str, wanted: str | None) -> None:
     venv = root / ".venv"
     with only_one(root):
         if is_current(root, venv, level) and not wanted:
+            build_web(root, venv)
             return
         began = time.monotonic()
         python = choose_interpreter(wanted)
         if is_current(root, venv, level) and venv_version(venv) == python.full:
+            build_web(root, venv)
             return
         say(f"Setting up QUBIX in .venv with Python {python.full} ({python.command})")
         provide_needs(python)
         make_venv(venv, python)
         install(root, venv, python.minor, level)
         write_stamp(root, venv, python.full, level)
+        build_web(root, venv)
         say(f"Ready after {time.monotonic() - began:.0f} s.")
 
 

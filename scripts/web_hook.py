@@ -38,7 +38,8 @@ class WebBuildHook(BuildHookInterface):  # type: ignore[misc]
         return [] if npm_of_system() else [NODE_PACKAGE]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        build(Path(self.root))
+        if not os.environ.get("QUBIX_SKIP_WEB"):
+            build(Path(self.root))
 
 
 def build(root: Path) -> bool:
@@ -105,3 +106,16 @@ def digest(web: Path) -> str:
             continue
         total.update(f"{place.as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
+
+
+def main() -> int:
+    try:
+        build(Path(__file__).resolve().parent.parent)
+    except (OSError, subprocess.CalledProcessError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
