@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,11 +32,12 @@ class _Known:
 
 class PeerBook:
     """Newest first, one address a peer, at most `PEERS_MAX`, none older than `AGE_S_MAX`. A damaged file is an empty
-    book; the log says so."""
+    book; the log says so. Threads may share one."""
 
     def __init__(self, path: Path, clock_s: Callable[[], float] = time.time) -> None:
         self._path, self._clock_s = path, clock_s
         self._known = _read(path, int(clock_s()))
+        self._writing = threading.Lock()
 
     def remembered(self) -> tuple[str, ...]:
         return tuple(str(known.address) for known in self._fresh())
@@ -44,6 +46,10 @@ class PeerBook:
         """It answered now: put at the front and saved. Raises `BadAddress`, or OSError when the folder cannot be
         written."""
         new = _Known(parse_peer(address), int(self._clock_s()))
+        with self._writing:
+            self._remember(new)
+
+    def _remember(self, new: _Known) -> None:
         if self._known and self._known[0].address == new.address and new.seen_s - self._known[0].seen_s < _REFRESH_S:
             return
         others = [known for known in self._fresh() if known.address.peer_id != new.address.peer_id]

@@ -43,8 +43,8 @@ class _Tried:
 
 
 class Peering:
-    """`bootstrap` is kept in full; of those learned or remembered, as many as `most`. `book` None: nothing is kept on
-    disk. `changed` hears of every connection made or lost."""
+    """`bootstrap` is kept in full; of those learned or remembered, as many as `most`, and while `relays_only` none but
+    known relays. `book` None: nothing is kept on disk. `changed` hears of every connection made or lost."""
 
     def __init__(
         self,
@@ -53,12 +53,15 @@ class Peering:
         book: PeerBook | None,
         *,
         most: int = PEERS_MAX,
+        relays_only: Callable[[], bool] = lambda: False,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._mesh, self._book, self._most, self._changed = mesh, book, most, changed
+        self._relays_only = relays_only
         self._bootstrap = [address for address in map(parse_peer, bootstrap) if address.peer_id != mesh.peer_id]
-        remembered = book.remembered() if book else ()
+        remembered = reversed(book.remembered()) if book else ()
         self._known: dict[str, PeerAddress] = {one.peer_id: one for one in map(parse_peer, remembered)}
+        """Newest last."""
         self._relays: set[str] = set()
         self._tried: dict[PeerAddress, _Tried] = {}
         self._chance = random.Random()  # noqa: S311  spreads retries, guards nothing
@@ -79,6 +82,11 @@ class Peering:
             gone = next(iter(self._known))
             del self._known[gone]
             self._relays.discard(gone)
+
+    def learn_of(self, peer_id: str, address: str) -> None:
+        """Where a relay says that it is reached: what it says of others is not taken."""
+        if address.endswith(f"/p2p/{peer_id}"):
+            self.learn(address, relay=True)
 
     def peers(self) -> tuple[PeerSeen, ...]:
         """Everybody that is known, whoever is connected first."""
@@ -111,18 +119,23 @@ class Peering:
         return [*first.values(), *relays, *(one for one in newest if one.peer_id not in self._relays)]
 
     def _to_dial(self) -> list[PeerAddress]:
-        """Bootstrap first, then relays, then whoever is remembered; each again only after its own pause."""
+        """Bootstrap first, then relays, then whoever is remembered; each again only after its own pause. Others than
+        relays are dialled while there are too few connections at all, and take no relay's place."""
         connected, now_s = self._mesh.connected(), trio.current_time()
         first = {one.peer_id for one in self._bootstrap}
-        free = self._most - len([peer for peer in self._known if peer in connected and peer not in first])
+        kept = connected & self._known.keys() - first
+        room = {True: self._most - len(kept & self._relays), False: self._most - len(kept)}
+        if self._relays_only():
+            room[False] = 0
         wanted = []
         for one in self._addresses():
             if one.peer_id in connected or self._tried.setdefault(one, _Tried()).next_s > now_s:
                 continue
             if one.peer_id not in first:
-                if free <= 0:
+                relay = one.peer_id in self._relays
+                if room[relay] <= 0:
                     continue
-                free -= 1
+                room = {kind: left - (relay or not kind) for kind, left in room.items()}
             wanted.append(one)
         return wanted[:_AT_ONCE]
 

@@ -107,8 +107,8 @@ class Watch:
 
     def _take(self, heard: Heard) -> None:
         for address in heard.offer.relays_at:
-            if self._peering is not None and address.endswith(f"/p2p/{heard.peer_id}"):
-                self._peering.learn(address, relay=True)
+            if self._peering is not None:
+                self._peering.learn_of(heard.peer_id, address)
         key = (heard.peer_id, heard.offer.device.device_id)
         if heard.offer.availability is Availability.OFFLINE:
             self._heard.pop(key, None)

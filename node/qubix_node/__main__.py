@@ -12,10 +12,12 @@ from qubix_node import logs
 from qubix_node.daemon import serve
 from qubix_node.errors import Fatal, WorkerLost
 from qubix_node.memory import give_back_large_blocks
+from qubix_node.offers import price
 from qubix_node.rentals import maintenance
 from qubix_node.settings import Settings, from_environment
 from qubix_protocol import usage
 from qubix_protocol.settings import SettingsError
+from qubix_protocol.units import RATE_QU_PER_H_MAX
 
 EXIT_FATAL = 1
 EXIT_BAD_SETTINGS = 2
@@ -28,6 +30,8 @@ _OPTIONS = (
     ("--devices", "QUBIX_NODE_DEVICES", "auto, gpu or cpu"),
     ("--rate", "QUBIX_NODE_RATE_QU_PER_H", "price of one device for an hour, in QU"),
     ("--region", "QUBIX_NODE_REGION", "region to offer in"),
+    ("--listen", "QUBIX_NODE_LISTEN", "multiaddrs to listen on"),
+    ("--relay", "QUBIX_NODE_RELAY", "yes: pass on the region's offers to whoever connects"),
     ("--threads", "QUBIX_NODE_THREADS", "threads of a CPU kernel"),
     ("--jobs-parallel", "QUBIX_NODE_JOBS_PARALLEL", "jobs one device runs at a time"),
     ("--log-level", "QUBIX_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR"),
@@ -45,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_BAD_SETTINGS
     if given.maintenance_in is not None or given.maintenance_off:
         return _maintenance(settings, given)
+    if given.set_rate is not None:
+        return _set_rate(settings, given.set_rate)
     logs.configure(settings.log_level)
     give_back_large_blocks()
     try:
@@ -69,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="tell the node that runs already: give consumers notice, and be free after so long",
     )
+    parser.add_argument(
+        "--set-rate", type=_rate, metavar="QU", help="tell it what one device costs for an hour from now on"
+    )
     parser.add_argument("--maintenance-off", action="store_true", help="tell it to take work again")
     parser.add_argument("--why", default="", metavar="TEXT", help="what consumers are told about the maintenance")
     return parser
@@ -79,6 +88,23 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= MAINTENANCE_S_MAX:
         raise argparse.ArgumentTypeError(f"give 0 to {MAINTENANCE_S_MAX} seconds")
     return value
+
+
+def _rate(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= RATE_QU_PER_H_MAX:
+        raise argparse.ArgumentTypeError(f"give 0 to {RATE_QU_PER_H_MAX} QU")
+    return value
+
+
+def _set_rate(settings: Settings, rate_qu_per_h: int) -> int:
+    try:
+        price.announce(settings.node_dir, rate_qu_per_h, settings.rate_qu_per_h)
+    except Fatal as problem:
+        print(f"qubix node: {problem}", file=sys.stderr)
+        return EXIT_FATAL
+    print(f"The node asks {rate_qu_per_h} QU an hour; what runs or is rented keeps its price.")
+    return 0
 
 
 def _maintenance(settings: Settings, given: argparse.Namespace) -> int:

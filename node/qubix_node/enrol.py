@@ -58,7 +58,7 @@ class Enroller:
         """With the gateways of now. Raises `Unreachable`, or `Fatal` when the coordinator is not the pinned one."""
         view = await self._view()
         known.check(network=self._network, coordinator_key=view.coordinator_key, path=self._path)
-        fresh = msgspec.structs.replace(known, gateways=view.gateways)
+        fresh = msgspec.structs.replace(known, gateways=view.gateways, relays=view.relays)
         if fresh != known:
             await trio.to_thread.run_sync(save_enrolment, self._path, fresh)
         return fresh
@@ -97,6 +97,7 @@ class Enroller:
             account_id=answer.account_id,
             region=answer.region or next(iter(view.regions), "default"),
             gateways=answer.gateways or view.gateways,
+            relays=view.relays,
         )
         await trio.to_thread.run_sync(save_enrolment, self._path, enrolment)
         log.info("enrol.done", extra={"peer": self._key.peer_id, "region": enrolment.region, "url": self._url})

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from qubix_node.errors import AlreadyRunning, CannotWrite
+from qubix_node.errors import AlreadyRunning, CannotWrite, NotRunning
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -61,6 +61,16 @@ def locked(folder: Path) -> Iterator[None]:
                 f"another node uses {folder}. Stop it, or give this one its own folder with QUBIX_DATA_DIR."
             ) from None
         yield
+
+
+def check_running(folder: Path) -> None:
+    """Raises `NotRunning` unless a node has the folder."""
+    try:
+        with locked(folder):
+            pass
+    except AlreadyRunning:
+        return
+    raise NotRunning(f"no node runs on {folder}. Name the node's data folder with QUBIX_DATA_DIR or --data-dir.")
 
 
 def _lock_file(folder: Path) -> TextIO:

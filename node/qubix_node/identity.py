@@ -68,6 +68,8 @@ class Enrolment(msgspec.Struct, frozen=True, kw_only=True):
     account_id: str
     region: str
     gateways: tuple[str, ...] = ()
+    relays: tuple[str, ...] = ()
+    """Nodes that pass offers on, as the coordinator last knew them."""
 
     @property
     def key(self) -> bytes:

@@ -16,7 +16,6 @@ import psutil
 import trio
 
 from qubix_mesh.errors import MeshError
-from qubix_mesh.peerbook import PeerBook
 from qubix_mesh.port import Mesh
 from qubix_node import catalogue, key_log
 from qubix_node.clock import wall_ms
@@ -34,8 +33,10 @@ from qubix_node.jobs.runner import Limits, Runner
 from qubix_node.jobs.store import ArtifactStore
 from qubix_node.jobs.store_http import Authorise
 from qubix_node.jobs.worker import Workers
-from qubix_node.link import Link
+from qubix_node.link import Link, Live
+from qubix_node.neighbours import Neighbours
 from qubix_node.offers import rules as offer_rules
+from qubix_node.offers.price import LOOK_S, Price
 from qubix_node.offers.publish import Publisher
 from qubix_node.rentals.desk import Rentals
 from qubix_node.rentals.maintenance import Maintenance
@@ -98,7 +99,7 @@ class Node:
         self._settings, self._machine, self._mesh, self._refresh = settings, machine, mesh, refresh
         self._workers = workers
         self._enrolment = machine.enrolment
-        self._book = PeerBook(settings.node_dir / "peers.json")
+        self._price = Price(settings.node_dir, settings.rate_qu_per_h)
         self._journal = Journal.open(settings.node_dir / "journal")
         self.outbox = Outbox(self._unanswered)
         self.sampler = Sampler(machine.probes, self._device_lost, busy=self._busy)
@@ -109,7 +110,7 @@ class Node:
             devices=lambda: frozenset(device.device_id for device in self.sampler.devices()),
             changed=self._changed,
             maintenance=Maintenance(settings.node_dir),
-            rate_qu_per_h=settings.rate_qu_per_h,
+            rate_qu_per_h=lambda: self._price.qu_per_h,
         )
         self.selftests = SelfTests(
             tools=self._tools,
@@ -117,6 +118,14 @@ class Node:
             measured=lambda device_id: device_id in machine.rates,
             offered=self.publisher.first,
             asked=Asked(settings.node_dir),
+        )
+        self._neighbours = Neighbours(
+            mesh,
+            settings,
+            machine.enrolment,
+            linked=lambda: self.link.linked,
+            clock_ms=lambda: self.link.coordinator_ms() if self.publisher.region else None,
+            region=lambda: self.publisher.region,
         )
         pins = Pins(machine.key, settings.network, self._enrolment.key)
         incarnations = Incarnations(settings.node_dir / "incarnation")
@@ -159,11 +168,11 @@ class Node:
                 self.desk.heartbeat,
                 self.outbox.run,
                 self.sampler.send,
-                self.publisher.begin,
+                self._begin_offers,
                 self.rentals.attend,
                 self.selftests.report,
             ),
-            met=self._met,
+            met=self._neighbours.met,
             agreed=key_log.writer(self._settings.key_log),
         )
 
@@ -178,6 +187,8 @@ class Node:
                 nursery.start_soon(self.selftests.run)
                 nursery.start_soon(self.courier.run)
                 nursery.start_soon(self.publisher.run)
+                nursery.start_soon(self._neighbours.run)
+                nursery.start_soon(self._watch_price)
                 nursery.start_soon(self._keep_up_with_gateways)
                 nursery.start_soon(self._tell_ready)
                 await stop.wait()
@@ -252,24 +263,38 @@ class Node:
             region=self._settings.region or self._enrolment.region,
         )
 
-    async def _met(self, address: str) -> None:
-        await trio.to_thread.run_sync(self._book.remember, address)
-
     async def _addresses(self, failures: int) -> Sequence[str]:
         """Settings first, then the coordinator's list (asked for again after a round without luck), then memory."""
         if failures:
             try:
-                self._enrolment = await self._refresh(self._enrolment)
+                await self._refresh_enrolment()
             except Unreachable as error:
                 log.debug("link.no_news_of_gateways", extra={"reason": str(error)})
-        return self._book.to_dial([*self._settings.bootstrap, *self._enrolment.gateways])
+        return self._neighbours.gateways(self._enrolment.gateways)
 
     async def _keep_up_with_gateways(self) -> None:
         """While somebody tells of them: with the coordinator away it is too late to ask who else there is."""
         while True:
             await trio.sleep(_GATEWAYS_S)
             with suppress(Unreachable):
-                self._enrolment = await self._refresh(self._enrolment)
+                await self._refresh_enrolment()
+
+    async def _refresh_enrolment(self) -> None:
+        self._enrolment = await self._refresh(self._enrolment)
+        self._neighbours.learn(self._enrolment.relays)
+
+    async def _begin_offers(self, live: Live) -> None:
+        before = self.publisher.region
+        await self.publisher.begin(live)
+        if before != self.publisher.region:
+            self._neighbours.moved()
+
+    async def _watch_price(self) -> None:
+        while True:
+            if await trio.to_thread.run_sync(self._price.look):
+                log.info("node.rate", extra={"qu_per_h": self._price.qu_per_h})
+                self._changed()
+            await trio.sleep(LOOK_S)
 
     async def _authorise(self, request: ArtifactRequest | ProbeRequest) -> tuple[str, str]:
         live = await self.link.live(_PASS_S)
@@ -290,7 +315,7 @@ class Node:
             rates=lambda: self._machine.rates.get(device.device_id, ()),
             occupied=partial(self._occupied, device.device_id),
             mesh=self._mesh,
-            gateways=self._book.to_dial([*self._settings.bootstrap, *self._enrolment.gateways]),
+            gateways=self._neighbours.gateways(self._enrolment.gateways),
             way=self._measured_way,
             offset_ms=lambda: self.link.coordinator_ms() - wall_ms() if self.link.linked else None,
         )
@@ -315,7 +340,7 @@ class Node:
     def _state(self, device: Device, region: str, *, gone: bool) -> offer_rules.State:
         return offer_rules.State(
             device=device,
-            rate_qu_per_h=self._settings.rate_qu_per_h,
+            rate_qu_per_h=self._price.qu_per_h,
             region=region,
             rates=self._machine.rates.get(device.device_id, ()),
             jobs_parallel=self._parallel(device),
@@ -324,8 +349,21 @@ class Node:
             draining=self.desk.draining,
             gone=gone,
             sample=self.sampler.latest(device.device_id),
+            machine=self._around(),
             rented=self.rentals.rental_of(device.device_id) is not None,
             closing=self.rentals.closing,
+        )
+
+    def _around(self) -> offer_rules.Machine:
+        settings, host = self._settings, self._machine.host
+        free = shutil.disk_usage(settings.node_dir).free * _DISK_SHARE
+        return offer_rules.Machine(
+            cpu_cores=host.cpu_cores,
+            memory_bytes=host.memory_bytes,
+            disk_free_bytes=int(min(free, settings.disk_bytes)),
+            notice_s=settings.notice_s,
+            country=settings.country,
+            relays_at=self._neighbours.relays_at,
         )
 
     def _facts(self, assign: Assign, desk: Desk) -> Facts:
@@ -335,7 +373,7 @@ class Node:
         return Facts(
             devices=self.sampler.devices(),
             kernels=catalogue.kernels(),
-            rate_qu_per_h=self._settings.rate_qu_per_h,
+            rate_qu_per_h=self._price.qu_per_h,
             jobs_parallel=self._parallel(devices.get(assign.device_id)),
             busy=desk.busy(assign.device_id),
             fence_max=desk.fence_max(assign.job_id),

@@ -2,6 +2,7 @@
 """What a node can be told from outside."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from qubix_mesh.addresses import parse_listen, parse_peer
 from qubix_mesh.errors import BadAddress
 from qubix_protocol import barriers
 from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
-from qubix_protocol.units import NETWORKS, RATE_QU_PER_H_MAX, Network
+from qubix_protocol.units import NETWORKS, RATE_QU_PER_H_MAX, RENTAL_S_MAX, Network
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 GIB = 1024**3
@@ -38,7 +39,10 @@ class Settings:
     )
     coordinator_url: str = setting("QUBIX_COORDINATOR_URL", "The coordinator's HTTP address.", "http://127.0.0.1:8600")
     bootstrap: tuple[str, ...] = setting(
-        "QUBIX_BOOTSTRAP", "Gateways to dial first, as multiaddrs ending in /p2p/…; the coordinator names more.", ()
+        "QUBIX_BOOTSTRAP",
+        "Gateways and relays to dial first and to keep a connection to, as multiaddrs ending in /p2p/…; the coordinator"
+        " names more.",
+        (),
     )
     network: Network = setting("QUBIX_NETWORK", "Network to work for.", "devnet", choices=NETWORKS)  # noqa: RUF009
     devices: str = setting(
@@ -55,6 +59,30 @@ class Settings:
         maximum=RATE_QU_PER_H_MAX,
     )
     region: str = setting("QUBIX_NODE_REGION", "Region to offer in; empty: the one the coordinator gives.", "")
+    country: str = setting(
+        "QUBIX_NODE_COUNTRY",
+        "Where this machine stands, as two letters of ISO 3166 (DE, US); empty: not said. The coordinator shows what it"
+        " finds by the node's address instead, where it finds anything.",
+        "",
+    )
+    notice_s: int = setting(
+        "QUBIX_NODE_NOTICE_S",
+        "How long before maintenance its owner promises to say so, in seconds; 0: no promise.",
+        0,
+        minimum=0,
+        maximum=RENTAL_S_MAX,
+    )
+    relay: bool = setting(
+        "QUBIX_NODE_RELAY",
+        "Pass the offers of the whole region on to whoever connects, so that the market is seen with every gateway"
+        " gone; needs QUBIX_NODE_LISTEN.",
+        False,
+    )
+    announce: tuple[str, ...] = setting(
+        "QUBIX_NODE_ANNOUNCE",
+        "Multiaddrs under which others reach a relay, without a peer id; empty: those that it listens on.",
+        (),
+    )
     threads: int = setting(
         "QUBIX_NODE_THREADS", "Threads of a CPU kernel; 0: one for each core.", 0, minimum=0, maximum=1024
     )
@@ -125,6 +153,12 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
     if settings.key_log is not None and settings.network == "main":
         raise SettingsError("QUBIX_NODE_KEY_LOG", "keys of the main network are not written down", "Leave it unset")
     _check_addresses(settings)
+    if settings.relay and not settings.listen:
+        raise SettingsError(
+            "QUBIX_NODE_RELAY", "a relay must be reached", "Set QUBIX_NODE_LISTEN, like /ip4/0.0.0.0/tcp/4001"
+        )
+    if not re.fullmatch("([A-Z]{2})?", settings.country):
+        raise SettingsError("QUBIX_NODE_COUNTRY", f"{settings.country!r} is no country", "Write two letters, like DE")
     return settings
 
 
@@ -132,6 +166,7 @@ def _check_addresses(settings: Settings) -> None:
     for name, texts, parse in (
         ("QUBIX_BOOTSTRAP", settings.bootstrap, parse_peer),
         ("QUBIX_NODE_LISTEN", settings.listen, parse_listen),
+        ("QUBIX_NODE_ANNOUNCE", settings.announce, parse_listen),
     ):
         for text in texts:
             try:

@@ -62,6 +62,8 @@ class NetworkView(View, frozen=True, kw_only=True):
     gateways: tuple[str, ...]
     """Multiaddrs of the gateways connected now."""
     regions: tuple[str, ...]
+    relays: tuple[str, ...] = ()
+    """Some of the nodes that pass their region's offers on, as multiaddrs."""
     clock_ms: int
     walletconnect_project_id: str = ""
     """What clients start WalletConnect with; "": it is not offered."""

@@ -332,6 +332,33 @@ async def test_offers_reach_the_market_and_leave_with_their_node(db: Database, t
         await until(gone)
 
 
+async def test_p5_relays_are_named_to_others_while_they_are_here(db: Database, tmp_path: Path) -> None:
+    async with market(db, tmp_path) as (running, gateway):
+        node = Node(gateway)
+        await node.shake_hands()
+        own, others = f"/ip4/1.2.3.4/tcp/5/p2p/{node.peer_id}", f"/ip4/1.2.3.4/tcp/5/p2p/{Node(gateway).peer_id}"
+
+        async def told() -> list[str]:
+            async with running.client() as client:
+                return list((await client.get("/api/v1/network")).json()["relays"])
+
+        async def named() -> bool:
+            return await told() == [own]
+
+        async def nobody() -> bool:
+            return await told() == []
+
+        relaying = msgspec.structs.replace(offer(), relays_at=(own, others))
+        await gateway.send(Gossip(author=node.peer_id, topic="t", data=node.advert(relaying)))
+        await until(named)
+        await gateway.send(Gossip(author=node.peer_id, topic="t", data=node.advert(offer())))
+        await until(nobody)
+        await gateway.send(Gossip(author=node.peer_id, topic="t", data=node.advert(relaying)))
+        await until(named)
+        await gateway.send(PeerDown(peer_id=node.peer_id))
+        await until(nobody)
+
+
 async def test_offers_that_come_late_are_counted_and_the_node_is_not_blamed(db: Database, tmp_path: Path) -> None:
     person = await make_person(db)
     async with market(db, tmp_path) as (running, gateway):

@@ -4,15 +4,19 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
+from qubix_mesh.adverts import Adverts
+from qubix_mesh.fake import open_fake_mesh
 from qubix_node.node import Node
 from qubix_protocol.channel import Channel, Exchange, SessionKeys, Side
 from qubix_protocol.envelope import Sealer, seal
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import Accept, Challenge, Heartbeat, Report, Telemetry
+from qubix_protocol.messages import Accept, Challenge, Heartbeat, Renewal, Report, Telemetry
 from qubix_protocol.states import Availability, Outcome
+from qubix_protocol.units import offers_topic
 from tests.support.fake_coordinator import NETWORK, FakeCoordinator
 from tests.support.node_world import COORDINATOR_KEY, DEVICE, NODE_KEY, World, matrices, open_world
 
@@ -291,3 +295,57 @@ async def test_a_dead_gateway_is_passed_over_and_the_good_one_remembered(tmp_pat
         async with world.node():
             await world.coordinator.wait_for(Heartbeat)
         assert world.coordinator.mesh.addresses[0] in (tmp_path / "node" / "peers.json").read_text()
+
+
+async def test_p5_offers_are_said_on_without_a_coordinator_until_the_certificate_ends(tmp_path: Path) -> None:
+    """And a relay passes on what others say, believing what it is told by a clock that a session once told."""
+    async with open_world(tmp_path) as world:
+        folder = tmp_path / "node"
+        async with (
+            world.node(relay=True, listen=("/ip4/127.0.0.1/tcp/0",)) as node,
+            open_fake_mesh(world.network, b"w" * 32, listen=()) as watcher,
+        ):
+            coordinator = world.coordinator
+            await coordinator.until(lambda: bool(coordinator.offers))
+            assert coordinator.offers[0].relays_at == node._mesh.addresses
+            await watcher.connect(node._mesh.addresses[0], timeout_s=10)
+            await coordinator.mesh.disconnect(NODE_KEY.peer_id)
+            world.network.partition([[NODE_KEY.peer_id, watcher.peer_id], [coordinator.mesh.peer_id]])
+            heard: list[int] = []
+            adverts = Adverts(network=NETWORK, coordinator=COORDINATOR_KEY.public, steady_s=trio.current_time)
+            topic = offers_topic(NETWORK, "test-region")
+            take = adverts.validator(topic, lambda one: heard.append(one.offer.rate_qu_per_h))
+            async with watcher.subscribe(topic, take, capacity=8):
+                (folder / "rate.json").write_text('{"rate_qu_per_h": 77, "setting_qu_per_h": 1000}')
+                with trio.fail_after(60):
+                    while 77 not in heard:  # noqa: ASYNC110
+                        await trio.sleep(0.05)
+                assert not node.link.linked
+                session = node.publisher._session
+                assert session is not None
+                session._licence = msgspec.structs.replace(session.licence, expires_ms=0)
+                heard.clear()
+                (folder / "rate.json").write_text('{"rate_qu_per_h": 78, "setting_qu_per_h": 1000}')
+                with trio.fail_after(60):
+                    while node._price.qu_per_h != 78:  # noqa: ASYNC110
+                        await trio.sleep(0.05)
+                await trio.sleep(1)
+                assert heard == [], "nobody would believe it"
+
+
+async def test_p3_a_renewed_certificate_is_what_offers_carry_and_a_wrong_one_is_not(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world, world.node() as node:
+        coordinator = world.coordinator
+        await coordinator.until(lambda: bool(coordinator.offers))
+        session = node.publisher._session
+        assert session is not None
+        first = session.licence
+        await coordinator.send(Renewal(certificate=coordinator.certificate(MALLORY.public)))
+        await refused(node, "not_certified")
+        assert session.licence == first
+        await coordinator.send(Renewal(certificate=coordinator.certificate(NODE_KEY.public, life_ms=172_800_000)))
+        with trio.fail_after(60):
+            while session.licence == first:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert session.licence.expires_ms >= first.expires_ms + 80_000_000
+        await still_works(world)

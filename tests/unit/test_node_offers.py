@@ -82,3 +82,27 @@ def test_the_last_word_is_offline() -> None:
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 def test_rounds_are_spread_and_never_late(chance: float) -> None:
     assert 24 <= rules.next_round_s(30, chance) <= 30
+
+
+def test_what_stands_around_the_device_is_said_and_only_lasting_changes_of_it_at_once() -> None:
+    around = rules.Machine(cpu_cores=8, memory_bytes=2**34, disk_free_bytes=2**30, notice_s=600, country="DE")
+    offer = rules.build(replace(STATE, machine=around))
+    assert (offer.cpu_cores, offer.cpu_memory_bytes, offer.disk_free_bytes) == (8, 2**34, 2**30)
+    assert (offer.notice_s, offer.country, offer.relays_at) == (600, "DE", ())
+    assert not rules.differ(offer, rules.build(replace(STATE, machine=replace(around, disk_free_bytes=5))))
+    assert rules.differ(offer, rules.build(replace(STATE, machine=replace(around, notice_s=0))))
+
+
+@pytest.mark.parametrize(
+    ("listening", "announce", "told"),
+    [
+        ((), (), ()),
+        (("/ip4/10.0.0.1/tcp/1/p2p/me", "/ip4/0.0.0.0/tcp/1/p2p/me"), (), ("/ip4/10.0.0.1/tcp/1/p2p/me",)),
+        (("/ip4/0.0.0.0/tcp/1/p2p/me",), ("/dns4/a.example/tcp/9",), ("/dns4/a.example/tcp/9/p2p/me",)),
+        (("/ip4/1.1.1.1/tcp/1/p2p/me",) * 9, (), ("/ip4/1.1.1.1/tcp/1/p2p/me",) * 4),
+    ],
+)
+def test_relays_tell_addresses_that_lead_somewhere(
+    listening: tuple[str, ...], announce: tuple[str, ...], told: tuple[str, ...]
+) -> None:
+    assert rules.announced(listening, announce, "me") == told

@@ -8,6 +8,7 @@ again.
 
 import asyncio
 import logging
+import random
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 _WAITING_MAX: Final = 4096
 """Frames that wait for one gateway: beyond it the gateway is cut off, and comes back."""
 PEERS_MAX: Final = 10_000
+RELAYS_TOLD_MAX: Final = 16
 _COMMANDS: Final = "node:"
 
 
@@ -129,6 +131,7 @@ class Mesh:
         self._changed: asyncio.Queue[Peer] = asyncio.Queue()
         self._gateways_changed = asyncio.Event()
         self._gone: set[str] = set()
+        self._relays: dict[str, tuple[str, ...]] = {}
         self.ingest: Final = Ingest(
             desk.db, self._tell_readings, lambda fate, times: metrics.samples.labels(fate.value).inc(times)
         )
@@ -145,6 +148,19 @@ class Mesh:
             return tuple(sorted(own | await self.desk.db.run(gateways.addresses)))
         except Unavailable:
             return tuple(sorted(own))
+
+    def relays_at(self, peer_id: str, addresses: Sequence[str]) -> None:
+        """Where a node of a live session says that it passes offers on; what it says of others is not taken."""
+        own = tuple(address for address in addresses if address.endswith(f"/p2p/{peer_id}"))
+        if own:
+            self._relays[peer_id] = own
+        else:
+            self._relays.pop(peer_id, None)
+
+    def relays(self) -> tuple[str, ...]:
+        """Some of those connected here, others each time."""
+        known = [address for own in self._relays.values() for address in own]
+        return tuple(random.sample(known, min(len(known), RELAYS_TOLD_MAX)))
 
     def reachable(self, peer_id: str) -> bool:
         return peer_id in self._sessions
@@ -206,6 +222,7 @@ class Mesh:
     def closed(self, peer: Peer) -> None:
         if self._sessions.get(peer.peer_id) is peer:
             del self._sessions[peer.peer_id]
+            self._relays.pop(peer.peer_id, None)
             self._say_changed(peer)
 
     def gossip(self, item: Gossip) -> None:

@@ -177,6 +177,7 @@ class Peer:
         if heard is not None:
             offer, said = heard
             self.mesh.count_received("offer")
+            self.mesh.relays_at(self.peer_id, offer.relays_at)
             await self._through_outages(lambda: self._fold(offer, said))
 
     async def _fold(self, offer: Offer, raw: bytes) -> None:

@@ -53,6 +53,7 @@ class Libp2pMesh:
         self._network: Any = host.get_network()
         self._gossip = gossip
         self._changed = trio.Event()
+        self._dialling: dict[str, trio.Lock] = {}
         self._chance = random.Random()  # noqa: S311  spreads retries, guards nothing
         self.peer_id = peer_id
         self.counters = counters
@@ -102,8 +103,15 @@ class Libp2pMesh:
         target = parse_peer(address)
         if target.peer_id == self.peer_id:
             raise BadAddress(f"{address} is our own address")
-        if target.peer_id not in self.connected():
-            await self._dial(target, timeout_s)
+        # One dial at a time to a peer: whoever comes second finds the connection of the first.
+        turn = self._dialling.setdefault(target.peer_id, trio.Lock())
+        try:
+            async with turn:
+                if target.peer_id not in self.connected():
+                    await self._dial(target, timeout_s)
+        finally:
+            if not turn.locked():
+                self._dialling.pop(target.peer_id, None)
         return target.peer_id
 
     async def _dial(self, target: PeerAddress, timeout_s: float) -> None:

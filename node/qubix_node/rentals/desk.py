@@ -43,7 +43,7 @@ class Rentals:
         devices: Callable[[], Collection[str]],
         changed: Callable[[], None],
         maintenance: Maintenance,
-        rate_qu_per_h: int,
+        rate_qu_per_h: Callable[[], int],
     ) -> None:
         self._say, self._devices, self._changed = say, devices, changed
         self._maintenance, self._rate_qu_per_h = maintenance, rate_qu_per_h
@@ -77,7 +77,7 @@ class Rentals:
     def _start(self, start: RentalStart) -> None:
         facts = Facts(
             devices=self._devices(),
-            rate_qu_per_h=self._rate_qu_per_h,
+            rate_qu_per_h=self._rate_qu_per_h(),
             draining=self.closing,
             held=self.rental_of(start.device_id),
         )

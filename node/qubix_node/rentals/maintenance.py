@@ -11,7 +11,7 @@ from typing import Final
 
 from qubix_node import files
 from qubix_node.clock import wall_ms
-from qubix_node.errors import AlreadyRunning, CannotWrite, NotRunning
+from qubix_node.errors import CannotWrite
 
 log = logging.getLogger("qubix_node")
 _NAME: Final = "maintenance.json"
@@ -47,7 +47,7 @@ class Maintenance:
 
 def announce(folder: Path, after_s: float, why: str) -> int:
     """For the node that runs on this folder; the time at which it will be free. Raises `NotRunning`, `CannotWrite`."""
-    _check_running(folder)
+    files.check_running(folder)
     ends_ms = wall_ms() + round(after_s * 1000)
     try:
         files.write_atomically(folder / _NAME, json.dumps({"ends_ms": ends_ms, "why": why or _WHY}).encode())
@@ -58,14 +58,5 @@ def announce(folder: Path, after_s: float, why: str) -> int:
 
 def call_off(folder: Path) -> None:
     """The node goes on taking work; rentals that were told of their end still end. Raises `NotRunning`."""
-    _check_running(folder)
+    files.check_running(folder)
     (folder / _NAME).unlink(missing_ok=True)
-
-
-def _check_running(folder: Path) -> None:
-    try:
-        with files.locked(folder):
-            pass
-    except AlreadyRunning:
-        return
-    raise NotRunning(f"no node runs on {folder}. Name the node's data folder with QUBIX_DATA_DIR or --data-dir.")

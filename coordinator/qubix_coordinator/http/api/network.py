@@ -28,6 +28,7 @@ async def get_network() -> NetworkView:
         fee_bps=context.settings.fee_bps,
         gateways=await context.mesh.gateway_addresses(),
         regions=context.settings.regions,
+        relays=context.mesh.relays(),
         clock_ms=context.now_ms(),
         walletconnect_project_id=context.settings.walletconnect_project_id,
     )
