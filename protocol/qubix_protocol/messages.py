@@ -504,6 +504,10 @@ class RentOrder(Message, frozen=True, kw_only=True, tag="rent_order"):
     seconds: RentalSeconds
     rate_qu_per_h_max: Rate | None
     cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)] | None
+    more: Annotated[tuple[Id, ...], Meta(max_length=RENTALS_MAX - 1)] = ()
+    """Further devices of the same node."""
+    count: Annotated[int, Meta(ge=1, le=RENTALS_MAX)] = 1
+    """So many devices alike, this one among them."""
 
 
 class ExtendOrder(Message, frozen=True, kw_only=True, tag="extend_order"):

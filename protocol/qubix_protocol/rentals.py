@@ -8,7 +8,7 @@ from msgspec import Meta
 from qubix_protocol.api import Body, View
 from qubix_protocol.messages import Id, Peer, Rate, RentalSeconds
 from qubix_protocol.states import DeviceKind, RentalReason, RentalState
-from qubix_protocol.units import QU_MAX
+from qubix_protocol.units import QU_MAX, RENTALS_MAX
 
 Cap = Annotated[int, Meta(ge=1, le=QU_MAX)]
 OrderHex = Annotated[str, Meta(max_length=8192)]
@@ -20,10 +20,15 @@ class RentalBody(Body, frozen=True, kw_only=True):
     listing_id: Id
     seconds: RentalSeconds
     rate_qu_per_h_max: Rate | None = None
-    """The device may ask at most this; None: what it asks when the request comes."""
+    """The device may ask at most this; None: what it asks when the request comes. Of several, each."""
     cap_qu: Cap | None = None
-    """The most it may cost; less than rate × time ends it when that is used up. None: rate × time."""
+    """The most it may cost, of several all together; less than rate × time ends it when that is used up. None: rate ×
+    time."""
     order: OrderHex = ""
+    more: Annotated[tuple[Id, ...], Meta(max_length=RENTALS_MAX - 1)] = ()
+    """Further devices of the same node, rented together with `listing_id`: all or none."""
+    count: Annotated[int, Meta(ge=1, le=RENTALS_MAX)] = 1
+    """So many devices alike (node, kind, model), `listing_id` and the cheapest free others: all or none."""
 
 
 class ExtendBody(Body, frozen=True, kw_only=True):
@@ -73,6 +78,25 @@ class RentalView(View, frozen=True, kw_only=True):
     settle_due_ms: int | None = None
     """When anybody may have what is billed settled; None while nothing waits for it."""
     revision: int = 0
+    group_id: Id | None = None
+    """What it was rented together with: `GET /rental-groups/{group_id}`."""
+
+
+class RentalGroupView(View, frozen=True, kw_only=True):
+    """Devices rented together, and their money added up. Each is a rental of its own: it may end before the others."""
+
+    group_id: Id
+    provider: Peer
+    rentals: tuple[RentalView, ...]
+    over: bool
+    """All of them are."""
+    hold_qu: int
+    held_qu: int
+    paid_qu: int
+    fee_qu: int
+    returned_qu: int
+    billed_ms: int
+    owed_qu: int
 
 
 class RentalsView(View, frozen=True, kw_only=True):

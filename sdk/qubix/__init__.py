@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qubix import receipts as receipts
     from qubix.async_client import AsyncClient
-    from qubix.client import Client, Job, Rental
+    from qubix.client import Client, Job, Rental, RentalGroup
     from qubix.errors import (
         ApiError,
         BadUsage,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     )
     from qubix.job import AsyncJob, Update, VerifiedReceipt
     from qubix.receipts import JobReceipt
-    from qubix.rental import AsyncRental
+    from qubix.rental import AsyncRental, AsyncRentalGroup
     from qubix.settings import Settings
     from qubix.wallet import Balance, Wallet
 
@@ -59,7 +59,9 @@ _HOMES = {
     "Client": "qubix.client",
     "Job": "qubix.client",
     "Rental": "qubix.client",
+    "RentalGroup": "qubix.client",
     "AsyncRental": "qubix.rental",
+    "AsyncRentalGroup": "qubix.rental",
     "AsyncJob": "qubix.job",
     "Update": "qubix.job",
     "VerifiedReceipt": "qubix.job",
@@ -74,6 +76,7 @@ __all__ = [
     "AsyncClient",
     "AsyncJob",
     "AsyncRental",
+    "AsyncRentalGroup",
     "BadUsage",
     "Balance",
     "CannotReach",
@@ -101,6 +104,7 @@ __all__ = [
     "QubixError",
     "Rental",
     "RentalEnded",
+    "RentalGroup",
     "Settings",
     "Unauthorised",
     "Unavailable",

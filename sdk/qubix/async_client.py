@@ -3,7 +3,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from qubix.errors import NotFound, Unauthorised
 from qubix.inputs import digest_of
 from qubix.job import AsyncJob
 from qubix.orders import Terms, body_of, sign
-from qubix.rental import AsyncRental, chosen
+from qubix.rental import AsyncRental, AsyncRentalGroup, chosen, start_group
 from qubix.rental import start as start_rental
 from qubix.session import Session
 from qubix.settings import Settings
@@ -43,7 +43,7 @@ from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
 from qubix_protocol.earnings import EarningsView, Period, WorksView
 from qubix_protocol.history import HistoryView
 from qubix_protocol.messages import Sample
-from qubix_protocol.rentals import RentalsView, RentalView
+from qubix_protocol.rentals import RentalGroupView, RentalsView, RentalView
 from qubix_protocol.reputation import ReputationView
 from qubix_protocol.reserves import ReservesProof, ReservesView, view_of
 from qubix_protocol.selftest import SelfTestBody, SelfTestView
@@ -446,6 +446,41 @@ class AsyncClient:
         key = idempotency_key
         view = await start_rental(self, found, seconds=seconds, rate_max=rate_qu_per_h_max, cap_qu=cap_qu, key=key)
         return AsyncRental(self, view)
+
+    async def rent_group(
+        self,
+        listings: Sequence[str] = (),
+        *,
+        seconds: int,
+        count: int | None = None,
+        rate_qu_per_h_max: int | None = None,
+        cap_qu: int | None = None,
+        kind: DeviceKind | str | None = None,
+        backend: str | None = None,
+        provider: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncRentalGroup:
+        """Rents several devices of one node together, all or none: these listings, or the cheapest `count` alike (node,
+        kind, model) for which all that is given holds. `rate_qu_per_h_max` is for each, `cap_qu` for all together.
+
+        Each is a rental of its own from then on: stop all of them by the group, or one by one.
+        """
+        offers = await self.offers(kind=kind, backend=backend, provider=provider)
+        view = await start_group(
+            self,
+            offers,
+            listings,
+            count,
+            seconds=seconds,
+            rate_max=rate_qu_per_h_max,
+            cap_qu=cap_qu,
+            key=idempotency_key,
+        )
+        return AsyncRentalGroup(self, view)
+
+    async def rental_group(self, group_id: str) -> AsyncRentalGroup:
+        """Devices that were rented together before. Raises `NotFound`, also for somebody else's."""
+        return AsyncRentalGroup(self, await self.session.get(f"/rental-groups/{group_id}", RentalGroupView))
 
     async def rental(self, rental_id: str) -> AsyncRental:
         """A rental that was started before. Raises `NotFound`, also for somebody else's."""

@@ -9,13 +9,13 @@ from qubix.async_client import AsyncClient, settings_of
 from qubix.blocking import blocking, blocking_as, iterating
 from qubix.disputes import AsyncDisputes
 from qubix.job import AsyncJob
-from qubix.rental import AsyncRental
+from qubix.rental import AsyncRental, AsyncRentalGroup
 from qubix.settings import Settings
 from qubix.tokens import token_of
 from qubix.transport import BlockingPort, Port
 from qubix.wallet import Wallet
 from qubix_protocol.api import JobView
-from qubix_protocol.rentals import RentalView
+from qubix_protocol.rentals import RentalGroupView, RentalView
 
 
 class Job:
@@ -87,6 +87,43 @@ class Rental:
 
     def __repr__(self) -> str:
         return f"Rental({self.id}, {self.view.state})"
+
+
+class RentalGroup:
+    """Devices rented together. Every method is documented at `AsyncRentalGroup`."""
+
+    def __init__(self, core: AsyncRentalGroup) -> None:
+        self.core: Final = core
+        self.rentals: Final = tuple(Rental(one) for one in core.rentals)
+
+    def __enter__(self) -> Self:
+        self.wait_started()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def id(self) -> str:
+        return self.core.id
+
+    @property
+    def view(self) -> RentalGroupView:
+        """What was heard last."""
+        return self.core.view
+
+    @property
+    def over(self) -> bool:
+        return self.core.over
+
+    refresh = blocking(AsyncRentalGroup.refresh)
+    wait_started = blocking(AsyncRentalGroup.wait_started)
+    stop = blocking(AsyncRentalGroup.stop)
+
+    def __repr__(self) -> str:
+        return f"RentalGroup({self.id}, {len(self.rentals)} devices)"
 
 
 class Disputes:
@@ -189,6 +226,8 @@ class Client:
     job = blocking_as(Job, AsyncClient.job)
     jobs = blocking(AsyncClient.jobs)
     rent = blocking_as(Rental, AsyncClient.rent)
+    rent_group = blocking_as(RentalGroup, AsyncClient.rent_group)
+    rental_group = blocking_as(RentalGroup, AsyncClient.rental_group)
     rental = blocking_as(Rental, AsyncClient.rental)
     rentals = blocking(AsyncClient.rentals)
     close = blocking(AsyncClient.close)

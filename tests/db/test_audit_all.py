@@ -121,6 +121,13 @@ DAMAGE = [
     ("I6-rental", [RENTAL, "UPDATE rental SET due_ms = 1"]),
     ("I7-rental", [RENTAL]),
     (
+        "I7-rental-group",
+        [
+            "INSERT INTO rental_group (id, account_id, peer_id, devices, created_ms)"
+            " SELECT gen_random_uuid(), account_id, (SELECT peer_id FROM attempt LIMIT 1), 2, 1 FROM job LIMIT 1"
+        ],
+    ),
+    (
         "I5-rental",
         [RENTAL, "UPDATE rental SET settled_ms = 1, billed_ms = 1, started_ms = 1, ends_ms = 1, paid_qu = 5"],
     ),

@@ -56,6 +56,7 @@ STEPS = (
     "telemetry/schema_5_rollups.sql",
     "trials/schema.sql",
     "jobs/schema_5_region.sql",
+    "rentals/schema_5_groups.sql",
 )
 
 CREATE_TABLE = """

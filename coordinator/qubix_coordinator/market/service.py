@@ -222,6 +222,15 @@ async def lock_for_rent(tx: Tx, key: UUID) -> rules.Rentable | None:
     return rules.Rentable(candidate(row), row.kind, row.online, row.offered_ms, row.rental_id)
 
 
+async def alike(tx: Tx, key: UUID) -> list[UUID]:
+    """This listing and all others of its node, kind and model, in the order in which they are locked."""
+    row = await Listing.filter(id=key).using_db(tx).first()
+    if row is None:
+        return []
+    found = Listing.filter(peer_id=row.peer_id, kind=row.kind, model=row.model).using_db(tx).order_by("id")
+    return [one.id for one in await found.only("id")]
+
+
 async def rent(tx: Tx, key: UUID, rental_id: UUID, *, now_ms: int) -> None:
     """Off the market at once."""
     row = await Listing.filter(id=key).using_db(tx).select_for_update().get()

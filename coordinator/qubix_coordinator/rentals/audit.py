@@ -24,6 +24,12 @@ CHECKS = (
              AND b.start_ms < a.stop_ms AND a.start_ms < b.stop_ms""",
     ),
     Check(
+        "I7-rental-group",
+        "devices that were rented together all have their rental",
+        """SELECT format('group %s of %s devices has %s rentals', g.id, g.devices, count(r.id)) AS what
+           FROM rental_group g LEFT JOIN rental r ON r.group_id = g.id GROUP BY g.id HAVING count(r.id) <> g.devices""",
+    ),
+    Check(
         "I6-rental",
         "no rental stays past its deadline",
         f"""SELECT format('rental %s is %s, what was to be done is %s s late', id, state, (:now_ms - due_ms) / 1000) AS what

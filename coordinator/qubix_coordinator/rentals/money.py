@@ -30,6 +30,17 @@ async def hold(tx: Tx, rental: Rental, amount_qu: int, *, part: int) -> None:
     await emit_account(tx, rental.account_id)
 
 
+async def check_balance(tx: Tx, account_id: UUID, amount_qu: int) -> None:
+    """Before several holds that stand or fall together. Raises NotEnoughBalance."""
+    balance_qu = await read.balance_qu(tx, ledger.user(account_id))
+    if balance_qu < amount_qu:
+        raise NotEnoughBalance(
+            f"this time costs up to {amount_qu} QU for all devices together and the balance is {balance_qu} QU",
+            field="seconds",
+            remedy=f"Deposit at least {amount_qu - balance_qu} QU, ask for less, or set a lower cap_qu",
+        )
+
+
 async def settle(tx: Tx, rental: Rental, now_ms: int) -> None:
     """Pays what is billed and not settled yet, as one part. Nothing to settle changes nothing."""
     if rental.settled_ms == rental.billed_ms:

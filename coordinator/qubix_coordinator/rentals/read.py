@@ -27,6 +27,20 @@ async def own(tx: Tx, principal: Principal, rental_id: str) -> Rental:
     return rental
 
 
+async def own_group(tx: Tx, principal: Principal, group_id: UUID, *, lock: bool = False) -> list[Rental]:
+    """By their places; `lock`ed, in the order in which listings are locked. Raises NotFound, also for another
+    account's."""
+    found = Rental.filter(group_id=group_id, account_id=principal.account_id).using_db(tx)
+    if lock:
+        found = found.select_for_update(no_key=True).order_by("listing_id")
+    rentals = await (found if lock else found.order_by("member"))
+    if not rentals:
+        raise NotFound(
+            "there is no such group of rentals of yours", field="group_id", remedy="List your rentals with GET /rentals"
+        )
+    return list(rentals)
+
+
 def _unknown() -> NotFound:
     return NotFound("there is no such rental of yours", field="rental_id", remedy="List your rentals with GET /rentals")
 

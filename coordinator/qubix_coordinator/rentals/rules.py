@@ -5,6 +5,7 @@ The meter (trust.md M9): the coordinator asks with a fresh nonce, the node answe
 that followed each other while the rental was active; everything else costs nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Final, NamedTuple
@@ -295,6 +296,17 @@ def hold_qu(rate_qu_per_h: int, seconds: int, cap_qu: int | None) -> int:
     empty)."""
     whole = max(1, -(-rate_qu_per_h * seconds * 1000 // MS_PER_HOUR))
     return whole if cap_qu is None else min(whole, cap_qu)
+
+
+def shares_qu(rates_qu_per_h: Sequence[int], seconds: int, cap_qu: int | None) -> list[int] | None:
+    """The hold of each of several devices. A cap below the whole price is divided by their rates, so that it lasts for
+    all of them equally long (but 1 QU each, since a hold is never empty); None when it leaves nothing for one."""
+    whole, count = [hold_qu(rate, seconds, None) for rate in rates_qu_per_h], len(rates_qu_per_h)
+    if cap_qu is None or sum(whole) <= cap_qu:
+        return whole
+    if cap_qu < count:
+        return None
+    return [1 + (cap_qu - count) * (one - 1) // (sum(whole) - count) for one in whole]
 
 
 def affordable_ms(rate_qu_per_h: int, hold: int) -> int | None:

@@ -5,32 +5,29 @@ What nodes say is in `nodes`, what time does in `engine`, and every decision in 
 """
 
 import logging
-import uuid
 from uuid import UUID
 
 import msgspec
 
 from qubix_coordinator.accounts.rules import Principal
-from qubix_coordinator.db.database import Tx, execute, one, value
-from qubix_coordinator.errors import CauseReused, Conflict, InvalidInput, LimitExceeded, NotFound
-from qubix_coordinator.jobs import assign, orders
+from qubix_coordinator.db.database import Tx, execute, one
+from qubix_coordinator.errors import CauseReused, Conflict, InvalidInput, LimitExceeded
+from qubix_coordinator.jobs import orders
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.jobs.desk import Desk
-from qubix_coordinator.jobs.flow import tell
 from qubix_coordinator.jobs.submit import KEY_MAX, take_turns
-from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
-from qubix_coordinator.rentals import flow, money, read, rules, views
+from qubix_coordinator.rentals import flow, money, opening, read, rules, views
 from qubix_coordinator.rentals.nodes import on_accept, on_beat, on_decline, on_hello, on_notice
 from qubix_coordinator.rentals.read import get, list_rentals
 from qubix_coordinator.rentals.rules import Event
 from qubix_coordinator.rentals.tables import Rental
 from qubix_protocol import digests
 from qubix_protocol.api import JobBody, JobView
-from qubix_protocol.messages import ExtendOrder, RentOrder
-from qubix_protocol.rentals import ExtendBody, RentalBody, RentalView, SettleView
-from qubix_protocol.states import Availability, RentalReason, RentalState
-from qubix_protocol.units import OFFER_S, RENTAL_S_MAX
+from qubix_protocol.messages import ExtendOrder
+from qubix_protocol.rentals import ExtendBody, RentalBody, RentalGroupView, RentalView, SettleView
+from qubix_protocol.states import RentalState
+from qubix_protocol.units import RENTAL_S_MAX
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +35,7 @@ __all__ = [
     "create",
     "extend",
     "get",
+    "get_group",
     "list_rentals",
     "on_accept",
     "on_beat",
@@ -46,6 +44,7 @@ __all__ = [
     "on_notice",
     "settle",
     "stop",
+    "stop_group",
     "submit_job",
 ]
 
@@ -54,17 +53,20 @@ async def create(desk: Desk, principal: Principal, body: RentalBody, idempotency
     """Freezes the rate, holds rate × time, takes the device off the market. The same key with the same body is the same
     rental; with another body it is a conflict.
 
-    Raises InvalidInput, CauseReused, NotFound (no such listing), Conflict (rented, busy, away, dearer than agreed),
-    NotEnoughBalance, Forbidden (order).
+    Several devices of one node, named or counted, are rented all or none, each by a rental of its own; the answer is
+    the first of them.
+
+    Raises InvalidInput, CauseReused, NotFound (no such listing), Conflict (rented, busy, away, dearer than agreed, not
+    of one node), NotEnoughBalance, Forbidden (order).
     """
     _check_key(idempotency_key)
 
     async def step(tx: Tx) -> RentalView:
         await take_turns(tx, principal.account_id, f"rental {idempotency_key}")
-        found = Rental.filter(account_id=principal.account_id, idempotency_key=idempotency_key).using_db(tx)
-        known = await found.first()
+        found = Rental.filter(account_id=principal.account_id, idempotency_key=idempotency_key, member=0)
+        known = await found.using_db(tx).first()
         if known is None:
-            known = await _store(desk, tx, principal.account_id, body, idempotency_key)
+            known = await opening.open_rentals(desk, tx, principal.account_id, body, idempotency_key, _digest(body))
         elif bytes(known.body_digest) != _digest(body):
             raise _reused()
         return views.view(desk, known)
@@ -86,85 +88,12 @@ def _reused() -> CauseReused:
 
 
 def _digest(body: RentalBody | ExtendBody) -> bytes:
-    """Without the order's envelope: a retry may sign the same order anew."""
+    """Without the order's envelope: a retry may sign the same order anew. One device alone has the digest that it had
+    before several could be rented."""
     plain = msgspec.to_builtins(msgspec.structs.replace(body, order=""))
+    if isinstance(body, RentalBody) and not body.more and body.count == 1:
+        del plain["more"], plain["count"]
     return digests.of_bytes(msgspec.json.encode(plain, order="deterministic"))
-
-
-async def _store(desk: Desk, tx: Tx, account_id: UUID, body: RentalBody, key: str) -> Rental:
-    wanted = RentOrder(
-        idempotency_key=key,
-        listing_id=body.listing_id,
-        seconds=body.seconds,
-        rate_qu_per_h_max=body.rate_qu_per_h_max,
-        cap_qu=body.cap_qu,
-    )
-    order_raw = await orders.check(desk, tx, account_id, body.order, wanted)
-    now_ms = desk.now_ms()
-    found = await _free(tx, UUID(body.listing_id), body.rate_qu_per_h_max, now_ms)
-    one = found.candidate
-    rental = Rental(
-        id=uuid.uuid4(),
-        no=await value(tx, "SELECT nextval(pg_get_serial_sequence('rental', 'no'))"),
-        account_id=account_id,
-        idempotency_key=key,
-        body_digest=_digest(body),
-        order_raw=order_raw,
-        listing_id=one.listing_id,
-        peer_id=one.peer_id,
-        device_id=one.device_id,
-        kind=found.kind,
-        model=one.model,
-        backends=list(one.backends),
-        state=RentalState.REQUESTED.value,
-        reason=RentalReason.NONE.value,
-        detail="",
-        rate_qu_per_h=one.rate_qu_per_h,
-        rate_max=body.rate_qu_per_h_max,
-        fee_bps=desk.settings.fee_bps,
-        offer_digest=one.offer_digest,
-        seconds=body.seconds,
-        hold_qu=rules.hold_qu(one.rate_qu_per_h, body.seconds, body.cap_qu),
-        sent_ms=now_ms,
-        since_ms=now_ms,
-        created_ms=now_ms,
-        due_ms=now_ms,
-    )
-    await rental.save(using_db=tx, force_create=True)
-    await money.hold(tx, rental, rental.hold_qu, part=0)
-    await market.rent(tx, one.listing_id, rental.id, now_ms=now_ms)
-    await tell(tx, rental.peer_id, flow.start_of(rental))
-    await flow.save(desk, tx, rental)
-    log.info("rental.requested", extra={"rental": str(rental.id), "peer": one.peer_id, "hold_qu": rental.hold_qu})
-    return rental
-
-
-async def _free(tx: Tx, listing_id: UUID, rate_max: int | None, now_ms: int) -> market_rules.Rentable:
-    """The device, locked, when it can be rented now."""
-    found = await market.lock_for_rent(tx, listing_id)
-    if found is None:
-        raise NotFound("there is no such listing", field="listing_id", remedy="List the market with GET /offers")
-    if found.rental_id is not None:
-        raise Conflict(
-            "the device is rented to somebody else",
-            field="listing_id",
-            remedy="Rent another one; it comes back into the market when its rental ends",
-        )
-    away = found.candidate.availability in (Availability.DRAINING, Availability.OFFLINE)
-    if away or not found.online or found.offered_ms < market_rules.visible_since_ms(now_ms, OFFER_S):
-        raise Conflict("the device is not in the market now", field="listing_id", remedy="Rent another one")
-    if await assign.running_on(tx, listing_id):
-        raise Conflict(
-            "the device is running somebody's job", field="listing_id", remedy="Try again in a moment, or rent another"
-        )
-    rate = found.candidate.rate_qu_per_h
-    if rate_max is not None and rate > rate_max:
-        raise Conflict(
-            f"the device asks {rate} QU an hour, more than the {rate_max} that you agree to",
-            field="rate_qu_per_h_max",
-            remedy=f"Agree to {rate} QU an hour, or rent a cheaper one",
-        )
-    return found
 
 
 async def extend(
@@ -254,6 +183,32 @@ async def stop(desk: Desk, principal: Principal, rental_id: str) -> RentalView:
         await flow.catch_up(desk, tx, rental)
         await flow.step(desk, tx, rental, Event.STOP)
         return views.view(desk, rental)
+
+    view = await desk.db.run(step)
+    desk.wake.set()
+    return view
+
+
+async def get_group(desk: Desk, principal: Principal, group_id: UUID) -> RentalGroupView:
+    """Raises NotFound, also for another account's."""
+
+    async def step(tx: Tx) -> RentalGroupView:
+        rentals = await read.own_group(tx, principal, group_id)
+        return views.group_view(group_id, [views.view(desk, one) for one in rentals])
+
+    return await desk.db.run(step)
+
+
+async def stop_group(desk: Desk, principal: Principal, group_id: UUID) -> RentalGroupView:
+    """Ends all of them that are not over, in one transaction. Raises NotFound."""
+
+    async def step(tx: Tx) -> RentalGroupView:
+        rentals = await read.own_group(tx, principal, group_id, lock=True)
+        for rental in rentals:
+            await flow.catch_up(desk, tx, rental)
+            await flow.step(desk, tx, rental, Event.STOP)
+        found = sorted(rentals, key=lambda one: one.member)
+        return views.group_view(group_id, [views.view(desk, one) for one in found])
 
     view = await desk.db.run(step)
     desk.wake.set()

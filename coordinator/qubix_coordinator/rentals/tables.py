@@ -48,6 +48,8 @@ class Rental(Model):
     ends_ms = fields.BigIntField(null=True)
     ended_ms = fields.BigIntField(null=True)
     due_ms = fields.BigIntField(null=True)
+    group_id = fields.UUIDField(null=True)
+    member = fields.IntField(default=0)
 
     class Meta:
         table = "rental"

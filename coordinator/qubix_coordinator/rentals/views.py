@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows as the API shows them."""
 
+from collections.abc import Sequence
+from uuid import UUID
+
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.ledger.rules import owed_qu
 from qubix_coordinator.rentals import rules
 from qubix_coordinator.rentals.tables import Rental
 from qubix_coordinator.settings import Settings
-from qubix_protocol.rentals import RentalView
+from qubix_protocol.rentals import RentalGroupView, RentalView
 from qubix_protocol.states import RENTAL_REASON_TEXT, DeviceKind, RentalReason, RentalState
 
 
@@ -68,4 +71,22 @@ def view(desk: Desk, rental: Rental) -> RentalView:
         closing=RentalReason(rental.closing) if rental.closing else None,
         settle_due_ms=rules.settle_due_ms(facts(rental), times(desk.settings)),
         revision=rental.revision,
+        group_id=str(rental.group_id) if rental.group_id else None,
+    )
+
+
+def group_view(group_id: UUID, rentals: Sequence[RentalView]) -> RentalGroupView:
+    """Of one rental or more."""
+    return RentalGroupView(
+        group_id=str(group_id),
+        provider=rentals[0].provider,
+        rentals=tuple(rentals),
+        over=all(one.state is RentalState.ENDED for one in rentals),
+        hold_qu=sum(one.hold_qu for one in rentals),
+        held_qu=sum(one.held_qu for one in rentals),
+        paid_qu=sum(one.paid_qu for one in rentals),
+        fee_qu=sum(one.fee_qu for one in rentals),
+        returned_qu=sum(one.returned_qu for one in rentals),
+        billed_ms=sum(one.billed_ms for one in rentals),
+        owed_qu=sum(one.owed_qu for one in rentals),
     )

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """`qubix rent`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
 from qubix.cli import shown
 from qubix.cli.exits import FAILED
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
-from qubix.client import Rental
-from qubix.rental import chosen
-from qubix_protocol.rentals import RentalView
+from qubix.client import Client, Rental, RentalGroup
+from qubix.errors import BadUsage
+from qubix.rental import cheapest_alike, chosen, chosen_alike
+from qubix_protocol.api import ListingView
+from qubix_protocol.rentals import RentalGroupView, RentalView
 from qubix_protocol.states import DeviceKind, RentalReason, RentalState
-from qubix_protocol.units import QU_MAX, RENTAL_S_MAX, RENTAL_S_MIN
+from qubix_protocol.units import QU_MAX, RENTAL_S_MAX, RENTAL_S_MIN, RENTALS_MAX
 
 _COLUMNS = (
     "rental",
@@ -44,7 +46,18 @@ def rent() -> None:
 @rent.command()
 @seconds_argument
 @click.option(
-    "--listing", type=click.UUID, metavar="ID", help="This device (default: the cheapest free one that fits)."
+    "--listing",
+    "listings",
+    type=click.UUID,
+    metavar="ID",
+    multiple=True,
+    help="This device (default: the cheapest free one that fits); again for further ones of the same node.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1, RENTALS_MAX),
+    metavar="N",
+    help="So many devices alike of one node, all or none (default: the cheapest that fit).",
 )
 @click.option("--kind", type=click.Choice([str(kind) for kind in DeviceKind]), help="Kind of device.")
 @click.option("--backend", metavar="NAME", help="Only devices with this back end, such as cuda or cpu.")
@@ -57,7 +70,8 @@ def rent() -> None:
 @json_option
 def start(
     seconds: int,
-    listing: object | None,
+    listings: tuple[object, ...],
+    count: int | None,
     kind: str | None,
     backend: str | None,
     provider: str | None,
@@ -68,22 +82,20 @@ def start(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Rent a device for SECONDS. Shows what it will cost and asks first."""
-    named = str(listing) if listing is not None else None
+    """Rent a device for SECONDS, or several of one node together. Shows what it will cost and asks first."""
+    named = [str(one) for one in listings]
+    if count is not None and named:
+        raise BadUsage("--count", "the devices are named already", "Give --count or --listing, not both")
     with market() as client:
         offers = client.offers(kind=kind, backend=backend, provider=provider)
-        one = chosen(offers, named, rate_max)[0]
+        if max(len(named), count or 1) > 1:
+            _start_group(client, offers, named, count, seconds, rate_max, cap_qu, key, yes, watch, as_json)
+            return
+        one = chosen(offers, named[0] if named else None, rate_max)[0]
         # What was shown and agreed to is what is rented, whatever else becomes free or cheaper meanwhile.
         rate = one.rate_qu_per_h
-        most = min(-(-rate * seconds * 1000 // _MS_PER_H), cap_qu or QU_MAX)
         if not yes:
-            device = one.kind.titled(one.model)
-            click.echo(
-                f"{device} for {seconds:,} s at {rate:,} QU an hour: at most {most:,} QU are held; only time in which"
-                " it answers is paid, the rest returns.",
-                err=True,
-            )
-            click.confirm("Rent it?", abort=True, err=True)
+            _agree([one], seconds, cap_qu)
         rate_agreed = rate if rate_max is None else rate_max
         made = client.rent(
             one.listing_id, seconds=seconds, rate_qu_per_h_max=rate_agreed, cap_qu=cap_qu, idempotency_key=key
@@ -98,6 +110,53 @@ def start(
                 f" stop it: qubix rent stop {made.id}",
                 soft_wrap=True,
             )
+
+
+def _start_group(
+    client: Client,
+    offers: Sequence[ListingView],
+    named: Sequence[str],
+    count: int | None,
+    seconds: int,
+    rate_max: int | None,
+    cap_qu: int | None,
+    key: str | None,
+    yes: bool,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    if watch:
+        raise BadUsage("--watch", "it follows one rental", "Start without it, then: qubix rent watch RENTAL")
+    devices = [chosen(offers, one, None)[0] for one in named]
+    if count is not None:
+        first = chosen_alike(offers, count, rate_max)[0]
+        devices = cheapest_alike(offers, first, count)
+    if not yes:
+        _agree(devices, seconds, cap_qu)
+    # Those that were shown and agreed to, by name: others alike may be free by then.
+    rate = max(one.rate_qu_per_h for one in devices) if rate_max is None else rate_max
+    made = client.rent_group(
+        [one.listing_id for one in devices],
+        seconds=seconds,
+        rate_qu_per_h_max=rate,
+        cap_qu=cap_qu,
+        idempotency_key=key,
+    )
+    _show_group(made.view, as_json)
+
+
+def _agree(devices: Sequence[ListingView], seconds: int, cap_qu: int | None) -> None:
+    """Shows what they will cost, and asks."""
+    price = sum(-(-one.rate_qu_per_h * seconds * 1000 // _MS_PER_H) for one in devices)
+    most, rate = min(price, cap_qu or QU_MAX), sum(one.rate_qu_per_h for one in devices)
+    names = [one.kind.titled(one.model) for one in devices]
+    what = names[0] if len(devices) == 1 else f"{len(devices)} devices of one node ({', '.join(sorted(set(names)))})"
+    click.echo(
+        f"{what} for {seconds:,} s at {rate:,} QU an hour: at most {most:,} QU are held; only time in which"
+        f" {'it answers' if len(devices) == 1 else 'each answers'} is paid, the rest returns.",
+        err=True,
+    )
+    click.confirm("Rent it?" if len(devices) == 1 else "Rent them?", abort=True, err=True)
 
 
 @rent.command("list")
@@ -120,11 +179,16 @@ def list_rentals(limit: int, after: str | None, as_json: bool) -> None:
 
 @rent.command()
 @click.argument("rental_id", type=click.UUID, metavar="RENTAL")
+@click.option("--group", is_flag=True, help="With all devices that were rented together with it.")
 @json_option
-def show(rental_id: object, as_json: bool) -> None:
+def show(rental_id: object, group: bool, as_json: bool) -> None:
     """One rental with its meter and its money."""
     with market() as client:
-        _show(client.rental(str(rental_id)).view, as_json)
+        made = client.rental(str(rental_id))
+        if group:
+            _show_group(_group_of(client, made).view, as_json)
+        else:
+            _show(made.view, as_json)
 
 
 @rent.command()
@@ -139,13 +203,23 @@ def watch(rental_id: object, timeout_s: float | None, as_json: bool) -> None:
 
 @rent.command()
 @click.argument("rental_id", type=click.UUID, metavar="RENTAL")
+@click.option("--group", is_flag=True, help="All devices that were rented together with it.")
 @json_option
-def stop(rental_id: object, as_json: bool) -> None:
+def stop(rental_id: object, group: bool, as_json: bool) -> None:
     """End it now: the answered time is paid, the rest returned at once; its jobs stop."""
     with market() as client:
         made = client.rental(str(rental_id))
+        if group:
+            _show_group(_group_of(client, made).stop(), as_json)
+            return
         made.stop()
         _show(made.view, as_json)
+
+
+def _group_of(client: Client, made: Rental) -> RentalGroup:
+    if made.view.group_id is None:
+        raise BadUsage("--group", "it was rented alone", "Leave --group out")
+    return client.rental_group(made.view.group_id)
 
 
 @rent.command()
@@ -217,6 +291,19 @@ def _row(one: RentalView) -> list[str]:
     ]
 
 
+def _show_group(view: RentalGroupView, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+        return
+    print_table(_COLUMNS, [_row(one) for one in view.rentals], right=_RIGHT, spare=_SPARE)
+    console().print(
+        f"group {view.group_id}: hold {shown.qu(view.hold_qu)}  held {shown.qu(view.held_qu)}  paid"
+        f" {shown.qu(view.paid_qu)}  fee {shown.qu(view.fee_qu)}  returned {shown.qu(view.returned_qu)} QU, billed"
+        f" {shown.seconds(view.billed_ms)} in all; stop them all: qubix rent stop {view.rentals[0].rental_id} --group",
+        soft_wrap=True,
+    )
+
+
 def _show(view: RentalView, as_json: bool) -> None:
     if as_json:
         print_json(view)
@@ -228,6 +315,7 @@ def _show(view: RentalView, as_json: bool) -> None:
             ("provider", view.provider),
             ("state", f"{view.state}  {_why(view)}".strip()),
             ("detail", view.detail),
+            ("together with", f"group {view.group_id}" if view.group_id else ""),
             ("rate", f"{shown.qu(view.rate_qu_per_h)} QU an hour"),
             ("time", f"{view.seconds:,} s, billed {shown.seconds(view.billed_ms)}"),
             ("ends", shown.moment(view.ends_ms) if view.ends_ms is not None and view.ended_ms is None else ""),

@@ -15,7 +15,7 @@ from qubix_coordinator.http.routes import route
 from qubix_coordinator.rentals import service as rentals
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
-from qubix_protocol.rentals import ExtendBody, RentalBody, RentalsView, RentalView, SettleView
+from qubix_protocol.rentals import ExtendBody, RentalBody, RentalGroupView, RentalsView, RentalView, SettleView
 
 
 class RentalsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,9 +29,23 @@ def _key() -> str:
 
 @route(api, "POST", "/rentals", scope="user", body=RentalBody, answer=RentalView, status=201, group="rentals")
 async def create_rental(who: Principal, body: RentalBody) -> RentalView:
-    """Freeze the rate, hold rate × time, take the device off the market; the same Idempotency-Key gives the same one"""
+    """Freeze the rate, hold rate × time, take the device off the market, or several of one node, all or none"""
     view = await rentals.create(here().desk, who, body, _key())
     await barriers.reach(Barrier.RENTAL_STORED)
+    here().mesh.nudge()
+    return view
+
+
+@route(api, "GET", "/rental-groups/<uuid:group_id>", scope="user", answer=RentalGroupView, group="rentals")
+async def get_rental_group(who: Principal, group_id: UUID) -> RentalGroupView:
+    """Devices that were rented together, with their meters and their money added up"""
+    return await rentals.get_group(here().desk, who, group_id)
+
+
+@route(api, "POST", "/rental-groups/<uuid:group_id>/stop", scope="user", answer=RentalGroupView, group="rentals")
+async def stop_rental_group(who: Principal, group_id: UUID) -> RentalGroupView:
+    """End all of them now; the answered time is paid, the rest returned at once"""
+    view = await rentals.stop_group(here().desk, who, group_id)
     here().mesh.nudge()
     return view
 
