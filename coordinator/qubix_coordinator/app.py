@@ -26,6 +26,7 @@ from qubix_coordinator.deposits import reserves
 from qubix_coordinator.disputes import money as disputes
 from qubix_coordinator.disputes.engine import Engine as DisputesEngine
 from qubix_coordinator.errors import Unavailable
+from qubix_coordinator.feed.hub import Feeds
 from qubix_coordinator.http import bootstrap, guard
 from qubix_coordinator.http.api import PREFIX
 from qubix_coordinator.http.balances import Balances, BalanceSource, qubic_network
@@ -74,6 +75,7 @@ class Coordinator:
         context = self.context
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(context.notifier.run(), name="notifier")
+            tasks.create_task(context.feeds.run(), name="feeds")
             tasks.create_task(context.mesh.run(), name="mesh")
             tasks.create_task(self.engine.run(), name="engine")
             tasks.create_task(self.withdrawals.run(), name="withdrawals")
@@ -96,6 +98,7 @@ async def assemble(
         desk=desk,
         uploads=Uploads.open(db, ArtifactStore.open(settings), settings),
         notifier=notifier,
+        feeds=Feeds(db, notifier, desk.now_ms),
         mesh=Mesh(desk, notifier, metrics, f"{url}{PREFIX}/artifacts"),
         metrics=metrics,
         hosts=guard.allowed_hosts(settings),

@@ -16,6 +16,7 @@ from qubix_protocol.units import INPUTS_MAX, PARAMS_MAX, QU_MAX, SPREAD_MAX, Net
 
 HexDigest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 HexKey = HexDigest
+QueryText = Annotated[str, Meta(max_length=2000)]
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -454,19 +455,46 @@ class AuditView(View, frozen=True, kw_only=True):
 # The live feed ------------------------------------------------------------------------------------------------------
 
 
-class Subscribe(Body, frozen=True, kw_only=True):
-    """Client → server on `/live`. Topics: `market`, `account`, `job:ID`, `rental:ID`, `dispute:ID`. With a cursor it
-    resumes after that event."""
+class TopicBody(Body, frozen=True, kw_only=True):
+    """One topic on `/live`: `market`, `listing:ID`, `account`, `job:ID`, `rental:ID` or `dispute:ID`.
 
-    subscribe: Annotated[tuple[Short, ...], Meta(min_length=1, max_length=32)]
+    `query` and `order` are for `market` alone; the snapshot comes in that order. With a cursor the topic goes on behind
+    it: the last one that came with the topic, since each topic has its own.
+    """
+
+    topic: Short
+    query: QueryText = ""
+    order: QueryText = ""
+    cursor: Short | None = None
+
+
+class Subscribe(Body, frozen=True, kw_only=True):
+    """Client → server on `/live`; another one replaces it. A bare name is a topic with nothing else said, and `cursor`
+    is that of the only topic."""
+
+    subscribe: Annotated[tuple[Short | TopicBody, ...], Meta(min_length=1, max_length=32)]
     cursor: Short | None = None
 
 
 class LiveEvent(View, frozen=True, kw_only=True):
-    """Server → client, in order. `kind`: `snapshot` (topic's whole state, then deltas follow), `delta`, or `reset`
-    (the cursor was too old: snapshots follow). `data` is a `JobView`, listings, or an account by topic."""
+    """Server → client, in order within each topic. A market's topic is `market?` and the query as it was sent, or
+    `market` without one.
+
+    `kind`: `snapshot` (the whole state, then deltas follow), `more` (further listings of it), `delta`, `still` (nothing
+    happened up to the cursor), `reset` (the cursor was too old: snapshots follow), or `slow` (nothing was read for too
+    long; the connection ends). A market's or listing's snapshot is its listings, a delta of it a `MarketDelta`; other
+    topics tell their whole view each time. An empty cursor is none: a later frame carries the one for this, too.
+    """
 
     topic: str
     kind: str
     cursor: str
     data: Any = None
+
+
+class MarketDelta(View, frozen=True, kw_only=True):
+    """What changed of the offers that match. `gone`: they match no more, are rented, or left; some of them may never
+    have been told."""
+
+    listings: tuple[ListingView, ...] = ()
+    gone: tuple[Id, ...] = ()

@@ -16,8 +16,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from qubix_coordinator import outbox
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.db.database import Database
-from qubix_protocol.api import LiveEvent, Problem
+from qubix_protocol.api import ListingView, LiveEvent, MarketDelta, Problem
 from tests.db.support_http import Person, Running, make_person, served
+from tests.support.fake_api import listing
 
 pytestmark = pytest.mark.asyncio
 DEADLINE_S = 20
@@ -60,45 +61,60 @@ async def feed_of(running: Running, person: Person | None) -> AsyncIterator[Feed
 async def emit(db: Database, topic: str, first: int, last: int) -> None:
     for number in range(first, last + 1):
         async with db.transaction() as tx:
-            await outbox.emit(tx, topic, {"number": number})
+            payload = {"number": number} if topic != "market" else msgspec.to_builtins(priced(number))
+            await outbox.emit(tx, topic, payload)
+
+
+def priced(number: int) -> ListingView:
+    """A listing of its own for each number, so that none takes the place of another."""
+    return listing(f"provider-{number}", number)
+
+
+def numbers(event: LiveEvent) -> list[int]:
+    return [one.rate_qu_per_h for one in msgspec.convert(event.data, MarketDelta).listings]
 
 
 async def test_snapshot_then_deltas_in_order(db: Database, tmp_path: Path) -> None:
     person = await make_person(db)
     async with served(db, tmp_path) as running, feed_of(running, person) as feed:
         await feed.subscribe("market", "account")
-        market, account = await feed.next(), await feed.next()
-        assert (market.topic, market.kind, market.cursor, market.data) == ("market", "snapshot", "", [])
-        assert (account.topic, account.kind, account.data["balance_qu"]) == ("account", "snapshot", 0)
-        assert account.cursor
+        first = {event.topic: event for event in (await feed.next(), await feed.next())}
+        assert (first["market"].kind, first["market"].data) == ("snapshot", [])
+        assert (first["account"].kind, first["account"].data["balance_qu"]) == ("snapshot", 0)
+        assert all(event.cursor for event in first.values())
         await emit(db, "market", 1, 3)
-        await emit(db, f"account:{person.account_id}", 4, 4)
-        await emit(db, f"account:{uuid.uuid4()}", 5, 5)
-        await emit(db, "market", 6, 6)
-        events = [await feed.next() for _ in range(5)]
-        assert [(event.topic, event.data["number"]) for event in events] == [
-            ("market", 1),
-            ("market", 2),
-            ("market", 3),
-            ("account", 4),
-            ("market", 6),
-        ]
-        assert {event.kind for event in events} == {"delta"}
+        await emit(db, f"account:{person.account_id}", 4, 5)
+        await emit(db, f"account:{uuid.uuid4()}", 6, 6)
+        await emit(db, "market", 7, 7)
+        heard: dict[str, list[int]] = {"market": [], "account": []}
+        while sum(map(len, heard.values())) < 6:
+            event = await feed.next()
+            if event.kind == "delta":
+                heard[event.topic] += numbers(event) if event.topic == "market" else [event.data["number"]]
+        assert heard == {"market": [1, 2, 3, 7], "account": [4, 5]}
 
 
-async def test_resuming_loses_and_repeats_nothing(db: Database, tmp_path: Path) -> None:
-    person, seen = await make_person(db), []
+async def next_delta(feed: Feed) -> LiveEvent:
+    while (event := await feed.next()).kind != "delta":
+        assert event.kind == "still"
+    return event
+
+
+@pytest.mark.parametrize("topic", ["market", "account"])
+async def test_resuming_loses_and_repeats_nothing(db: Database, tmp_path: Path, topic: str) -> None:
+    person, seen = await make_person(db), list[int]()
+    source = topic if topic == "market" else f"account:{person.account_id}"
     async with served(db, tmp_path) as running:
         async with feed_of(running, person) as feed:
-            await feed.subscribe("market")
+            await feed.subscribe(topic)
             cursor = (await feed.next()).cursor
-        writer = asyncio.create_task(emit(db, "market", 1, 60))
+        writer = asyncio.create_task(emit(db, source, 1, 60))
         while len(seen) < 60:
             async with feed_of(running, person) as feed:
-                await feed.subscribe("market", cursor=cursor)
-                for _ in range(7):
-                    event = await feed.next()
-                    seen.append(event.data["number"])
+                await feed.subscribe(topic, cursor=cursor)
+                for _ in range(2 if topic == "market" else 7):
+                    event = await next_delta(feed)
+                    seen += numbers(event) if topic == "market" else [event.data["number"]]
                     cursor = event.cursor
                     if len(seen) == 60:
                         break
@@ -106,7 +122,7 @@ async def test_resuming_loses_and_repeats_nothing(db: Database, tmp_path: Path) 
     assert seen == list(range(1, 61))
 
 
-async def test_all_followers_get_the_same(db: Database, tmp_path: Path) -> None:
+async def test_all_followers_get_the_same_bytes(db: Database, tmp_path: Path) -> None:
     person = await make_person(db)
     async with served(db, tmp_path) as running, contextlib.AsyncExitStack() as stack:
         feeds = [await stack.enter_async_context(feed_of(running, person)) for _ in range(5)]
@@ -114,23 +130,58 @@ async def test_all_followers_get_the_same(db: Database, tmp_path: Path) -> None:
             await feed.subscribe("market")
             await feed.next()
         await emit(db, "market", 1, 10)
-        heard = [[await feed.next() for _ in range(10)] for feed in feeds]
-        assert all(one == heard[0] for one in heard)
-        assert [event.data["number"] for event in heard[0]] == list(range(1, 11))
+        frames: list[list[bytes]] = [[] for _ in feeds]
+        async with asyncio.timeout(DEADLINE_S):
+            for mine, feed in zip(frames, feeds, strict=True):
+                told: list[int] = []
+                while len(told) < 10:
+                    frame = await feed.socket.recv(decode=False)
+                    if (event := msgspec.json.decode(frame, type=LiveEvent)).kind == "delta":
+                        mine.append(frame)
+                        told += numbers(event)
+                assert told == list(range(1, 11))
+        assert all(one == frames[0] for one in frames)
 
 
 async def test_a_cursor_that_is_too_old_is_reset(db: Database, tmp_path: Path) -> None:
     person = await make_person(db)
     async with served(db, tmp_path) as running, feed_of(running, person) as feed:
         await emit(db, "market", 1, 2)
-        async with db.transaction() as tx:
-            assert await outbox.prune(tx, -60.0) == 2
+        async with asyncio.timeout(DEADLINE_S):
+            # What other transactions may still come before is not pruned.
+            pruned = 0
+            while pruned < 2:
+                pruned += await db.run(lambda tx: outbox.prune(tx, -60.0))
         await feed.subscribe("market", cursor="1-1")
         assert (await feed.next()).kind == "reset"
         snapshot = await feed.next()
         assert (snapshot.kind, snapshot.data) == ("snapshot", [])
         await emit(db, "market", 3, 3)
-        assert (await feed.next()).data == {"number": 3}
+        assert numbers(await next_delta(feed)) == [3]
+
+
+async def test_several_topics_need_a_cursor_each(db: Database, tmp_path: Path) -> None:
+    """One cursor for all would pass over what waits for the next tick of the market."""
+    person = await make_person(db)
+    async with served(db, tmp_path) as running:
+        async with feed_of(running, person) as feed:
+            await feed.subscribe("market", "account", cursor="1-1")
+            assert (await feed.refusal()).field == "cursor"
+        async with feed_of(running, person) as feed:
+            await feed.subscribe("market", "account")
+            cursors = {event.topic: event.cursor for event in (await feed.next(), await feed.next())}
+        await emit(db, "market", 1, 1)
+        await emit(db, f"account:{person.account_id}", 2, 2)
+        async with feed_of(running, person) as feed:
+            await feed.send({"subscribe": [{"topic": topic, "cursor": cursor} for topic, cursor in cursors.items()]})
+            market, account = list[int](), list[int]()
+            while not (market and account):
+                event = await next_delta(feed)
+                if event.topic == "market":
+                    market += numbers(event)
+                else:
+                    account.append(event.data["number"])
+            assert (market, account) == ([1], [2])
 
 
 async def test_another_subscription_replaces_the_first(db: Database, tmp_path: Path) -> None:
@@ -163,6 +214,11 @@ async def test_a_browser_sends_its_token_first(db: Database, tmp_path: Path) -> 
         ({"subscribe": ["market"], "cursor": "yesterday"}, "invalid_input", "cursor"),
         ({"subscribe": ["market"], "topics": []}, "invalid_input", "topics"),
         ({"subscribe": [f"account:{uuid.UUID(int=7)}"]}, "invalid_input", "subscribe"),
+        ({"subscribe": ["listing:nonsense"]}, "invalid_input", "subscribe"),
+        ({"subscribe": [{"topic": "market", "query": "gpu_rum>=8"}]}, "invalid_input", "subscribe"),
+        ({"subscribe": [{"topic": "market", "order": "beauty"}]}, "invalid_input", "subscribe"),
+        ({"subscribe": [{"topic": "account", "query": "gpu_ram>=8"}]}, "invalid_input", "subscribe"),
+        ({"subscribe": [{"topic": "market", "query": f"gpu_ram>={n}"} for n in range(9)]}, "limit_exceeded", None),
         ([], "invalid_input", "body"),
     ],
 )

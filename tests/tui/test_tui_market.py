@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qubix_protocol.api import AccountView
+from qubix_protocol.api import AccountView, MarketDelta
 from tests.tui.api import TuiApi
 from tests.tui.world import (
     LARGE,
@@ -44,10 +44,10 @@ async def test_offers_come_and_change_and_go(api: TuiApi, tmp_path: Path) -> Non
         line.send("account", "snapshot", ACCOUNT)
         await shows(pilot, "RTX 4090 ×4", "H100", "EPYC", "4 of 4", "● live", "1,234,567 QU")
         assert prices(text(app)) == PRICES
-        line.send("market", "delta", msgspec.structs.replace(MARKET[0], rate_qu_per_h=1_000))
+        line.send("market", "delta", MarketDelta(listings=(msgspec.structs.replace(MARKET[0], rate_qu_per_h=1_000),)))
         await shows(pilot, " 1,000 ")
         assert prices(text(app)) == PRICES[:3]
-        line.send("market", "delta", {"gone": MARKET[1].listing_id})
+        line.send("market", "delta", MarketDelta(gone=(MARKET[1].listing_id,)))
         await shows(pilot, "3 of 3")
         assert "H100" not in text(app)
 
@@ -118,10 +118,10 @@ async def test_a_lost_connection_keeps_the_data_and_says_how_old_it_is(api: TuiA
         clock.now_s += 34
         await shows(pilot, "data 34 s old", "RTX 4090")
         assert "● live" not in text(app)
-        second.send("market", "delta", gpu("five", 1_500))
+        second.send("market", "delta", MarketDelta(listings=(gpu("five", 1_500),)))
         api.live.append(second)  # type: ignore[arg-type]
         await shows(pilot, "● live", "5 of 5", "1,500")
-        assert api.subscriptions[-1]["cursor"] == "1.0", "taken up where it broke"
+        assert api.subscriptions[-1]["subscribe"][0]["cursor"] == "1.0", "taken up where it broke"
         second.cut()
 
 
@@ -148,8 +148,8 @@ async def test_only_rows_in_sight_are_drawn(api: TuiApi, tmp_path: Path) -> None
         await pilot.press("end")
         await shows(pilot, "2,999")
         before = grid.drawn_rows  # type: ignore[attr-defined]
-        line.send("market", "delta", msgspec.structs.replace(many[5], reliability=0.5))
-        line.send("market", "delta", msgspec.structs.replace(many[1_998], reliability=0.123))
+        line.send("market", "delta", MarketDelta(listings=(msgspec.structs.replace(many[5], reliability=0.5),)))
+        line.send("market", "delta", MarketDelta(listings=(msgspec.structs.replace(many[1_998], reliability=0.123),)))
         await shows(pilot, "12.3 %")
         assert grid.drawn_rows - before < LARGE[1]  # type: ignore[attr-defined]
 
@@ -162,7 +162,7 @@ async def test_details_say_what_there_is_and_what_there_is_not(api: TuiApi, tmp_
         await shows(pilot, "the device has not told it", "last 50.0")
         await pilot.press("h")
         await until(pilot, lambda: [one.query["minutes"] for one in api.calls("GET", "/readings")] == [["60"], ["360"]])
-        line.send("market", "delta", {"gone": MARKET[3].listing_id})
+        line.send("market", "delta", MarketDelta(gone=(MARKET[3].listing_id,)))
         await shows(pilot, "has left the market")
         await pilot.press("escape")
         await shows(pilot, "3 of 3")

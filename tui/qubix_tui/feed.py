@@ -4,7 +4,7 @@
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -13,7 +13,7 @@ from qubix.errors import ApiError, QubixError
 from qubix.follow import LIVE_PATH
 from qubix.problems import error_of
 from qubix.transport import Disconnected, Reply, Socket
-from qubix_protocol.api import AccountView, ListingView, LiveEvent, Problem, Subscribe
+from qubix_protocol.api import AccountView, ListingView, LiveEvent, MarketDelta, Problem, Subscribe, TopicBody
 from qubix_tui.book import Book
 from qubix_tui.link import Link
 
@@ -42,12 +42,12 @@ class Feed:
         self.link = Link()
         self.account: AccountView | None = None
         self.error: QubixError | None = None
-        self._cursor: str | None = None
+        self._cursors: dict[str, str] = {}
         self._failures = 0
 
     def forget(self) -> None:
         """Starts anew: somebody else may ask now."""
-        self._cursor, self.account, self.error, self._failures = None, None, None, 0
+        self._cursors, self.account, self.error, self._failures = {}, None, None, 0
 
     async def run(self) -> NoReturn:
         """Until it is cancelled."""
@@ -57,7 +57,7 @@ class Feed:
             except Disconnected as problem:
                 await self._lost(str(problem))
             except ApiError as refusal:
-                self._cursor = None
+                self._cursors = {}
                 self._fail(refusal)
             wait_s = min(LONGEST_S, FIRST_S * 2 ** min(self._failures, 8)) * (0.5 + self._draw() / 2)
             await self._client.session.port.sleep(wait_s)
@@ -66,7 +66,7 @@ class Feed:
         """Raises `Disconnected`, and `ApiError` when the coordinator refuses."""
         socket = await self._client.session.port.connect(LIVE_PATH)
         try:
-            asked = Subscribe(subscribe=TOPICS, cursor=self._cursor)
+            asked = Subscribe(subscribe=tuple(TopicBody(topic=one, cursor=self._cursors.get(one)) for one in TOPICS))
             await socket.send(msgspec.json.encode(asked).decode())
             while True:
                 await self._next(socket)
@@ -83,24 +83,27 @@ class Feed:
             self._apply(event)
         except msgspec.MsgspecError:
             raise Disconnected(_STRANGE, sent=True) from None
-        self._cursor = event.cursor or self._cursor
+        if event.cursor:
+            self._cursors[event.topic] = event.cursor
         self.link.heard(self._clock())
         self._news()
 
     def _apply(self, event: LiveEvent) -> None:
         """What this version does not know is passed over."""
-        if event.topic == "account" and event.kind != "reset":
+        if event.topic == "account" and event.kind in ("snapshot", "delta"):
             self.account = msgspec.convert(event.data, AccountView)
         elif event.topic == "market" and event.kind == "snapshot":
             self.book.snapshot(msgspec.convert(event.data, list[ListingView]), self._clock())
+        elif event.topic == "market" and event.kind == "more":
+            self._change(MarketDelta(listings=msgspec.convert(event.data, tuple[ListingView, ...])))
         elif event.topic == "market" and event.kind == "delta":
-            self._change(event.data)
+            self._change(msgspec.convert(event.data, MarketDelta))
 
-    def _change(self, data: Any) -> None:
-        if isinstance(data, dict) and "gone" in data:
-            self.book.gone(str(data["gone"]))
-        else:
-            self.book.put(msgspec.convert(data, ListingView), self._clock())
+    def _change(self, told: MarketDelta) -> None:
+        for listing in told.listings:
+            self.book.put(listing, self._clock())
+        for listing_id in told.gone:
+            self.book.gone(listing_id)
 
     async def _lost(self, problem: str) -> None:
         """Asks by HTTP what is the matter: a refusal is told with its remedy, and is not the network's fault."""

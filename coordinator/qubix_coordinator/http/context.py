@@ -10,6 +10,7 @@ from quart import Quart, current_app
 from qubix_coordinator.artifacts.uploads import Uploads
 from qubix_coordinator.clock import Clock
 from qubix_coordinator.db.database import Database
+from qubix_coordinator.feed.hub import Feeds
 from qubix_coordinator.http.balances import Balances
 from qubix_coordinator.http.mesh import Mesh
 from qubix_coordinator.http.metrics import Metrics
@@ -29,6 +30,7 @@ class Context:
     desk: Desk
     uploads: Uploads
     notifier: Notifier
+    feeds: Feeds
     mesh: Mesh
     metrics: Metrics
     hosts: frozenset[str]

@@ -17,6 +17,7 @@ import qubix_coordinator
 from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.http import api, context, guard, live, mesh_link, openapi, ops, pages, problems
 from qubix_coordinator.http.context import Context
+from qubix_coordinator.http.live_socket import FramesProtocol
 from qubix_coordinator.http.pacing import BODY_BYTES_MAX, Paced, SizedRequest, drained
 from qubix_protocol.units import LINK_MESSAGE_BYTES_MAX
 
@@ -111,7 +112,7 @@ def server_for(app: Quart, trusted_proxies: tuple[str, ...] = ()) -> Server:
         uvicorn.Config(
             Paced(app),
             http="httptools",
-            ws="websockets-sansio",
+            ws=FramesProtocol,
             ws_max_size=LINK_MESSAGE_BYTES_MAX,
             ws_ping_interval=20.0,
             ws_ping_timeout=20.0,

@@ -60,7 +60,7 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> 
         await emit(tx, row, now_ms)
         return True
     shown = any(getattr(row, name) != value for name, value in _shown(claimed).items())
-    changed = shown or not row.online or _expired(row)
+    changed = shown or not row.online or expired(row)
     back = row.offered_ms < rules.visible_since_ms(now_ms, OFFER_S)
     news = changed or back or row.rates != list(claimed["rates"])
     standing.offered(row, now_ms)
@@ -282,12 +282,12 @@ async def emit(tx: Tx, row: Listing, now_ms: int) -> None:
     """A rented device left the market when it was rented: what becomes of it meanwhile is no news there."""
     if row.rental_id is not None:
         return
-    gone = not row.online or row.availability == Availability.OFFLINE.value or _expired(row)
+    gone = not row.online or row.availability == Availability.OFFLINE.value or expired(row)
     payload = {"gone": str(row.id)} if gone else msgspec.to_builtins(view(row, now_ms)) | {HEARD: row.metrics_ms}
     await events.emit(tx, TOPIC, payload)
 
 
-def _expired(row: Listing) -> bool:
+def expired(row: Listing) -> bool:
     """As it was told; by the clock it may be a moment before that (`market.due`)."""
     return row.expired_told_ms is not None and bool(row.expired_told_ms == row.offered_ms)
 

@@ -77,7 +77,12 @@ async def newest(db: Database) -> Cursor:
 
 async def oldest(db: Database) -> Cursor:
     """A cursor before this one has missed events that were pruned: its reader must take a new snapshot."""
-    found = await db.fetch("SELECT xid::text AS xid, id FROM event_horizon")
+    return await db.run(horizon)
+
+
+async def horizon(tx: Tx) -> Cursor:
+    """`oldest`, as this transaction sees it."""
+    found = await rows(tx, "SELECT xid::text AS xid, id FROM event_horizon")
     return Cursor(int(found[0]["xid"]), found[0]["id"])
 
 

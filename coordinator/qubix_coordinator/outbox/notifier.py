@@ -21,7 +21,8 @@ class Overflow(Exception):
 
 
 class Subscription:
-    """A bounded queue of events; iterate it. Raises Overflow once what was queued before the loss has been read."""
+    """A bounded queue of events: iterate it, or `take` what is there. Raises Overflow once what was queued before the
+    loss has been read."""
 
     def __init__(self, topics: Iterable[str] | None, bound: int = BACKLOG_MAX) -> None:
         self.topics = None if topics is None else frozenset(topics)
@@ -30,6 +31,21 @@ class Subscription:
         self._waiting = asyncio.Event()
         self._lost = False
         self._ended = False
+        self._position: Cursor | None = None
+        self._looked_s = 0.0
+
+    @property
+    def position(self) -> Cursor | None:
+        """How far the stream was read when the notifier looked last; None while something waits here, or is lost."""
+        return None if self._queue or self._lost else self._position
+
+    @property
+    def looked_s(self) -> float:
+        """When that was, by the loop's clock."""
+        return self._looked_s
+
+    def reached(self, position: Cursor, now_s: float) -> None:
+        self._position, self._looked_s = position, now_s
 
     def offer(self, event: Event) -> None:
         if self._lost or not wants(self.topics, event.topic):
@@ -43,6 +59,19 @@ class Subscription:
     def end(self) -> None:
         self._ended = True
         self._waiting.set()
+
+    async def take(self) -> list[Event]:
+        """All that waits, at least one event; nothing once the notifier has ended. Raises Overflow."""
+        while not self._queue:
+            if self._lost:
+                raise Overflow
+            if self._ended:
+                return []
+            self._waiting.clear()
+            await self._waiting.wait()
+        taken = list(self._queue)
+        self._queue.clear()
+        return taken
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while True:
@@ -150,3 +179,6 @@ class Notifier:
                 for follower in tuple(self._followers):
                     follower.offer(event)
             self._at = batch[-1].cursor
+        now_s = asyncio.get_running_loop().time()
+        for follower in self._followers:
+            follower.reached(self._at, now_s)

@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * One WebSocket to `/live`: whoever watches a topic gets its snapshot, then each change in order. A lost connection
- * comes back by itself within five seconds and goes on behind the last cursor, so nothing is missed or seen twice.
+ * comes back by itself within five seconds and goes on behind each topic's last cursor, so nothing is missed or seen
+ * twice.
  */
 
 export interface Frame {
   topic: string;
-  kind: 'snapshot' | 'delta' | 'reset';
+  kind: 'snapshot' | 'more' | 'delta' | 'still' | 'reset' | 'slow';
   cursor: string;
   data: unknown;
 }
 type Topic = string | { topic: string; query?: string; order?: string };
 type Watcher = (frame: Frame) => void;
+interface Watched {
+  topic: Topic;
+  watchers: Set<Watcher>;
+  cursor: string;
+}
 
 const RETRY_FIRST_MS = 250;
 const RETRY_MAX_MS = 4_000;
@@ -23,9 +29,8 @@ class Feed {
   /** When the last frame came, by this browser's clock; 0 before the first. */
   heardMs = $state(0);
   problem = $state('');
-  #watched = new Map<string, { topic: Topic; watchers: Set<Watcher> }>();
+  #watched = new Map<string, Watched>();
   #socket: WebSocket | null = null;
-  #cursor = '';
   #tries = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
 
@@ -39,11 +44,11 @@ class Feed {
   /** Until the function that it gives is called. */
   watch(topic: Topic, watcher: Watcher): () => void {
     const key = JSON.stringify(topic);
-    const entry = this.#watched.get(key) ?? { topic, watchers: new Set<Watcher>() };
+    const entry = this.#watched.get(key) ?? { topic, watchers: new Set<Watcher>(), cursor: '' };
     entry.watchers.add(watcher);
     this.#watched.set(key, entry);
-    // A new topic needs its snapshot: the feed starts over for all, without a cursor.
-    this.#cursor = '';
+    // Whoever comes needs the snapshot: this topic starts over, without a cursor.
+    entry.cursor = '';
     this.#subscribe();
     return () => {
       entry.watchers.delete(watcher);
@@ -57,7 +62,6 @@ class Feed {
     clearTimeout(this.#retry);
     this.#socket?.close();
     this.#socket = null;
-    this.#cursor = '';
     this.state = 'idle';
   }
 
@@ -100,10 +104,11 @@ class Feed {
     if (this.#socket === null) {
       this.#connect();
     } else if (this.#socket.readyState === WebSocket.OPEN) {
-      const topics = [...this.#watched.values()].map((entry) => entry.topic);
-      if (topics.length) {
-        this.#socket.send(JSON.stringify({ subscribe: topics, ...(this.#cursor ? { cursor: this.#cursor } : {}) }));
-      }
+      const topics = [...this.#watched.values()].map(({ topic, cursor }) => ({
+        ...(typeof topic === 'string' ? { topic } : topic),
+        ...(cursor ? { cursor } : {}),
+      }));
+      if (topics.length) this.#socket.send(JSON.stringify({ subscribe: topics }));
     }
   }
 
@@ -117,13 +122,19 @@ class Feed {
     this.#tries = 0;
     this.state = 'live';
     this.heardMs = Date.now();
-    if (frame.cursor) this.#cursor = frame.cursor;
-    if (frame.kind === 'reset') this.#cursor = '';
-    for (const { topic, watchers } of this.#watched.values()) {
-      const name = typeof topic === 'string' ? topic : topic.topic;
-      if (frame.topic === name || frame.topic === '*') for (const watcher of watchers) watcher(frame);
+    for (const entry of this.#watched.values()) {
+      if (frame.topic !== nameOf(entry.topic)) continue;
+      if (frame.cursor) entry.cursor = frame.cursor;
+      if (frame.kind === 'reset') entry.cursor = '';
+      for (const watcher of entry.watchers) watcher(frame);
     }
   }
+}
+
+/** As the server calls it. */
+function nameOf(topic: Topic): string {
+  if (typeof topic === 'string') return topic;
+  return topic.query ? `${topic.topic}?${topic.query}` : topic.topic;
 }
 
 export const feed = new Feed();

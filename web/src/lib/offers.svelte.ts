@@ -23,19 +23,21 @@ export class Offers {
     if (frame.kind === 'snapshot') {
       this.rows = new Map((frame.data as Listing[]).map((one) => [one.listing_id, one]));
       this.moved.clear();
+    } else if (frame.kind === 'more') {
+      for (const one of frame.data as Listing[]) this.rows.set(one.listing_id, one);
     } else if (frame.kind === 'delta') {
-      this.#change(frame.data as Listing | { gone: string });
+      const told = frame.data as { listings: Listing[]; gone: string[] };
+      for (const one of told.listings) this.#change(one);
+      for (const id of told.gone) this.rows.delete(id);
+    } else {
+      return;
     }
-    if (this.#drawing || frame.kind === 'reset') return;
+    if (this.#drawing) return;
     this.#drawing = true;
     requestAnimationFrame(() => this.#draw());
   }
 
-  #change(data: Listing | { gone: string }): void {
-    if ('gone' in data) {
-      this.rows.delete(data.gone);
-      return;
-    }
+  #change(data: Listing): void {
     const before = this.rows.get(data.listing_id);
     if (before && before.rate_qu_per_h !== data.rate_qu_per_h) {
       this.moved.set(data.listing_id, data.rate_qu_per_h > before.rate_qu_per_h ? 'up' : 'down');
