@@ -40,6 +40,9 @@ class Problem(View, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
     remedy: str = ""
     field: str = ""
+    column: int | None = None
+    """Of a query line: where it is wrong, counted from 1, and for how many characters."""
+    length: int | None = None
     instance: str = ""
     problems: tuple["FieldProblem", ...] = ()
 
@@ -183,10 +186,48 @@ class ListingView(View, frozen=True, kw_only=True):
     listed_ms: int = 0
 
 
+class FilterView(View, frozen=True, kw_only=True):
+    """One of the filters that must all hold, and how many offers it leaves. `column` and `length`: where it stands in
+    `q`; 0 for a filter that was given apart from it."""
+
+    text: str
+    column: int
+    length: int
+    matches: int
+    """Offers that satisfy it, whatever else is asked."""
+    without: int
+    """Offers that would be found if it were left out."""
+
+
+class RelaxView(View, frozen=True, kw_only=True):
+    """What leaving out these filters would find, and what the last of them would have to say to find the nearest."""
+
+    leave_out: tuple[str, ...]
+    offers: int
+    instead: str = ""
+    said: str
+
+
 class OffersView(View, frozen=True, kw_only=True):
+    """`GET /offers?q=&order=&limit=&after=&counts=`. Counts are there when asked for, and when nothing was found."""
+
     offers: tuple[ListingView, ...]
     cursor: str
     """Where the live feed goes on from."""
+    next: str | None = None
+    """`after` of the next page; None: this is the last."""
+    query: str = ""
+    order: str = ""
+    """As they were understood, in their canonical form."""
+    total: int | None = None
+    """Offers that are found in all."""
+    everything: int | None = None
+    """Offers in the market."""
+    filters: tuple[FilterView, ...] = ()
+    relax: tuple[RelaxView, ...] = ()
+    """Where nothing was found: what would find something, the most first."""
+    why: str = ""
+    """Where nothing was found: which filter excluded everything, in a sentence."""
 
 
 class ReadingsView(View, frozen=True, kw_only=True):

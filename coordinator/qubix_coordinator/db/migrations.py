@@ -57,6 +57,7 @@ STEPS = (
     "trials/schema.sql",
     "jobs/schema_5_region.sql",
     "rentals/schema_5_groups.sql",
+    "market/schema_5_query.sql",
 )
 
 CREATE_TABLE = """

@@ -18,6 +18,7 @@ from qubix_coordinator import errors
 from qubix_coordinator.db import failures
 from qubix_protocol import errors as protocol
 from qubix_protocol.api import FieldProblem, Problem
+from qubix_protocol.query import QueryError
 
 log = logging.getLogger(__name__)
 CONTENT_TYPE: Final = "application/problem+json"
@@ -72,6 +73,7 @@ STATUSES: Final[dict[type[Exception], Kind]] = {
     errors.Unavailable: Kind(503, "Not available at the moment"),
     protocol.ProtocolError: Kind(400, "The signed statement cannot be used"),
     protocol.TooLarge: Kind(413, "The signed statement is too large"),
+    QueryError: Kind(422, "The query line cannot be understood"),
     protocol.NotGenuine: Kind(401, "The signed statement is not to be believed"),
 }
 _REMEDIES: Final = {
@@ -128,6 +130,8 @@ def problem_of(error: BaseException) -> Problem:
         detail=str(error),
         remedy=getattr(error, "remedy", "") or _statement_remedy(error) or _REMEDIES.get(kind.status, ""),
         field=getattr(error, "field", ""),
+        column=getattr(error, "column", None),
+        length=getattr(error, "length", None),
     )
 
 

@@ -4,7 +4,8 @@
 `gpu_ram>=8 price<500 region in [EU, US]`: filters beside each other must all hold. README.md has the whole language.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from qubix_protocol.api import ListingView
@@ -12,11 +13,13 @@ from qubix_protocol.query import evaluate, grammar, nodes
 from qubix_protocol.query.build import joined
 from qubix_protocol.query.errors import QueryError
 from qubix_protocol.query.fields import FIELDS, NAMES, Field
+from qubix_protocol.query.grammar import LENGTH_MAX
 from qubix_protocol.query.nodes import Node, conjuncts
+from qubix_protocol.query.order import LENGTH_MAX as ORDER_LENGTH_MAX
 from qubix_protocol.query.order import SortKey, order_text, ordered, parse_order
 
 __all__ = [
-    "FIELDS", "NAMES", "SEARCH_DEFAULTS", "Field", "Query", "QueryError", "SortKey",
+    "FIELDS", "LENGTH_MAX", "NAMES", "ORDER_LENGTH_MAX", "SEARCH_DEFAULTS", "Field", "Query", "QueryError", "SortKey",
     "order_text", "ordered", "parse", "parse_order",
 ]  # fmt: skip
 
@@ -44,6 +47,11 @@ class Query:
         """Each of those that must all hold, as a query by itself."""
         return tuple(of(part) for part in conjuncts(self.root))
 
+    def with_also(self, line: str) -> "Query":
+        """Both must hold; what is added has no place in this query's line. Raises QueryError."""
+        more = [replace(part, span=nodes.Span(0, 0)) for part in conjuncts(grammar.parse(line))]
+        return of(_both([*conjuncts(self.root), *more], None))
+
     def names(self) -> frozenset[str]:
         """The fields that it speaks of."""
         return nodes.names(self.root)
@@ -59,7 +67,9 @@ def parse(line: str, *, defaults: str = "") -> Query:
     root = grammar.parse(line)
     spoken = nodes.names(root)
     kept = [part for part in conjuncts(grammar.parse(defaults)) if not nodes.names(part) & spoken]
-    parts = [*kept, *conjuncts(root)]
-    if len(parts) < 2 or not kept:
-        return of(parts[0] if kept and parts else root)
-    return of(joined(nodes.And, parts))
+    return of(_both(kept, root))
+
+
+def _both(first: Sequence[Node], last: Node | None) -> Node | None:
+    parts = [*first, *conjuncts(last)]
+    return joined(nodes.And, parts) if len(parts) > 1 else parts[0] if parts else None

@@ -8,9 +8,11 @@ from qubix_protocol.errors import ProtocolError
 
 
 class QueryError(ProtocolError):
-    """`column` counts characters of the line from 1 and may lie one behind its end; `length` of them are meant."""
+    """`column` counts characters of the line from 1 and may lie one behind its end; `length` of them are meant. `field`
+    is what the line was given as."""
 
     code = "query"
+    field = "q"
 
     def __init__(self, column: int, problem: str, remedy: str, *, length: int = 1) -> None:
         super().__init__(f"column {column}: {problem}")

@@ -14,6 +14,7 @@ from typing import Final
 from qubix_protocol.query.errors import QueryError, closest, listed
 
 DIGITS_MAX: Final = 32
+_PLACES: Final = 12
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2}(?![0-9]))?")
 _VALUE_MAX: Final = Fraction(10**18)
 """In base units: fits every column, and is more than there is of anything."""
@@ -110,6 +111,19 @@ DIMENSIONS: Final = (
 )  # fmt: skip
 UNITS: Final = frozenset(unit for one in DIMENSIONS for unit in one.units if unit)
 """Every spelling of every unit."""
+
+
+def shown(value: Fraction, dimension: Dimension) -> str:
+    """A value in base units, exactly, in the dimension's plain unit; in its base unit where that takes no end."""
+    whole = value / dimension.units[dimension.plain]
+    scaled = whole * 10**_PLACES
+    if scaled.denominator == 1:
+        digits = f"{abs(scaled.numerator):0{_PLACES + 1}d}"
+        return (
+            f"{'-' if scaled < 0 else ''}{digits[:-_PLACES]}.{digits[-_PLACES:]}".rstrip("0").rstrip(".")
+            + dimension.plain
+        )
+    return f"{float(whole)!r}{dimension.plain}"
 
 
 def split(text: str) -> tuple[str, str] | None:

@@ -11,30 +11,45 @@ from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.routes import route
+from qubix_coordinator.market import query as search
 from qubix_coordinator.market import service as market
 from qubix_coordinator.market import standing
 from qubix_coordinator.telemetry import service as telemetry
 from qubix_kernels import get, names
-from qubix_protocol.api import KernelsView, ListingView, OffersView, ReadingsView
+from qubix_protocol.api import KernelsView, OffersView, ReadingsView
 from qubix_protocol.messages import Name, Peer
+from qubix_protocol.query import LENGTH_MAX, ORDER_LENGTH_MAX, Query, QueryError, SortKey, nodes, parse, parse_order
 from qubix_protocol.reputation import ReputationView
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.units import READINGS_MINUTES_MAX
 
 
 class OffersQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of what is given must hold."""
+    """All of what is given must hold. `q` is a query line, `order` what to sort by (the price by default), both as the
+    package `qubix_protocol.query` describes them; `after` is `next` of the page before. `counts=true` counts what each
+    filter leaves."""
 
+    q: Annotated[str, Meta(max_length=LENGTH_MAX)] = ""
+    order: Annotated[str, Meta(max_length=ORDER_LENGTH_MAX)] = ""
+    limit: Annotated[int, Meta(ge=1, le=search.LIMIT_MAX)] = search.LIMIT_MAX
+    after: Annotated[str, Meta(max_length=search.CURSOR_MAX)] | None = None
+    counts: bool = False
     kind: DeviceKind | None = None
     backend: Name | None = None
     provider: Peer | None = None
 
-    def keeps(self, listing: ListingView) -> bool:
-        return (
-            self.kind in (None, listing.kind)
-            and self.backend in (None, *listing.backends)
-            and self.provider in (None, listing.provider)
-        )
+    def query(self) -> Query:
+        """`q` and the plain filters together. Raises QueryError with a column of `q`."""
+        plain = [("kind", self.kind), ("backend", self.backend), ("provider", self.provider)]
+        more = [f"{name}={nodes.quoted(str(value))}" for name, value in plain if value is not None]
+        return parse(self.q).with_also(" ".join(more))
+
+    def keys(self) -> tuple[SortKey, ...]:
+        try:
+            return parse_order(self.order)
+        except QueryError as error:
+            error.field = "order"
+            raise
 
 
 class ReadingsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,10 +67,12 @@ async def list_kernels() -> KernelsView:
 @route(api, "GET", "/offers", scope="user", query=OffersQuery, answer=OffersView, group="market")
 async def list_offers(who: Principal, query: OffersQuery) -> OffersView:
     """The market now, and the cursor from which the live feed goes on"""
-    context = here()
+    context, now_ms = here(), here().now_ms()
+    found, keys = query.query(), query.keys()
+    asked = search.Asked(found, keys or search.DEFAULT_ORDER, query.limit, query.after)
     cursor = await context.notifier.position()
-    found = await market.listings(context.db, now_ms=context.now_ms())
-    return OffersView(offers=tuple(listing for listing in found if query.keeps(listing)), cursor=str(cursor))
+    answer = await search.answer(context.db, asked, counted=query.counts, now_ms=now_ms)
+    return msgspec.structs.replace(answer, cursor=str(cursor))
 
 
 @route(
