@@ -472,6 +472,13 @@ class Enrol(Message, frozen=True, kw_only=True, tag="enrol"):
     clock_ms: Millis
 
 
+class KeySignIn(Message, frozen=True, kw_only=True, tag="key_sign_in"):
+    """Holder of a key → coordinator by HTTPS: a session for the account that the key speaks for. It serves once."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    clock_ms: Millis
+
+
 class ArtifactRequest(Message, frozen=True, kw_only=True, tag="artifact_request"):
     """One request of a live attempt to the artifact store (trust D1)."""
 

@@ -42,6 +42,7 @@ from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.deposits import ChainView, DepositIdentityView, DepositsView
 from qubix_protocol.earnings import EarningsView, Period, WorksView
 from qubix_protocol.history import HistoryView
+from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Sample
 from qubix_protocol.rentals import RentalGroupView, RentalsView, RentalView
 from qubix_protocol.reputation import ReputationView
@@ -230,6 +231,11 @@ class AsyncClient:
         The text is read before it is signed: raises `NotGenuine` when it is not this coordinator's, at this address.
         """
         return await signing_in.sign_in(self._session, wallet, name)
+
+    async def sign_in_by_key(self, key: SigningKey, *, name: str = "") -> SignedInView:
+        """Opens the account that an Ed25519 key speaks for already, such as a node's: what it earned is there. Kept and
+        used like the session of `sign_in`."""
+        return await signing_in.by_key(self._session, key, name)
 
     async def sign_out(self) -> EndedView:
         """Ends the session of the last `sign_in` at this address, and forgets its token; not before it has ended, so

@@ -202,6 +202,7 @@ class Client:
     approve_withdrawal = blocking(AsyncClient.approve_withdrawal)
     refuse_withdrawal = blocking(AsyncClient.refuse_withdrawal)
     sign_in = blocking(AsyncClient.sign_in)
+    sign_in_by_key = blocking(AsyncClient.sign_in_by_key)
     sign_out = blocking(AsyncClient.sign_out)
     wallets = blocking(AsyncClient.wallets)
     bind_wallet = blocking(AsyncClient.bind_wallet)

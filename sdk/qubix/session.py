@@ -38,6 +38,12 @@ class Session:
         call = Call(method="POST", path=API + path, headers=headers, content=content, repeatable=repeatable)
         return self.decode(await self.send(call), kind, path)
 
+    async def post_signed(self, path: str, statement: bytes, kind: type[T]) -> T:
+        """A signed statement, which serves once: it is never sent again."""
+        headers = {"Content-Type": "application/msgpack"}
+        call = Call(method="POST", path=API + path, headers=headers, content=statement, repeatable=False)
+        return self.decode(await self.send(call), kind, path)
+
     async def delete(self, path: str, kind: type[T], query: Mapping[str, str | int] | None = None) -> T:
         reply = await self.send(Call(method="DELETE", path=API + path, query=query or {}))
         return self.decode(reply, kind, path)

@@ -2,6 +2,7 @@
 """Signing in with a Qubic wallet. What the coordinator asks to have signed is read before it is signed."""
 
 import platform
+import secrets
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -9,10 +10,14 @@ from qubix import tokens
 from qubix.errors import BadUsage, NotGenuine
 from qubix.session import Session
 from qubix_protocol.api import AccountView
+from qubix_protocol.envelope import seal
+from qubix_protocol.keys import SigningKey
+from qubix_protocol.messages import KeySignIn
 from qubix_protocol.wallet_text import Purpose, Scheme, parse
 from qubix_protocol.wallets import ChallengeBody, ChallengeView, SignedBody, SignedInView, WalletsView
 
 LIFE_MS_MAX: Final = 16 * 60 * 1000
+_STATEMENT_MS: Final = 60_000
 _PORTS: Final = {"http": 80, "https": 443}
 _REMEDY: Final = "Do not sign it. Check QUBIX_COORDINATOR_URL; if it is right, tell the market's operator."
 
@@ -34,13 +39,34 @@ async def sign_in(session: Session, wallet: SignsText, name: str) -> SignedInVie
     """Signs in and keeps the token for this address, in the data folder and for this client."""
     body = await _signed(session, wallet, Purpose.SIGN_IN, "", name or _device())
     view = await session.post("/wallet/sign-in", body, SignedInView, repeatable=False)
+    await _keep(session, view)
+    return view
+
+
+async def by_key(session: Session, key: SigningKey, name: str) -> SignedInView:
+    """A session of the account that the key speaks for, kept like one of `sign_in`."""
+    network = await session.network()
+    statement = seal(
+        KeySignIn(name=name or _device(), clock_ms=session.clock_ms()),
+        key,
+        network=network.network,
+        audience=bytes.fromhex(network.coordinator_key),
+        incarnation=0,
+        counter=secrets.randbits(52),
+        expires_ms=session.clock_ms() + _STATEMENT_MS,
+    )
+    view = await session.post_signed("/key/sign-in", statement, SignedInView)
+    await _keep(session, view)
+    return view
+
+
+async def _keep(session: Session, view: SignedInView) -> None:
     settings = session.settings
     if view.session.expires_ms is None:
         raise NotGenuine("the coordinator gave a session without an end", remedy=_REMEDY)
     kept = tokens.Kept(view.token, view.session.session_id, view.session.expires_ms)
     await session.port.aside(lambda: tokens.keep(settings.data_dir, settings.url, kept))
     session.port.use_token(view.token)
-    return view
 
 
 async def bind(session: Session, wallet: SignsText) -> WalletsView:

@@ -45,6 +45,7 @@ async def test_every_operation_says_how_it_fails_and_who_may_ask(db: Database, t
         "/api/v1/artifacts/{digest}",
         "/api/v1/wallet/challenge",
         "/api/v1/wallet/sign-in",
+        "/api/v1/key/sign-in",
         "/api/v1/session",
     }
     names = []

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from qubix_chain import identity as identities
 from qubix_coordinator.accounts import challenges, sessions, signatures, wallets
+from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.challenges import Challenge
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.accounts.sessions import Session
@@ -17,12 +18,15 @@ from qubix_coordinator.accounts.wallet_rules import BoundWallet
 from qubix_coordinator.accounts.wallets import PaymentProof
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.deposits import pool
-from qubix_coordinator.errors import InvalidInput, WalletInUse
+from qubix_coordinator.errors import InvalidInput, NotFound, WalletInUse
 from qubix_coordinator.http.balances import OnChain
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.ledger import read
 from qubix_coordinator.withdrawals import addresses
+from qubix_protocol import envelope
+from qubix_protocol.messages import KeySignIn
 from qubix_protocol.payment_uri import Payment
+from qubix_protocol.units import FRAME_BYTES_MAX
 from qubix_protocol.wallet_text import Purpose, is_domain
 from qubix_protocol.wallets import (
     ChallengeBody,
@@ -105,6 +109,31 @@ async def sign_in(context: Context, asked: Asked, body: SignedBody) -> SignedInV
 
     view = await context.db.run(step)
     log.info("wallet.signed_in", extra={"account_id": view.account_id, "new": view.created})
+    return view
+
+
+async def sign_in_by_key(context: Context, asked: Asked, raw: bytes) -> SignedInView:
+    """For the holder of a key that speaks for an account already, such as a node's. Raises what `problems` tells about,
+    NotFound for a key that nobody knows."""
+    opened = envelope.open_envelope(
+        raw, network=context.network, audience=context.key.public, now_ms=context.now_ms(), limit_bytes=FRAME_BYTES_MAX
+    )
+    sender, body = opened.header.sender, opened.body(KeySignIn)
+    if opened.header.audience == envelope.ANYONE:
+        raise InvalidInput("audience", "the statement is not addressed to this coordinator", "Name its key as audience")
+    context.doors.sign_in(asked.address, sender.hex(), context.clock.monotonic_s())
+    life = timedelta(seconds=context.settings.session_life_s)
+
+    async def step(tx: Tx) -> SignedInView:
+        account_id = await accounts.account_of_key(tx, sender)
+        if account_id is None:
+            raise NotFound("no account knows this key", field="sender", remedy="Start the node once, then sign in")
+        token, session_id = await sessions.start_by_key(tx, account_id, raw, name=body.name, life=life)
+        found = next(s for s in await sessions.sessions_of(tx, account_id) if s.session_id == session_id)
+        return SignedInView(account_id=str(account_id), token=token, created=False, session=_session(found, session_id))
+
+    view = await context.db.run(step)
+    log.info("key.signed_in", extra={"account_id": view.account_id})
     return view
 
 

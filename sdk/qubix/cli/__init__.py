@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "Check every invariant; audit reserves: what is owed and what is there.",
     ),
     "wallet": ("wallet:wallet", "The Qubic key on this machine, and the account's money."),
+    "provider": ("provider:provider", "The account of the node on this machine."),
     "arbiter": ("dispute:arbiter", "Judge disputes (arbiters)."),
     "selftest": ("processes:selftest", "Whether this machine is fit for the market, check by check."),
     "bench": ("processes:bench", "Measure this machine, each figure beside its limit."),

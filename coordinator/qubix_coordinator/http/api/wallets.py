@@ -10,6 +10,8 @@ from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.http import wallets
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
+from qubix_coordinator.http.openapi import Signed
+from qubix_coordinator.http.problems import WrongMedia
 from qubix_coordinator.http.rates import asker_of
 from qubix_coordinator.http.routes import asker, route
 from qubix_coordinator.http.wallets import Asked
@@ -43,6 +45,16 @@ async def ask_challenge(body: ChallengeBody) -> ChallengeView:
 async def sign_in(body: SignedBody) -> SignedInView:
     """A token for the account of the wallet that signed; its first sign-in makes the account"""
     return await wallets.sign_in(here(), _asked(), body)
+
+
+@route(api, "POST", "/key/sign-in", body=Signed, answer=SignedInView, status=201, group="wallet")
+async def sign_in_by_key() -> SignedInView:
+    """A token for the account of the key that signed the statement: a provider's, by their node's key"""
+    if request.mimetype != Signed.media:
+        raise WrongMedia("Content-Type", f"{request.mimetype[:100]!r} is not taken here", f"Send {Signed.media}")
+    raw = await request.get_data()
+    assert isinstance(raw, bytes)
+    return await wallets.sign_in_by_key(here(), _asked(), raw)
 
 
 @route(api, "POST", "/wallet/bind", scope="user", body=SignedBody, answer=WalletsView, group="wallet")
