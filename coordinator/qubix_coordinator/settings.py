@@ -122,7 +122,8 @@ class Settings:
     )
     regions: tuple[str, ...] = setting(
         "QUBIX_REGIONS",
-        "Regions of the market, each a topic of gossip; a node that asks for none of them gets the first.",
+        "Regions of the market, each a topic of gossip. A node that asks for none of them gets the one that is named"
+        " like the country of its address, in small letters, else the first.",
         ("local",),
     )
     certificate_s: int = setting(

@@ -331,6 +331,9 @@ class FakeMesh:
     def connected(self) -> frozenset[str]:
         return self._network.neighbours(self.peer_id)
 
+    def remote_ip(self, peer_id: str) -> str:
+        return "127.0.0.1" if peer_id in self.connected() else ""
+
     async def wait_connected(self, peer_id: str) -> None:
         while peer_id not in self.connected():
             await self._changed.wait()

@@ -113,6 +113,10 @@ class Mesh(Protocol):
 
     def connected(self) -> frozenset[str]: ...
 
+    def remote_ip(self, peer_id: str) -> str:
+        """The IP address that a connected peer has at this end; "" when there is none to tell."""
+        ...
+
     async def wait_connected(self, peer_id: str) -> None: ...
 
     async def wait_disconnected(self, peer_id: str) -> None:

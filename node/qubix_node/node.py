@@ -95,7 +95,7 @@ class Node:
         post: Post,
         way: Measure | None = None,
     ) -> None:
-        self._way = way
+        self._way, self._last_way = way, Way()
         self._settings, self._machine, self._mesh, self._refresh = settings, machine, mesh, refresh
         self._workers = workers
         self._enrolment = machine.enrolment
@@ -329,7 +329,10 @@ class Node:
     async def _measured_way(self) -> Way:
         if self._way is None:
             return Way(problem="this node has no way to a store", applies=False)
-        return await self._way(self._authorise)
+        way = await self._way(self._authorise)
+        if not way.problem:
+            self._last_way = way
+        return way
 
     def _offer_states(self, region: str) -> list[offer_rules.State]:
         return [
@@ -360,7 +363,9 @@ class Node:
         return offer_rules.Machine(
             cpu_cores=host.cpu_cores,
             memory_bytes=host.memory_bytes,
-            disk_free_bytes=int(min(free, settings.disk_bytes)),
+            disk_free_bytes=offer_rules.rounded(min(free, settings.disk_bytes)),
+            inet_down_bytes_per_s=int(self._last_way.down),
+            inet_up_bytes_per_s=int(self._last_way.up),
             notice_s=settings.notice_s,
             country=settings.country,
             relays_at=self._neighbours.relays_at,

@@ -69,6 +69,12 @@ async def test_coming_and_going_is_told(world: World, desk: Desk) -> None:
         assert len(gateway.peers) == 0
 
 
+async def test_where_a_node_comes_from_is_told_with_it(world: World, desk: Desk) -> None:
+    async with running_gateway(world, desk) as (_, mesh), connected_node(world, 1, mesh) as node:
+        await eventually(lambda: desk.of(PeerUp))
+        assert desk.of(PeerUp)[0] == PeerUp(peer_id=node.peer_id, address="127.0.0.1")
+
+
 async def test_a_node_that_comes_again_replaces_its_stream(world: World, desk: Desk) -> None:
     async with running_gateway(world, desk) as (gateway, mesh), connected_node(world, 1, mesh) as node:
         await eventually(lambda: desk.live() == {node.peer_id})

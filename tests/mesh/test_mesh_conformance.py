@@ -53,6 +53,14 @@ async def test_the_peer_id_is_the_key_of_the_seed(world: World) -> None:
         assert "/tcp/0/" not in mesh.addresses[0]
 
 
+async def test_each_side_sees_where_the_other_comes_from(world: World) -> None:
+    async with world.open(1) as one, world.open(2, listen=()) as two:
+        assert one.remote_ip(two.peer_id) == ""
+        await two.connect(one.addresses[0], timeout_s=10)
+        await until(lambda: two.peer_id in one.connected())
+        assert (one.remote_ip(two.peer_id), two.remote_ip(one.peer_id)) == ("127.0.0.1", "127.0.0.1")
+
+
 async def test_frames_go_both_ways_whole_and_in_order(world: World) -> None:
     frames = [b"", b"a", b"x" * LIMIT, *(b"%d" % number for number in range(50))]
     async with pair(world) as (one, two):

@@ -58,6 +58,7 @@ STEPS = (
     "jobs/schema_5_region.sql",
     "rentals/schema_5_groups.sql",
     "market/schema_5_query.sql",
+    "market/schema_5_cards.sql",
 )
 
 CREATE_TABLE = """

@@ -23,7 +23,7 @@ from qubix_coordinator.http.peer import Peer
 from qubix_coordinator.http.session import Session
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.jobs.desk import Desk
-from qubix_coordinator.market import gateways
+from qubix_coordinator.market import gateways, places
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import Event
 from qubix_coordinator.outbox.notifier import Notifier, Overflow
@@ -86,7 +86,7 @@ class Link:
                 case Gossip():
                     self.mesh.gossip(item)
                 case PeerUp():
-                    self._peer_up(item.peer_id)
+                    self._peer_up(item.peer_id, places.country(item.address))
                 case PeerDown():
                     if peer := self.peers.get(item.peer_id):
                         peer.gone = True
@@ -94,7 +94,7 @@ class Link:
                 case LinkOpen():
                     raise LinkBroken("a link is opened once")
 
-    def _peer_up(self, peer_id: str) -> None:
+    def _peer_up(self, peer_id: str, country: str) -> None:
         if old := self.peers.get(peer_id):
             self.forget(old)
         try:
@@ -107,7 +107,7 @@ class Link:
             self.mesh.count("too_many_nodes")
             self.send(Drop(peer_id=peer_id, reason="too many nodes on this gateway"))
             return
-        peer = Peer(self.mesh, self, session)
+        peer = Peer(self.mesh, self, session, country)
         self.peers[peer_id] = peer
         self._spawn(peer.run())
 

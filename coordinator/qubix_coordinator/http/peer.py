@@ -12,6 +12,7 @@ from qubix_coordinator.errors import QubixError, Unavailable
 from qubix_coordinator.http.problems import code_of
 from qubix_coordinator.http.session import Session, Statement
 from qubix_coordinator.jobs import service as jobs
+from qubix_coordinator.market import places
 from qubix_coordinator.market import service as market
 from qubix_coordinator.rentals import service as rentals
 from qubix_coordinator.trials import selftests
@@ -58,8 +59,9 @@ class Waiting(NamedTuple):
 
 
 class Peer:
-    def __init__(self, mesh: "Mesh", link: "Link", session: Session) -> None:
-        self.mesh, self.link, self.session = mesh, link, session
+    def __init__(self, mesh: "Mesh", link: "Link", session: Session, country: str = "") -> None:
+        """`country` by the address that the gateway saw."""
+        self.mesh, self.link, self.session, self._country = mesh, link, session, country
         self.peer_id: Final = session.peer_id
         self._inbox: asyncio.Queue[Waiting] = asyncio.Queue(_WAITING_MAX)
         self._task: asyncio.Task[None] | None = None
@@ -136,7 +138,6 @@ class Peer:
 
     async def _welcome(self, wish: str) -> bytes:
         desk = self.mesh.desk
-        regions = desk.settings.regions
 
         async def step(tx: Tx) -> tuple[int, str]:
             node = await accounts.ensure_node(tx, self.peer_id)
@@ -150,7 +151,7 @@ class Peer:
             offer_s=OFFER_S,
             telemetry_s=TELEMETRY_S,
             artifact_url=self.mesh.artifact_url,
-            region=wish if wish in regions else regions[0],
+            region=places.region(wish, self._country, desk.settings.regions),
             certificate_ms=desk.settings.certificate_s * 1000,
         )
 
@@ -182,7 +183,8 @@ class Peer:
 
     async def _fold(self, offer: Offer, raw: bytes) -> None:
         desk = self.mesh.desk
-        if await market.offer_received(desk.db, self.peer_id, offer, raw, now_ms=desk.now_ms()):
+        now_ms = desk.now_ms()
+        if await market.offer_received(desk.db, self.peer_id, offer, raw, now_ms=now_ms, seen=self._country):
             await jobs.offers_changed(desk, [rate.kernel for rate in offer.rates])
 
     async def _handle_statement(self, raw: bytes) -> None:

@@ -15,13 +15,13 @@ import msgspec
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx
-from qubix_coordinator.errors import LimitExceeded, NotFound
-from qubix_coordinator.market import rules, standing
+from qubix_coordinator.errors import Conflict, LimitExceeded, NotFound
+from qubix_coordinator.market import cards, rules, standing
 from qubix_coordinator.market.tables import Listing
 from qubix_coordinator.outbox import events
 from qubix_protocol import digests
 from qubix_protocol.api import ListingView
-from qubix_protocol.messages import KernelRate, Offer, Sample
+from qubix_protocol.messages import Device, KernelRate, Offer, Sample
 from qubix_protocol.states import Availability, DeviceKind, Isolation
 from qubix_protocol.units import DEVICES_MAX, OFFER_S
 
@@ -39,16 +39,30 @@ def listing_id(peer_id: str, device_id: str) -> UUID:
     return uuid.uuid5(_NAMESPACE, f"{peer_id}/{device_id}")
 
 
-async def offer_received(db: Database, peer_id: str, offer: Offer, raw: bytes, *, now_ms: int) -> bool:
+async def offer_received(db: Database, peer_id: str, offer: Offer, raw: bytes, *, now_ms: int, seen: str = "") -> bool:
     """Folds a verified offer; `raw` is its envelope, kept as evidence. Saying the same again changes nothing else.
-    Whether somebody who waits could find in it what was not there before."""
-    return await db.run(lambda tx: _fold(tx, peer_id, offer, raw, now_ms))
+    Whether somebody who waits could find in it what was not there before. `seen` is the country by the node's address;
+    without it the node's own word is taken. Raises Conflict for a card that another node has in the market."""
+    news = await db.run(lambda tx: _fold(tx, peer_id, offer, raw, now_ms, seen))
+    if news is None:
+        raise Conflict(
+            "another node offers this very card and can be reached",
+            field="device.device_id",
+            remedy="Stop the other node that uses the card, or wait until its offers expire",
+        )
+    return news
 
 
-async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> bool:
-    key = listing_id(peer_id, offer.device.device_id)
+async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int, seen: str) -> bool | None:
+    """None when the card stays with another node."""
+    device = offer.device
+    key = listing_id(peer_id, device.device_id)
+    await cards.turn(tx, device.kind, device.device_id)
     row = await Listing.filter(id=key).using_db(tx).select_for_update().first()
+    if not await _settled(tx, peer_id, device, row, now_ms):
+        return None
     claimed = _claims(offer) | {"offer_digest": digests.of_bytes(raw), "offer_raw": raw, "offered_ms": now_ms}
+    claimed |= {"country": seen or offer.country, "country_seen": bool(seen)}
     if offer.metrics is not None and (row is None or rules.fresher(_reading_ms(row), offer.metrics.at_ms)):
         claimed |= {"metrics": msgspec.to_builtins(offer.metrics), "metrics_ms": now_ms}
     if row is None:
@@ -56,8 +70,9 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> 
         row = Listing(id=key, peer_id=peer_id, updated_ms=now_ms, listed_ms=now_ms, **claimed)
         standing.offered(row, now_ms)
         await row.save(using_db=tx, force_create=True)
-        log.info("market.listed", extra={"peer": peer_id, "device": offer.device.device_id, "model": row.model})
+        log.info("market.listed", extra={"peer": peer_id, "device": device.device_id, "model": row.model})
         await emit(tx, row, now_ms)
+        await _recount(tx, peer_id, now_ms)
         return True
     shown = any(getattr(row, name) != value for name, value in _shown(claimed).items())
     changed = shown or not row.online or expired(row)
@@ -68,7 +83,28 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int) -> 
     await row.save(using_db=tx)
     if changed:
         await emit(tx, row, now_ms)
+        await _recount(tx, peer_id, now_ms)
     return news and row.availability == Availability.AVAILABLE.value and row.rental_id is None
+
+
+async def _settled(tx: Tx, peer_id: str, device: Device, row: Listing | None, now_ms: int) -> bool:
+    """Of the nodes that offer this card, the one that keeps it; what the others have of it leaves the market."""
+    others = await cards.rivals(tx, peer_id, device.kind.value, device.device_id, now_ms=now_ms)
+    stays = not cards.yields(row, others)
+    leaving = others if stays else [row] if row is not None and row.online else []
+    for one in leaving:
+        log.warning("market.card_claimed_twice", extra={"peer": one.peer_id, "device": device.device_id})
+        one.online, one.updated_ms = False, now_ms
+        await one.save(using_db=tx, update_fields=["online", "updated_ms"])
+        await emit(tx, one, now_ms)
+        await _recount(tx, one.peer_id, now_ms)
+    return stays
+
+
+async def _recount(tx: Tx, peer_id: str, now_ms: int) -> None:
+    changed = await cards.recount(tx, peer_id)
+    for row in await Listing.filter(id__in=changed).using_db(tx).order_by("id") if changed else ():
+        await emit(tx, row, now_ms)
 
 
 async def _check_room(tx: Tx, peer_id: str) -> None:
@@ -165,9 +201,12 @@ async def _set_online(db: Database, peer_id: str, online: bool, now_ms: int, inc
         if incarnation is not None and await accounts.incarnation(tx, peer_id) > incarnation:
             return
         for row in await Listing.filter(peer_id=peer_id, online=not online).using_db(tx).select_for_update():
+            if online and await cards.rivals(tx, peer_id, row.kind, row.device_id, now_ms=now_ms):
+                continue  # its next offer settles whose the card is
             row.online, row.updated_ms = online, now_ms
             await row.save(using_db=tx, update_fields=["online", "updated_ms"])
             await emit(tx, row, now_ms)
+        await _recount(tx, peer_id, now_ms)
 
     await db.run(step)
 
@@ -237,6 +276,7 @@ async def rent(tx: Tx, key: UUID, rental_id: UUID, *, now_ms: int) -> None:
     row.rental_id, row.updated_ms = rental_id, now_ms
     await row.save(using_db=tx, update_fields=["rental_id", "updated_ms"])
     await events.emit(tx, TOPIC, {"gone": str(row.id)})
+    await _recount(tx, row.peer_id, now_ms)
 
 
 async def release(tx: Tx, key: UUID, rental_id: UUID, *, now_ms: int) -> None:
@@ -246,6 +286,7 @@ async def release(tx: Tx, key: UUID, rental_id: UUID, *, now_ms: int) -> None:
         row.rental_id, row.updated_ms = None, now_ms
         await row.save(using_db=tx, update_fields=["rental_id", "updated_ms"])
         await emit(tx, row, now_ms)
+        await _recount(tx, row.peer_id, now_ms)
 
 
 async def count_accepted(tx: Tx, key: UUID, *, now_ms: int, forgive: bool) -> None:

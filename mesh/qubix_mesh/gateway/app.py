@@ -42,7 +42,7 @@ class Gateway:
             bytes_max=settings.queue_bytes_max,
             gossip_max=settings.gossip_queue,
         )
-        self.peers = Peers(settings, self.outbox)
+        self.peers = Peers(settings, self.outbox, mesh.remote_ip)
         self._pin = pin.load(settings.pin_file, settings.network)
         self._offset_ms: int | None = None
         self.topics = Topics(mesh, self.outbox, settings, clock_ms=self.coordinator_ms)

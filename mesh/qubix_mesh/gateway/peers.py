@@ -3,6 +3,7 @@
 
 import logging
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -64,8 +65,8 @@ class Peer:
 class Peers:
     """All nodes. `counts` says why nodes were refused or dropped, since the start."""
 
-    def __init__(self, settings: Settings, outbox: Outbox) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, outbox: Outbox, remote_ip: Callable[[str], str]) -> None:
+        self._settings, self._remote_ip = settings, remote_ip
         self._outbox = outbox
         self._peers: dict[str, Peer] = {}
         self._link_up = trio.Event()
@@ -84,7 +85,7 @@ class Peers:
         self._outbox.clear()
         for peer in self._peers.values():
             peer.spoke = False
-            self._outbox.put_change(PeerUp(peer_id=peer.peer_id))
+            self._outbox.put_change(self._up(peer))
         self._link_down = trio.Event()
         self._link_up.set()
 
@@ -135,7 +136,7 @@ class Peers:
         self._peers[peer.peer_id] = peer
         log.info("gateway.peer_up", extra={"peer": peer.peer_id})
         if self._link_up.is_set():
-            self._outbox.put_change(PeerUp(peer_id=peer.peer_id))
+            self._outbox.put_change(self._up(peer))
         try:
             with peer.scope:
                 async with trio.open_nursery() as nursery:
@@ -145,6 +146,9 @@ class Peers:
             self._remove(peer)
             await peer.stream.abort()
             log.info("gateway.peer_down", extra={"peer": peer.peer_id})
+
+    def _up(self, peer: Peer) -> PeerUp:
+        return PeerUp(peer_id=peer.peer_id, address=self._remote_ip(peer.peer_id)[:64])
 
     def _remove(self, peer: Peer) -> None:
         if self._peers.get(peer.peer_id) is peer:

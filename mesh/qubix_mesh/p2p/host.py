@@ -158,6 +158,13 @@ class Libp2pMesh:
             if any(not connection.is_closed for connection in connections)
         )
 
+    def remote_ip(self, peer_id: str) -> str:
+        for connection in self._network.connections.get(_peer_id(peer_id), ()):
+            remote = connection.muxed_conn.get_remote_address() if not connection.is_closed else None
+            if remote is not None:
+                return str(remote[0]).partition("%")[0]
+        return ""
+
     async def wait_connected(self, peer_id: str) -> None:
         while peer_id not in self.connected():
             await self._changed.wait()

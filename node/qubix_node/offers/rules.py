@@ -98,6 +98,11 @@ def differ(one: Offer | None, other: Offer) -> bool:
     return one is None or _without_readings(one) != _without_readings(other)
 
 
+def rounded(room: float) -> int:
+    """Whole GiB: less is no news to anybody."""
+    return int(room) // 2**30 * 2**30
+
+
 def _without_readings(offer: Offer) -> Offer:
     return msgspec.structs.replace(
         offer, metrics=None, disk_free_bytes=0, inet_down_bytes_per_s=0, inet_up_bytes_per_s=0
