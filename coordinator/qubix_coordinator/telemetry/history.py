@@ -22,36 +22,37 @@ from qubix_protocol.history import (
 )
 from qubix_protocol.states import Availability
 
-# $1 device, $2 from second, $3 before second, $4 seconds of a point, $5 minutes and $6 hours still to be summed up.
-_SAMPLES: Final = "(SELECT * FROM sample WHERE device_no = $1 AND at_s >= $2 AND at_s < $3"
-_MINUTES: Final = (
-    f"SELECT device_no, start_s, {folding.CELLS} FROM sample_minute"  # noqa: S608 - our own words
-    " WHERE device_no = $1 AND start_s >= $2 AND start_s < $3 AND start_s <> ALL ($5::bigint[])"
+# $1 device, $2 from second, $3 before second, $4 seconds of a point; of what is still to be summed up: $5 the minutes,
+# $6 from and $7 before which second they are, $8 the hours, $9 from and $10 before which second.
+_WITHIN: Final = "device_no = $1 AND {0} >= $2 AND {0} < $3"
+_SAMPLES: Final = f"SELECT * FROM sample WHERE {_WITHIN.format('at_s')}"  # noqa: S608 - our own words, here and below
+_MINUTES: Final = f"SELECT device_no, start_s, {folding.CELLS} FROM sample_minute WHERE {_WITHIN.format('start_s')}"  # noqa: S608
+_HOURS: Final = f"SELECT device_no, start_s, {folding.CELLS} FROM sample_hour WHERE {_WITHIN.format('start_s')}"  # noqa: S608
+_FRESH: Final = folding.of_samples(
+    f"({_SAMPLES} AND at_s >= $6 AND at_s < $7 AND at_s / 60 * 60 = ANY ($5::bigint[])) AS samples", "60"
 )
-_NEW_MINUTES: Final = folding.of_samples(f"{_SAMPLES} AND at_s / 60 * 60 = ANY ($5::bigint[])) AS samples", "60")
-_HOURS: Final = (
-    f"SELECT device_no, start_s, {folding.CELLS} FROM sample_hour"  # noqa: S608 - our own words
-    " WHERE device_no = $1 AND start_s >= $2 AND start_s < $3 AND start_s <> ALL ($6::bigint[])"
+_ALL_MINUTES: Final = (
+    f"{_MINUTES} AND start_s <> ALL ($5::bigint[]) UNION ALL"  # noqa: S608
+    f" SELECT device_no, start_s, {folding.CELLS} FROM ({_FRESH}) AS fresh"
 )
-_NEW_HOURS: Final = folding.of_cells(
-    f"({_MINUTES} AND start_s / 3600 * 3600 = ANY ($6::bigint[]) UNION ALL"  # noqa: S608 - our own words
-    f" SELECT device_no, start_s, {folding.CELLS} FROM ({_NEW_MINUTES}) AS fresh) AS minutes",
+_FRESH_HOURS: Final = folding.of_cells(
+    f"(SELECT * FROM ({_ALL_MINUTES}) AS minutes"  # noqa: S608
+    " WHERE start_s >= $9 AND start_s < $10 AND start_s / 3600 * 3600 = ANY ($8::bigint[])) AS minutes",
     "3600",
 )
-_POINTS: Final = {
-    HistorySource.SAMPLE: folding.of_samples(
-        f"{_SAMPLES} AND $5::bigint[] IS NOT NULL AND $6::bigint[] IS NOT NULL) AS samples", "$4::bigint"
-    ),
-    HistorySource.MINUTE: folding.of_cells(
-        f"({_MINUTES} AND $6::bigint[] IS NOT NULL UNION ALL"  # noqa: S608 - our own words
-        f" SELECT device_no, start_s, {folding.CELLS} FROM ({_NEW_MINUTES}) AS fresh) AS minutes",
-        "$4::bigint",
-    ),
-    HistorySource.HOUR: folding.of_cells(
-        f"({_HOURS} UNION ALL"  # noqa: S608 - our own words
-        f" SELECT device_no, start_s, {folding.CELLS} FROM ({_NEW_HOURS}) AS fresh) AS hours",
-        "$4::bigint",
-    ),
+_ALL_HOURS: Final = (
+    f"{_HOURS} AND start_s <> ALL ($8::bigint[]) UNION ALL"  # noqa: S608
+    f" SELECT device_no, start_s, {folding.CELLS} FROM ({_FRESH_HOURS}) AS fresh"
+)
+_BUCKET: Final = "$4::bigint"
+_SUMMED: Final = {
+    HistorySource.SAMPLE: folding.of_samples(f"({_SAMPLES}) AS samples", _BUCKET),
+    HistorySource.MINUTE: folding.of_cells(f"({_MINUTES}) AS minutes", _BUCKET),
+    HistorySource.HOUR: folding.of_cells(f"({_HOURS}) AS hours", _BUCKET),
+}
+_WITH_FRESH: Final = {
+    HistorySource.MINUTE: folding.of_cells(f"({_ALL_MINUTES}) AS minutes", _BUCKET),
+    HistorySource.HOUR: folding.of_cells(f"({_ALL_HOURS}) AS hours", _BUCKET),
 }
 _WAITING: Final = """
     SELECT DISTINCT span_s, start_s FROM sample_touched
@@ -107,16 +108,19 @@ async def _points(tx: Tx, number: int, plan: rules.Plan) -> list[Row]:
         for row in await rows(tx, _WAITING, number, plan.since_s - HOUR_S, plan.until_s):
             (minutes if row["span_s"] == MINUTE_S else hours).add(row["start_s"])
         hours |= {start_s // HOUR_S * HOUR_S for start_s in minutes}
-    return await rows(
-        tx,
-        f"{_POINTS[plan.source]} ORDER BY start_s",
-        number,
-        plan.since_s,
-        plan.until_s,
-        plan.bucket_s,
-        sorted(minutes),
-        sorted(hours),
-    )
+    asked: list[object] = [number, plan.since_s, plan.until_s, plan.bucket_s]
+    waits = hours if plan.source is HistorySource.HOUR else minutes
+    if not waits:
+        return await rows(tx, f"{_SUMMED[plan.source]} ORDER BY start_s", *asked)
+    asked += [sorted(minutes), *_reach(minutes, MINUTE_S)]
+    if plan.source is HistorySource.HOUR:
+        asked += [sorted(hours), *_reach(hours, HOUR_S)]
+    return await rows(tx, f"{_WITH_FRESH[plan.source]} ORDER BY start_s", *asked)
+
+
+def _reach(starts: set[int], span_s: int) -> tuple[int, int]:
+    """From the first until the end of the last, so that nothing else is looked through."""
+    return (min(starts), max(starts) + span_s) if starts else (0, 0)
 
 
 def _point(row: Row) -> HistoryPoint:

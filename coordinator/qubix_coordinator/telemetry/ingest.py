@@ -13,6 +13,8 @@ from enum import StrEnum
 from functools import partial
 from typing import Final, TypeVar
 
+import asyncpg
+
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.telemetry import rules, service
@@ -22,7 +24,7 @@ from qubix_protocol.messages import Sample, Telemetry
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 GATHER_S: Final = 0.2
-BATCH_MAX: Final = 2_000
+BATCH_MAX: Final = 5_000
 WAITING_MAX: Final = 50_000
 NUMBERS_MAX: Final = 200_000
 
@@ -57,7 +59,7 @@ class Ingest:
         self._db, self._told, self._count, self._gather_s = db, told, count, gather_s
         self._waiting: deque[Said] = deque(maxlen=waiting_max)
         self._some = asyncio.Event()
-        self._numbers: service.Numbered = {}
+        self._known = service.Known({}, set())
 
     @property
     def waiting(self) -> int:
@@ -113,10 +115,15 @@ class Ingest:
         return kept.heard
 
     async def _keep(self, batch: list[Said]) -> service.Kept:
-        kept = await self._db.run(lambda tx: service.keep(tx, self._numbers, batch))
-        if len(self._numbers) > NUMBERS_MAX:
-            self._numbers.clear()
-        self._numbers |= kept.numbers
+        try:
+            kept = await self._db.run(lambda tx: service.keep(tx, self._known, batch))
+        except asyncpg.UniqueViolationError:
+            kept = await self._db.run(lambda tx: service.keep(tx, self._known, batch, again=True))
+        if len(self._known.numbers) > NUMBERS_MAX:
+            self._known.numbers.clear()
+        self._known.numbers.update(kept.known.numbers)
+        # No more than those of the newest batch: days are dropped one day.
+        self._known = service.Known(self._known.numbers, kept.known.days)
         return kept
 
     def _tell(self, fate: Fate, times: int) -> None:

@@ -36,18 +36,24 @@ def plausible(samples: Iterable[DeviceSample], now_ms: int) -> list[DeviceSample
 
 
 def _finite(sample: Sample) -> bool:
-    floats = (sample.utilisation_pct, sample.temperature_c, sample.memory_busy_pct, sample.fan_pct)
-    return all(value is None or math.isfinite(value) for value in floats)
+    use, heat, busy, fan = sample.utilisation_pct, sample.temperature_c, sample.memory_busy_pct, sample.fan_pct
+    return (
+        (use is None or math.isfinite(use))
+        and (heat is None or math.isfinite(heat))
+        and (busy is None or math.isfinite(busy))
+        and (fan is None or math.isfinite(fan))
+    )
 
 
-def once(batch: Iterable[Said]) -> list[Said]:
-    """The newest of each device and second, in the order in which every replica writes them."""
-    found: dict[tuple[str, str, int], Said] = {}
-    for one in batch:
-        key = (one.peer_id, one.device_id, one.sample.at_ms // 1000)
-        if key not in found or found[key].sample.at_ms <= one.sample.at_ms:
+def once(batch: Iterable[tuple[int, Said]]) -> dict[tuple[int, int], Said]:
+    """The newest of each device, by its number, and second."""
+    found: dict[tuple[int, int], Said] = {}
+    for number, one in batch:
+        key = (number, one.sample.at_ms // 1000)
+        known = found.get(key)
+        if known is None or known.sample.at_ms <= one.sample.at_ms:
             found[key] = one
-    return [found[key] for key in sorted(found)]
+    return found
 
 
 def newest(batch: Iterable[Said]) -> dict[tuple[str, str], Sample]:

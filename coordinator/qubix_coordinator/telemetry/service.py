@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps samples: many nodes' in one COPY, each once however often it comes; gives a device's series for charts."""
 
+import operator
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
-
-from asyncpg import UniqueViolationError
 
 from qubix_coordinator.db.database import Database, Tx, execute, rows
 from qubix_coordinator.telemetry import partitions, rollups, rules
@@ -27,7 +26,6 @@ COLUMNS: Final = {
     "memory_clock_mhz": "bigint",
     "power_limit_mw": "bigint",
     "fan_pct": "real",
-    "throttle": "text",
     "pcie_rx_bytes_per_s": "bigint",
     "pcie_tx_bytes_per_s": "bigint",
     "processes": "bigint",
@@ -36,9 +34,11 @@ COLUMNS: Final = {
     "ecc_errors": "bigint",
     "retired_pages": "bigint",
     "xid": "bigint",
+    "throttle": "text",
 }
-"""Every field of a sample and its type in the table, under the same name."""
+"""Every field of a sample and its type in the table, under the same name; words come last."""
 _NAMES: Final = ", ".join(COLUMNS)
+_FIELDS: Final = operator.attrgetter(*(name for name in COLUMNS if name != "throttle"))
 _WRITTEN: Final = ("device_no", "at_s", "received_ms", *COLUMNS)
 _OWN_NUMBER: Final = "(SELECT no FROM listing WHERE peer_id = $1 AND device_id = $2)"
 # One sample, the newest, of each stretch of $4 ms; the newest stretches when there are too many.
@@ -53,83 +53,90 @@ Numbered = dict[tuple[str, str], int]
 """The number of each device of each node, by peer and device id."""
 
 
+class Known(NamedTuple):
+    """What need not be asked again, once the transaction that told it is committed: devices, and days that have a
+    partition."""
+
+    numbers: Numbered
+    days: set[int]
+
+
 class Kept(NamedTuple):
-    """`heard` are the samples of devices that are in the market; `kept` of them were not known before. `numbers` are
-    theirs, to be known once this is committed."""
+    """`heard` are the samples of devices that are in the market; `kept` of them were not there before."""
 
     heard: list[Said]
     kept: int
-    numbers: Numbered
+    known: Known
 
 
-async def keep(tx: Tx, known: Numbered, batch: Sequence[Said]) -> Kept:
-    """One COPY for all of them. `known` need not be complete."""
-    numbers = await _numbers(tx, known, batch)
-    heard = [one for one in batch if (one.peer_id, one.device_id) in numbers]
-    written = sorted(_record(numbers[(one.peer_id, one.device_id)], one) for one in rules.once(heard))
-    if not written:
-        return Kept(heard, 0, numbers)
-    await partitions.make(tx, SAMPLES, {SAMPLES.number(record[1]) for record in written})
-    kept = await _copy(tx, written)
-    if kept:
-        await rollups.touch(tx, MINUTE_S, _by_minute(written))
-    return Kept(heard, kept, numbers)
+async def keep(tx: Tx, known: Known, batch: Sequence[Said], *, again: bool = False) -> Kept:
+    """One COPY for all of them. `known` need not be complete.
 
-
-def _by_minute(written: Sequence[tuple[Any, ...]]) -> dict[int, set[int]]:
-    found: dict[int, set[int]] = defaultdict(set)
-    for number, at_s, *_ in written:
-        found[at_s // MINUTE_S * MINUTE_S].add(number)
-    return found
-
-
-async def _numbers(tx: Tx, known: Numbered, batch: Sequence[Said]) -> Numbered:
-    """Of the devices in the batch that their node ever had in the market: what it says of others is nobody's business,
-    and would fill the table."""
-    wanted = {(one.peer_id, one.device_id) for one in batch}
-    found = {key: known[key] for key in wanted if key in known}
-    strange = sorted({peer_id for peer_id, _ in wanted - set(found)})
+    Raises UniqueViolationError when one of them is there already, and the transaction cannot go on: COPY cannot leave
+    it out. `again` can, and costs twice as much.
+    """
+    numbered = [(known.numbers.get((one.peer_id, one.device_id)), one) for one in batch]
+    strange = {one.peer_id for number, one in numbered if number is None}
+    numbers = await _numbers(tx, sorted(strange)) if strange else {}
     if strange:
-        listed = await rows(tx, "SELECT peer_id, device_id, no FROM listing WHERE peer_id = ANY($1::text[])", strange)
-        await execute(
-            tx,
-            "INSERT INTO sample_device (no) SELECT unnest($1::bigint[]) ON CONFLICT DO NOTHING",
-            sorted(row["no"] for row in listed),
-        )
-        found |= {(row["peer_id"], row["device_id"]): row["no"] for row in listed}
+        numbered = [(number or numbers.get((one.peer_id, one.device_id)), one) for number, one in numbered]
+    listed = [(number, one) for number, one in numbered if number is not None]
+    heard = [one for _, one in listed]
+    once = rules.once(listed)
+    if not once:
+        return Kept(heard, 0, Known(numbers, set()))
+    # In one order everywhere, so that two replicas that write the same wait for each other once.
+    written = [_record(number, at_s, once[number, at_s]) for number, at_s in sorted(once)]
+    days = {SAMPLES.number(at_s) for _, at_s in once}
+    if days - known.days:
+        await partitions.make(tx, SAMPLES, days)
+    kept = await (_insert if again else _copy)(tx, written)
+    if kept:
+        await rollups.touch(tx, MINUTE_S, _by_minute(once))
+    return Kept(heard, kept, Known(numbers, days))
+
+
+def _by_minute(keys: Iterable[tuple[int, int]]) -> dict[int, set[int]]:
+    """Devices' numbers by the second in which a minute begins, of numbers and seconds."""
+    found: dict[int, set[int]] = defaultdict(set)
+    for number, at_s in keys:
+        found[at_s - at_s % MINUTE_S].add(number)
     return found
 
 
-def _record(number: int, one: Said) -> tuple[Any, ...]:
-    sample = one.sample
-    return (number, sample.at_ms // 1000, one.received_ms, *(_stored(sample, name) for name in COLUMNS))
+async def _numbers(tx: Tx, peers: Sequence[str]) -> Numbered:
+    """Of the devices that these nodes ever had in the market: what they say of others is nobody's business, and would
+    fill the table."""
+    listed = await rows(tx, "SELECT peer_id, device_id, no FROM listing WHERE peer_id = ANY($1::text[])", peers)
+    await execute(
+        tx,
+        "INSERT INTO sample_device (no) SELECT unnest($1::bigint[]) ON CONFLICT DO NOTHING",
+        sorted(row["no"] for row in listed),
+    )
+    return {(row["peer_id"], row["device_id"]): row["no"] for row in listed}
 
 
-def _stored(sample: Sample, name: str) -> object:
-    value = getattr(sample, name)
-    return ",".join(value) if isinstance(value, tuple) else value
+def _record(number: int, at_s: int, one: Said) -> tuple[Any, ...]:
+    words = one.sample.throttle
+    return (number, at_s, one.received_ms, *_FIELDS(one.sample), None if words is None else ",".join(words))
 
 
 async def _copy(tx: Tx, written: Sequence[tuple[Any, ...]]) -> int:
-    """How many were new. In one order everywhere, so that two replicas that write the same wait for each other once.
-
-    COPY cannot leave out what is there already: where something is, all go by a table of this connection's own.
-    """
-    connection = tx._connection
-    try:
-        async with connection.transaction():
-            await connection.copy_records_to_table("sample", records=written, columns=_WRITTEN)
-    except UniqueViolationError:
-        await execute(tx, "CREATE TEMP TABLE IF NOT EXISTS sample_again (LIKE sample) ON COMMIT DELETE ROWS")
-        await connection.copy_records_to_table("sample_again", records=written, columns=_WRITTEN)
-        names = ", ".join(_WRITTEN)
-        new = await rows(
-            tx,
-            f"WITH new AS (INSERT INTO sample ({names}) SELECT {names} FROM sample_again"  # noqa: S608 - names from above
-            " ORDER BY device_no, at_s ON CONFLICT DO NOTHING RETURNING 1) SELECT count(*) AS new FROM new",
-        )
-        return int(new[0]["new"])
+    await tx._connection.copy_records_to_table("sample", records=written, columns=_WRITTEN)
     return len(written)
+
+
+async def _insert(tx: Tx, written: Sequence[tuple[Any, ...]]) -> int:
+    """By a table of this connection's own; how many were new."""
+    await execute(tx, "CREATE TEMP TABLE IF NOT EXISTS sample_again (LIKE sample) ON COMMIT DELETE ROWS")
+    await tx._connection.copy_records_to_table("sample_again", records=written, columns=_WRITTEN)
+    names = ", ".join(_WRITTEN)
+    new = await rows(
+        tx,
+        f"WITH new AS (INSERT INTO sample ({names}) SELECT {names} FROM sample_again"  # noqa: S608 - names from above
+        " ORDER BY device_no, at_s ON CONFLICT DO NOTHING RETURNING 1) SELECT count(*) AS new FROM new",
+    )
+    return int(new[0]["new"])
 
 
 class Use(NamedTuple):
