@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from textual.pilot import Pilot
+from textual.widgets import OptionList
 
 from qubix_protocol.states import JobState, Reason, RentalState
 from tests.support.fake_api import FakeApi
@@ -15,6 +17,7 @@ from tests.tui.world import (
     SMALL,
     Clock,
     assert_screen,
+    fill,
     market,
     shows,
     text,
@@ -34,18 +37,8 @@ def files(tmp_path: Path) -> tuple[str, str]:
     return found
 
 
-def fill(pilot: object, **values: str) -> None:
-    """As typing does, without a key for each letter."""
-    from textual.widgets import Input
-
-    for name, value in values.items():
-        pilot.app.screen.query_one(f"#{name.replace('_', '-')}", Input).value = value  # type: ignore[attr-defined]
-
-
-async def _chosen(pilot: object, kernel: str) -> None:
-    from textual.widgets import OptionList
-
-    options = pilot.app.screen.query_one("#kernels", OptionList)  # type: ignore[attr-defined]
+async def _chosen(pilot: Pilot[None], kernel: str) -> None:
+    options = pilot.app.screen.query_one("#kernels", OptionList)
     options.highlighted = options.get_option_index(kernel)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from rich.style import Style
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from qubix.async_client import AsyncClient
 from qubix_protocol.api import ListingView
@@ -122,6 +123,12 @@ async def shows(pilot: Pilot[None], *words: str) -> None:
     await until(pilot, lambda: all(word in text(pilot.app) for word in words), f"all of {words}")  # type: ignore[arg-type]
 
 
+def fill(pilot: Pilot[None], **values: str) -> None:
+    """As typing does, without a key for each letter: field by field of the screen in front."""
+    for name, value in values.items():
+        pilot.app.screen.query_one(f"#{name.replace('_', '-')}", Input).value = value
+
+
 def gpu(name: str, rate: int, **changes: Any) -> ListingView:
     """An NVIDIA card in the market, by the name of its provider."""
     given: dict[str, Any] = {
@@ -171,9 +178,12 @@ MARKET = (
 SCREENS = Path(__file__).parent / "screens"
 
 
-def assert_screen(app: QubixApp, name: str) -> None:
-    """The screen is as it was kept in screens/NAME.txt; QUBIX_WRITE_SCREENS=1 keeps it anew, to be read in the diff."""
+def assert_screen(app: QubixApp, name: str, *, hide: str = "") -> None:
+    """The screen is as it was kept in screens/NAME.txt; QUBIX_WRITE_SCREENS=1 keeps it anew, to be read in the diff.
+    `hide` is of the moment."""
     kept, found = SCREENS / f"{name}.txt", text(app) + "\n"
+    if hide:
+        found = found.replace(hide, "#" * len(hide))
     if os.environ.get("QUBIX_WRITE_SCREENS"):
         kept.write_text(found)
     assert found == kept.read_text()

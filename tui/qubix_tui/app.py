@@ -18,11 +18,14 @@ from qubix.cli import shown
 from qubix_tui.book import Book
 from qubix_tui.feed import Feed
 from qubix_tui.screens.base import Page
+from qubix_tui.screens.disputes import DisputesPage
 from qubix_tui.screens.help import HelpPage
 from qubix_tui.screens.jobs import JobsPage
 from qubix_tui.screens.market import MarketPage
+from qubix_tui.screens.provider import ProviderPage
 from qubix_tui.screens.rentals import RentalsPage
 from qubix_tui.screens.run import RunPage
+from qubix_tui.screens.wallet import WalletPage
 from qubix_tui.tasks import Tasks
 from qubix_tui.told import told
 from qubix_tui.widgets.frame import PLACES, Status
@@ -44,6 +47,9 @@ class QubixApp(App[None]):
         "run": RunPage,
         "jobs": JobsPage,
         "rentals": RentalsPage,
+        "provider": ProviderPage,
+        "wallet": WalletPage,
+        "disputes": DisputesPage,
         "help": HelpPage,
     }
     DEFAULT_MODE = "market"

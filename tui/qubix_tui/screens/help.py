@@ -30,6 +30,13 @@ _RUN = (
     ("w v c a d", "in a job: write the result, check the receipt, cancel, accept, dispute"),
     ("x e r", "in rentals: stop, extend, run a job on it"),
 )
+_MONEY = (
+    ("b p", "provider: by day, week or month; how to set price and maintenance; Tab: devices or work"),
+    ("t", "wallet: movements, deposits, withdrawals"),
+    ("d w a c", "wallet: deposit, withdraw, addresses, cancel the withdrawal under the cursor"),
+    ("l o", "wallet: log in with the wallet on this machine, log out"),
+    ("a e x", "disputes: answer, say more, take back"),
+)
 _QUERY = (
     ("gpu_ram>=24 price<90000", "all must hold; or, not and ( ) as usual"),
     ("region in [EU, US]", "one of a list; price=500..900 is a range"),
@@ -65,6 +72,7 @@ class HelpPage(Page):
             pairs(_EVERYWHERE, title="Everywhere"),
             pairs(_MARKET, title="Market"),
             pairs(_RUN, title="Run, jobs, rentals"),
+            pairs(_MONEY, title="Provider, wallet, disputes"),
             pairs(_QUERY, title="The query line"),
             pairs(_MARKS, title="Marks"),
             section("To begin", _BEGIN),

@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
@@ -35,6 +36,7 @@ class ListPage(Page, Generic[T]):
         self._error: QubixError | None = None
         self._asking = False
         self._asked_s = float("-inf")
+        self._head = ""
 
     async def load(self) -> Sequence[tuple[str, T]]:
         """Each with its key, in their order. Raises `QubixError`."""
@@ -43,9 +45,9 @@ class ListPage(Page, Generic[T]):
     def chosen(self, key: str) -> None:
         """Enter on a row."""
 
-    def head(self) -> str:
+    def head(self) -> Text:
         """A few lines above the list; none when empty."""
-        return ""
+        return Text("")
 
     def body(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
@@ -92,6 +94,8 @@ class ListPage(Page, Generic[T]):
             found = dict(await self.load())
         except QubixError as error:
             self._error = error
+            if self.ready:
+                self._put_head()
         else:
             self._error = None
             self._put(found)
@@ -99,14 +103,22 @@ class ListPage(Page, Generic[T]):
             self._asking = False
 
     def _put(self, found: dict[str, T]) -> None:
-        if not self.ready or (found == self._items and self._items is not None):
+        if not self.ready:
             return
-        self._items = found
-        head = self.query_one("#head", Static)
-        head.update(self.head())
-        head.set_class(bool(self.head()), "-there")
-        self.grid.show(list(found))
+        news, self._items = found != self._items, found
+        self._put_head()
+        if news:
+            self.grid.show(list(found))
         self.qubix.tick()
+
+    def _put_head(self) -> None:
+        """Drawn only when it says something else."""
+        text = self.head()
+        if text.plain != self._head:
+            self._head = text.plain
+            head = self.query_one("#head", Static)
+            head.update(text)
+            head.set_class(bool(text.plain), "-there")
 
     def on_grid_chosen(self, event: "Grid.Chosen") -> None:
         self.chosen(event.key)

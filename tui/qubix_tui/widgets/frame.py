@@ -12,6 +12,9 @@ PLACES: Final = (
     ("2", "Run", "run"),
     ("3", "Jobs", "jobs"),
     ("4", "Rentals", "rentals"),
+    ("5", "Provider", "provider"),
+    ("6", "Wallet", "wallet"),
+    ("7", "Disputes", "disputes"),
     ("?", "Help", "help"),
 )
 """Key, title and mode of each screen."""
