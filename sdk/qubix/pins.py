@@ -40,6 +40,11 @@ def known_keys(data_dir: Path) -> frozenset[str]:
     return frozenset(pin.coordinator_key for pin in _read(data_dir / PINS_FILE).values())
 
 
+def pinned(data_dir: Path, url: str) -> Pin | None:
+    """The coordinator that was met at this address; None: none was."""
+    return _read(data_dir / PINS_FILE).get(url)
+
+
 def _read(path: Path) -> dict[str, Pin]:
     content = read_private(path)
     if content is None:

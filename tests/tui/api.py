@@ -14,6 +14,7 @@ from qubix_protocol.api import (
     EstimateView,
     JobsView,
     KernelsView,
+    ObstacleView,
     StatementLine,
     StatementView,
 )
@@ -29,9 +30,12 @@ from qubix_protocol.earnings import (
     WorkView,
 )
 from qubix_protocol.envelope import open_envelope
+from qubix_protocol.history import GaugeView, HistoryPoint, HistorySource, HistoryView, ListingChange
 from qubix_protocol.messages import RentOrder
 from qubix_protocol.rentals import RentalBody, RentalsView, RentalView
-from qubix_protocol.states import DeviceKind, JobState, Reason, RentalReason, RentalState
+from qubix_protocol.reputation import ReputationPart, ReputationView
+from qubix_protocol.selftest import SelfTestView
+from qubix_protocol.states import Availability, DeviceKind, RentalReason, RentalState
 from qubix_protocol.wallet_text import ChallengeText
 from qubix_protocol.wallets import (
     ChallengeBody,
@@ -73,29 +77,52 @@ class TuiApi(FakeDisputes):
         self.withdrawals: dict[str, WithdrawalView] = {}
         self.addresses: list[AddressView] = []
         self.signed_in: list[str] = []
+        self.selftest: dict[str, Any] = {}
         self.rentals: dict[str, RentalView] = {}
         self.market = MARKET
         self.candidates = tuple(candidate(one.listing_id, one.model, one.rate_qu_per_h) for one in MARKET[:2])
 
     # Market and jobs
 
-    def _get_offers(self, seen: Seen, listing_id: str = "", readings: str = "") -> tuple[int, Any]:
-        if readings:
-            return super()._get_offers(seen, listing_id, readings)
+    def _get_offers(self, seen: Seen, listing_id: str = "", part: str = "") -> tuple[int, Any]:
+        if part == "history":
+            return 200, self._history(seen, listing_id)
+        if part == "reputation":
+            text = "9 of 10 checks passed, for 4 consumers"
+            parts = (ReputationPart(name="checks", value=0.9, text="90 of 100 results were right", numbers={}),)
+            return 200, ReputationView(listing_id=listing_id, reliability=0.9, text=text, parts=parts)
+        if part == "selftest":
+            return 200, SelfTestView(listing_id=listing_id, verified=True, score=9.0, **self.selftest)
         return 200, {"offers": msgspec.to_builtins(self.market), "cursor": "0.0"}
 
     def _get_kernels(self, seen: Seen) -> tuple[int, Any]:
         return 200, KernelsView(kernels=tuple(msgspec.to_builtins(get(name).spec) for name in names()))
 
+    def _history(self, seen: Seen, listing_id: str) -> HistoryView:
+        since_ms = int(seen.query["since"][0])
+        gauge = GaugeView(min=40.0, mean=50.0, max=60.0, last=50.0)
+        point = HistoryPoint(
+            start_ms=since_ms, samples=1, utilisation_pct=None, temperature_c=gauge, memory_used_bytes=None,
+            power_mw=None, clock_mhz=None, memory_total_bytes=None, throttled=None,
+        )  # fmt: skip
+        change = ListingChange(at_ms=MOMENT_MS, rate_qu_per_h=4_321, availability=Availability.AVAILABLE)
+        return HistoryView(
+            listing_id=listing_id, source=HistorySource.MINUTE, bucket_ms=60_000, since_ms=since_ms,
+            until_ms=since_ms + 3_600_000, points=(point,), changes=(change,),
+        )  # fmt: skip
+
+    def _post_offers(self, seen: Seen, listing_id: str, part: str) -> tuple[int, Any]:
+        assert part == "selftest"
+        raise Refusal(403, "forbidden", "the device is not yours", remedy="Ask its owner", field="listing_id")
+
     def _post_jobs(self, seen: Seen, *rest: str) -> tuple[int, Any]:
         if rest == ("estimate",):
             body = msgspec.json.decode(seen.body, type=EstimateBody)
             assert not get(body.kernel).check(body.inputs, body.params)
-            return 200, EstimateView(candidates=self.candidates, flops=1e9, units=4, output={})
-        if rest[1:] == ("accept",):
-            return 200, self.change(
-                rest[0], state=JobState.SETTLED, reason=Reason.ACCEPTED_BY_CONSUMER, reason_text="paid"
-            )
+            return 200, EstimateView(
+                candidates=self.candidates, flops=1e9, units=4, output={}, fitting=2, cap_least_qu=37,
+                obstacles=(ObstacleView(obstacle="backend", why="it has no back end for this kernel", offers=2),),
+            )  # fmt: skip
         return super()._post_jobs(seen, *rest)
 
     def _get_jobs(self, seen: Seen, job_id: str = "", part: str = "") -> tuple[int, Any]:
@@ -278,6 +305,11 @@ def candidate(listing_id: str, model: str, rate: int) -> CandidateView:
         backend="cuda",
         rate_qu_per_h=rate,
         run_ms=2_000,
+        run_low_ms=1_800,
+        run_high_ms=2_400,
+        time_low_ms=2_100,
+        time_ms=2_300,
+        time_high_ms=2_800,
         cost_low_qu=rate // 2_000,
         cost_qu=rate // 1_800,
         cost_high_qu=rate // 1_600,

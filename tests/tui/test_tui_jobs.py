@@ -52,7 +52,7 @@ async def test_from_fields_to_a_job(api: TuiApi, tmp_path: Path, files: tuple[st
         await shows(pilot, "matmul needs the array 'a'")
         fill(pilot, line_input_a="float32[8, 4]", line_input_b="float32[4, 2]")
         await pilot.press("f5")
-        await shows(pilot, "Forecast", "2.00 s", "45–56", "H100")
+        await shows(pilot, "Forecast", "2.1–2.8 s", "45–56", "H100", "2 devices do not fit: it has no back end")
         await pilot.press("ctrl+s")
         await shows(pilot, "the cap '' is no amount")
         fill(pilot, line_cap="500")

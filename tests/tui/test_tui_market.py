@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from qubix_protocol.api import AccountView, MarketDelta
-from tests.tui.api import TuiApi
+from qubix_protocol.selftest import Check, CheckStatus
+from tests.tui.api import MOMENT_MS, TuiApi
 from tests.tui.world import (
     LARGE,
     MARKET,
@@ -155,17 +156,33 @@ async def test_only_rows_in_sight_are_drawn(api: TuiApi, tmp_path: Path) -> None
 
 
 async def test_details_say_what_there_is_and_what_there_is_not(api: TuiApi, tmp_path: Path) -> None:
-    async with market(api, tmp_path, LARGE, offers=MARKET) as (_, pilot, line):
+    async with market(api, tmp_path, (120, 90), offers=MARKET) as (_, pilot, line):
         await shows(pilot, "4 of 4")
         await pilot.press("enter")
         await shows(pilot, "Specification", "AMD EPYC 7763 (CPU)", "has told none yet", "5,000 QU an hour")
-        await shows(pilot, "the device has not told it", "last 50.0")
+        await shows(pilot, "the device has not told it", "last 50.0, lowest 50.0", "4,321 QU an hour")
+        await shows(pilot, "90%. 9 of 10 checks passed", "checks: 90 of 100 results", "there is none yet; its owner")
         await pilot.press("h")
-        await until(pilot, lambda: [one.query["minutes"] for one in api.calls("GET", "/readings")] == [["60"], ["360"]])
+        await shows(pilot, "over the last 6 h", "last 50.0")
+        await pilot.press("t")
+        await shows(pilot, "the device is not yours", "Ask its owner")
         line.send("market", "delta", MarketDelta(gone=(MARKET[3].listing_id,)))
         await shows(pilot, "has left the market")
         await pilot.press("escape")
         await shows(pilot, "3 of 3")
+
+
+async def test_a_self_test_says_what_to_do(api: TuiApi, tmp_path: Path) -> None:
+    bad = Check(
+        id="thermals", title="Heat", status=CheckStatus.FAIL, actual="97", required="under 90", unit="°C", purpose="",
+        remedy="Clean the fan.",
+    )  # fmt: skip
+    good = Check(id="clock", title="Clock", status=CheckStatus.PASS, actual="1", purpose="")
+    api.selftest = {"at_ms": MOMENT_MS, "full": True, "checks": (bad, good)}
+    async with market(api, tmp_path, (120, 90), offers=MARKET) as (_, pilot, _line):
+        await shows(pilot, "4 of 4")
+        await pilot.press("enter")
+        await shows(pilot, "✗ not passed", "✗ fail Heat: 97 °C, needed under 90", "Clean the fan.", "✓ pass Clock: 1")
 
 
 async def test_a_device_is_rented_after_its_price_was_shown(api: TuiApi, tmp_path: Path) -> None:

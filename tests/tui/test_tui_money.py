@@ -7,7 +7,7 @@ import pytest
 
 from qubix import keystore
 from qubix.keystore import Cost, Seed
-from qubix_protocol.api import StatementLine
+from qubix_protocol.api import MarketDelta, StatementLine
 from qubix_protocol.deposits import DepositView
 from qubix_protocol.disputes import DisputeState
 from qubix_protocol.states import JobState
@@ -47,7 +47,7 @@ async def test_what_was_earned_and_by_what(api: TuiApi, tmp_path: Path) -> None:
         await pilot.press("5")
         await shows(pilot, "net 2,400 QU", "Net by day", "last 800, most 1,200 QU", "own device", "matmul running")
         await shows(pilot, "finished by the provider", "90,000", "● available", " 55 ")
-        line.send("market", "delta", {"gone": MARKET[0].listing_id})
+        line.send("market", "delta", MarketDelta(gone=(MARKET[0].listing_id,)))
         await shows(pilot, "○ not listed")
         await pilot.press("b")
         await shows(pilot, "Net by week")

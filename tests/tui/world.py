@@ -15,11 +15,11 @@ from rich.style import Style
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from qubix.async_client import AsyncClient
 from qubix_protocol.api import ListingView
 from qubix_protocol.messages import Sample
 from qubix_protocol.states import Availability, DeviceKind
 from qubix_tui.app import QubixApp
+from qubix_tui.mesh.heard import OpenWatch
 from qubix_tui.settings import Settings
 from tests.support.fake_api import TOKEN, FakeApi, listing
 
@@ -64,9 +64,12 @@ def settings(api_url: str, folder: Path, **more: Any) -> Settings:
 
 @contextlib.asynccontextmanager
 async def terminal(
-    found: Settings, size: tuple[int, int] = SMALL, clock: Callable[[], float] | None = None
+    found: Settings,
+    size: tuple[int, int] = SMALL,
+    clock: Callable[[], float] | None = None,
+    open_watch: OpenWatch | None = None,
 ) -> AsyncGenerator[tuple[QubixApp, Pilot[None]], None]:
-    app = QubixApp(AsyncClient(settings=found), clock=clock or time.monotonic)
+    app = QubixApp(found, clock=clock or time.monotonic, open_watch=open_watch)
     async with app.run_test(size=size, notifications=True) as pilot:
         yield app, pilot
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qubix.async_client import AsyncClient
 from qubix.errors import BadUsage, QubixError
 from qubix_protocol import usage
 from qubix_tui.settings import Settings, from_environment
@@ -40,7 +39,7 @@ def _run(settings: Settings) -> int:
     settings.tui_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(filename=settings.tui_dir / "tui.log", level=logging.WARNING, format=form)
-    app = QubixApp(AsyncClient(settings=settings))
+    app = QubixApp(settings)
     app.run()
     return app.return_code or 0
 

@@ -17,15 +17,20 @@ from qubix.async_client import AsyncClient
 from qubix.cli import shown
 from qubix_tui.book import Book
 from qubix_tui.feed import Feed
+from qubix_tui.mesh.heard import Known, OpenWatch
+from qubix_tui.mesh.knowing import PEERS_FILE
+from qubix_tui.mesh.thread import MeshThread, real_watch
 from qubix_tui.screens.base import Page
 from qubix_tui.screens.disputes import DisputesPage
 from qubix_tui.screens.help import HelpPage
 from qubix_tui.screens.jobs import JobsPage
 from qubix_tui.screens.market import MarketPage
+from qubix_tui.screens.mesh import MeshPage
 from qubix_tui.screens.provider import ProviderPage
 from qubix_tui.screens.rentals import RentalsPage
 from qubix_tui.screens.run import RunPage
 from qubix_tui.screens.wallet import WalletPage
+from qubix_tui.settings import Settings
 from qubix_tui.tasks import Tasks
 from qubix_tui.told import told
 from qubix_tui.widgets.frame import PLACES, Status
@@ -50,6 +55,7 @@ class QubixApp(App[None]):
         "provider": ProviderPage,
         "wallet": WalletPage,
         "disputes": DisputesPage,
+        "mesh": MeshPage,
         "help": HelpPage,
     }
     DEFAULT_MODE = "market"
@@ -63,12 +69,21 @@ class QubixApp(App[None]):
         Binding("question_mark", "go('help')", "Help", key_display="?"),
     ]
 
-    def __init__(self, client: AsyncClient, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        open_watch: OpenWatch | None = None,
+    ) -> None:
         super().__init__()
-        self.client: Final = client
+        self.settings: Final = settings
+        self.client: Final = AsyncClient(settings=settings)
+        self.mesh: MeshThread | None = None
+        self._open_watch: Final = open_watch or (lambda known: real_watch(known, self.folder / PEERS_FILE))
         self.clock: Final = clock
         self.book: Final = Book()
-        self.feed = Feed(client, self.book, self._news, clock=clock)
+        self.feed = Feed(self.client, self.book, self._news, clock=clock)
         self.tasks: Final = Tasks(self._handle_exception)
         self._feeding: asyncio.Task[NoReturn] | None = None
         self._waits: dict[int, str] = {}
@@ -76,7 +91,7 @@ class QubixApp(App[None]):
     @property
     def folder(self) -> Path:
         """Where the terminal keeps what is its own."""
-        return self.client.settings.data_dir / "tui"
+        return self.settings.tui_dir
 
     async def on_mount(self) -> None:
         await self.restart_feed()
@@ -84,7 +99,19 @@ class QubixApp(App[None]):
 
     async def on_unmount(self) -> None:
         await self.tasks.stop()
+        await self._stop_mesh()
         await self.client.close()
+
+    async def listen(self, known: Known) -> None:
+        """To the mesh, in a thread of its own; what listened before is stopped first."""
+        await self._stop_mesh()
+        self.mesh = MeshThread(known, self._open_watch)
+        self.mesh.start()
+
+    async def _stop_mesh(self) -> None:
+        if self.mesh is not None:
+            await asyncio.to_thread(self.mesh.stop)
+            self.mesh = None
 
     async def restart_feed(self) -> None:
         """After another account was opened."""

@@ -13,7 +13,7 @@ from qubix.cli import shown
 from qubix.cli.pairs import param_value
 from qubix.errors import BadUsage
 from qubix_kernels.kernel import KernelSpec, ParamSpec
-from qubix_protocol.api import CandidateView, EstimateView
+from qubix_protocol.api import CandidateView, EstimateView, ObstacleView
 from qubix_protocol.arrays import DTYPES, ArrayMeta
 from qubix_protocol.messages import ParamValue
 from qubix_protocol.units import QU_MAX
@@ -145,25 +145,38 @@ def deadline_of(values: Mapping[str, str]) -> int:
 
 # The forecast --------------------------------------------------------------------------------------------------------
 
+_DEVICE_ROOM: Final = 42
+
 
 def forecast(found: EstimateView, width: int, most: int = 8) -> list[str]:
-    """A table of candidates, the cheapest first; time and cost from low to high."""
+    """A table of candidates in the order in which they would be asked, time and cost from low to high; then what keeps
+    the others out."""
+    room = max(12, width - _DEVICE_ROOM)
+    lines = [f"{cell('device', room)} {'QU/h':>9} {'time':>13} {'cost in QU':>17}"] if found.candidates else []
+    for one in found.candidates[:most]:
+        lines += _candidate(one, room)
+    if max(found.fitting, len(found.candidates)) > most:
+        lines.append(f"and {max(found.fitting, len(found.candidates)) - min(most, len(found.candidates)):,} more")
     if not found.candidates:
-        return ["Nobody in the market can run it now."]
-    head = f"{cell('device', width - 45)} {'QU/h':>9} {'time':>14} {'cost in QU':>19}"
-    rows = [head, *(_candidate(one, width) for one in cheapest(found)[:most])]
-    if len(found.candidates) > most:
-        rows.append(f"and {len(found.candidates) - most:,} more")
-    return rows
+        lines.append("Nobody in the market can run it now.")
+    lines += [f"{_count(one)}: {one.why}" for one in found.obstacles]
+    if found.cap_least_qu is not None:
+        lines.append(f"A cap of {shown.qu(found.cap_least_qu)} QU or more is enough for some device.")
+    return lines
 
 
-def cheapest(found: EstimateView) -> list[CandidateView]:
-    return sorted(found.candidates, key=lambda one: (one.cost_qu, one.run_ms, one.listing_id))
+def _count(one: ObstacleView) -> str:
+    return "1 device does not fit" if one.offers == 1 else f"{one.offers:,} devices do not fit"
 
 
-def _candidate(one: CandidateView, width: int) -> str:
-    low, high = (getattr(one, name, None) for name in ("run_low_ms", "run_high_ms"))
-    time = shown.seconds(one.run_ms) if low is None or high is None else f"{low / 1000:,.1f}–{high / 1000:,.1f} s"
+def _candidate(one: CandidateView, room: int) -> list[str]:
     cost = f"{shown.qu(one.cost_low_qu)}–{shown.qu(one.cost_high_qu)}"
-    device = cell(shown.ran_on(one.model, one.backend), width - 45)
-    return f"{device} {shown.qu(one.rate_qu_per_h):>9} {time:>14} {cost:>19}"
+    time = f"{_s(one.time_low_ms)}–{_s(one.time_high_ms)} s"
+    device = cell(shown.ran_on(one.model, one.backend), room)
+    notes = [one.waiting, "" if one.affordable else "✗ above your balance"]
+    said = "; ".join(note for note in notes if note)
+    return [f"{device} {shown.qu(one.rate_qu_per_h):>9} {time:>13} {cost:>17}", *([f"  {said}"] if said else [])]
+
+
+def _s(ms: int) -> str:
+    return f"{ms / 1000:,.1f}" if ms < 100_000 else f"{ms / 1000:,.0f}"

@@ -36,6 +36,7 @@ _MONEY = (
     ("d w a c", "wallet: deposit, withdraw, addresses, cancel the withdrawal under the cursor"),
     ("l o", "wallet: log in with the wallet on this machine, log out"),
     ("a e x", "disputes: answer, say more, take back"),
+    ("p u", "mesh: all peers; listen again"),
 )
 _QUERY = (
     ("gpu_ram>=24 price<90000", "all must hold; or, not and ( ) as usual"),
@@ -72,7 +73,7 @@ class HelpPage(Page):
             pairs(_EVERYWHERE, title="Everywhere"),
             pairs(_MARKET, title="Market"),
             pairs(_RUN, title="Run, jobs, rentals"),
-            pairs(_MONEY, title="Provider, wallet, disputes"),
+            pairs(_MONEY, title="Provider, wallet, disputes, mesh"),
             pairs(_QUERY, title="The query line"),
             pairs(_MARKS, title="Marks"),
             section("To begin", _BEGIN),

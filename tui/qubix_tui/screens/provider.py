@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from qubix.cli import shown
-from qubix_protocol.earnings import EarningsListing, EarningsPeriod, EarningsView, Period, WorkView
+from qubix_protocol.earnings import EarningsListing, EarningsPeriod, EarningsView, Period, WorkKind, WorkView
 from qubix_tui import columns, drawn
 from qubix_tui.book import Entry
 from qubix_tui.columns import Column
@@ -50,7 +50,10 @@ DEVICES: Final[tuple[Column[Mine], ...]] = (
 
 
 def _state(one: Mine) -> str:
-    return "○ not listed" if one.entry is None else columns.AVAILABILITY[one.entry.listing.availability]
+    """A rented device is not in the market."""
+    if one.entry is not None:
+        return columns.AVAILABILITY[one.entry.listing.availability]
+    return "◆ rented" if one.work is not None and one.work.kind is WorkKind.RENTAL else "○ not listed"
 
 
 def _running(one: Mine) -> str:

@@ -216,12 +216,10 @@ class RunPage(Page):
         self._confirm(spec, terms, found, account.balance_qu)
 
     def _confirm(self, spec: KernelSpec, terms: dict[str, Any], found: EstimateView, balance_qu: int) -> None:
-        least = composing.cheapest(found)[:1]
-        warning = [
-            f"Careful: the cheapest forecast ({shown.qu(one.cost_qu)} QU) is above your cap."
-            for one in least
-            if one.cost_qu > terms["cap_qu"] and not terms["rental"]
-        ]
+        least = found.cap_least_qu
+        warning = []
+        if not terms["rental"] and least is not None and least > terms["cap_qu"]:
+            warning = [f"Careful: it begins nowhere with less than a cap of {shown.qu(least)} QU."]
         held = "It costs nothing further." if terms["rental"] else f"Held: {shown.qu(terms['cap_qu'])} QU, never more."
         words = [
             f"{spec.title} ({spec.name}) for any provider that fits"

@@ -15,6 +15,7 @@ PLACES: Final = (
     ("5", "Provider", "provider"),
     ("6", "Wallet", "wallet"),
     ("7", "Disputes", "disputes"),
+    ("8", "Mesh", "mesh"),
     ("?", "Help", "help"),
 )
 """Key, title and mode of each screen."""
