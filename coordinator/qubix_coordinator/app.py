@@ -45,6 +45,7 @@ from qubix_coordinator.outbox.notifier import Notifier
 from qubix_coordinator.rentals.engine import Engine as RentalsEngine
 from qubix_coordinator.settings import Settings
 from qubix_coordinator.signals import StopSignal
+from qubix_coordinator.spots.engine import Engine as SpotsEngine
 from qubix_coordinator.telemetry import rollups as telemetry
 from qubix_coordinator.trials import probes
 from qubix_coordinator.withdrawals.desk import Desk as WithdrawalDesk
@@ -68,6 +69,7 @@ class Coordinator:
     withdrawals: WithdrawalEngine
     rentals: RentalsEngine
     disputes: DisputesEngine
+    spots: SpotsEngine
     market: MarketEngine
 
     async def run(self) -> None:
@@ -81,6 +83,7 @@ class Coordinator:
             tasks.create_task(self.withdrawals.run(), name="withdrawals")
             tasks.create_task(self.rentals.run(), name="rentals")
             tasks.create_task(self.disputes.run(), name="disputes")
+            tasks.create_task(self.spots.run(), name="spots")
             tasks.create_task(self.market.run(), name="market")
             tasks.create_task(_every(context.db, _MINUTE_S, lambda: _each_minute(context)), name="minutes")
             tasks.create_task(_every(context.db, _HOUR_S, lambda: _each_hour(context)), name="hours")
@@ -113,6 +116,7 @@ async def assemble(
         withdrawals=withdrawals,
         rentals=RentalsEngine(desk),
         disputes=DisputesEngine(desk),
+        spots=SpotsEngine(desk),
         market=MarketEngine(db, desk.clock),
     )
 

@@ -241,6 +241,13 @@ class Settings:
         minimum=1,
         maximum=10**12,
     )
+    spot_day_max_qu: int = setting(
+        "QUBIX_SPOT_DAY_MAX_QU",
+        "Most that spot checks may take from the fund in 24 hours; 0: none are carried out.",
+        1_000_000,
+        minimum=0,
+        maximum=10**15,
+    )
     withdrawal_min_qu: int = setting(
         "QUBIX_WITHDRAWAL_MIN_QU", "Least amount of one withdrawal.", 1000, minimum=1, maximum=10**15
     )

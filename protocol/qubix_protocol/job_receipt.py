@@ -42,6 +42,7 @@ from qubix_protocol.messages import (
     Text,
     Units,
 )
+from qubix_protocol.receipts import REFUTED
 from qubix_protocol.states import FINAL_JOB_STATES, JobState, Reason
 from qubix_protocol.units import CHUNKS_MAX, INPUTS_MAX, SPREAD_MAX, Network
 
@@ -85,6 +86,8 @@ class JobOpened(Statement, frozen=True, kw_only=True, tag="opened"):
     """False: nothing judges its results but their form; they are paid by the consumer's word or for want of it."""
     deadline_ms: Millis
     order: Envelope
+    units_whole: Annotated[int, Meta(ge=1)] | None = None
+    """Of the job some of whose units it runs again."""
 
 
 class AttemptAssigned(Statement, frozen=True, kw_only=True, tag="assigned"):
@@ -197,6 +200,8 @@ class AttemptProof:
     parts: list[Part] = field(default_factory=list)
     report: Report | None = None
     report_digest: bytes = digests.ZERO
+    refuted: bool = False
+    """By a spot check."""
     ended: AttemptEnded | None = None
     verdict: AttemptChecked | None = None
     good: int = 0
@@ -352,7 +357,7 @@ class _Reader:
         edges = sorted((one.start, one.stop) for one in (*ranges, *taken))
         if any(before[1] > after[0] for before, after in itertools.pairwise(edges)):
             raise NotGenuine(f"a unit of the job is {what} twice")
-        if edges and edges[-1][1] > self._job.opened.units:
+        if edges and edges[-1][1] > (self._job.opened.units_whole or self._job.opened.units):
             raise NotGenuine("units beyond the job's last one")
 
     def _attempt(self, attempt_id: str) -> AttemptProof:
@@ -462,11 +467,21 @@ class _Reader:
         )
         if said != expected:
             raise NotGenuine(f"the settlement of attempt {terms.attempt_id} does not follow from its terms and links")
-        words = ("accepted", "rejected") if attempt.verdict.carried_out else ("unchecked",)
+        words = ("accepted", "rejected", REFUTED) if attempt.verdict.carried_out else ("unchecked",)
+        if said.verdict == REFUTED:
+            self._refute(attempt, nothing=nothing)
         if said.verdict not in words or (said.verdict == "accepted" and good != len(attempt.parts)):
             raise NotGenuine(f"the verdict on attempt {terms.attempt_id} is not what was found")
         attempt.parts = [replace(one, paid=at < good) for at, one in enumerate(attempt.parts)]
         attempt.settlement = said
+
+    def _refute(self, attempt: AttemptProof, *, nothing: bool) -> None:
+        """Its units are nobody's again: somebody else makes them."""
+        if not nothing:
+            raise NotGenuine(f"attempt {attempt.terms.attempt_id} was refuted and paid, or had a verifier")
+        mine = [part.link.units for part in attempt.parts[: attempt.good]]
+        self._made = [one for one in self._made if one not in mine]
+        attempt.refuted = True
 
     def _closed(self, entry: Entry) -> None:
         closed, job = entry.body(JobClosed), self._job
@@ -488,12 +503,17 @@ class _Reader:
         if closed.state is JobState.SETTLED and units != job.opened.units:
             raise NotGenuine("a job was settled without all its units")
         decided = closed.state is JobState.RESOLVED
-        if any(one.settlement and one.settlement.paid_qu + one.settlement.fee_qu < one.owed_qu for one in job.attempts):
+        less = [one for one in job.attempts if one.settlement and _paid(one.settlement) < one.owed_qu]
+        if any(not one.refuted for one in less):
             if not decided:
                 raise NotGenuine("less was paid than was owed, and nothing was decided")
         elif decided and job.opened.has_verifier:
             raise NotGenuine("a job with a verifier is not decided by a dispute")
         job.closed, job.closed_ms = closed, entry.header.at_ms
+
+
+def _paid(said: Settlement) -> int:
+    return said.paid_qu + said.fee_qu
 
 
 def _open_still(attempt: AttemptProof) -> bool:

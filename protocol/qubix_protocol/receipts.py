@@ -14,6 +14,9 @@ from qubix_protocol.keys import public_key_of
 from qubix_protocol.messages import Id, Report, Settlement
 from qubix_protocol.units import Network
 
+REFUTED = "refuted"
+"""A settlement's verdict on work that a spot check found wrong: nothing is paid, and its units are run again."""
+
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Both halves as they were signed. `report` is empty when the provider vanished before reporting."""

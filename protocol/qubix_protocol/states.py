@@ -99,6 +99,10 @@ class Reason(StrEnum):
     DISPUTE_DECIDED = "dispute_decided"
     RENTAL_ENDED = "rental_ended"
     """The rental that the job ran on is over."""
+    SPOT_CHECK_FAILED = "spot_check_failed"
+    """Two unrelated providers ran a part of it again and made something else."""
+    SPOT_CHECK_UNDECIDED = "spot_check_undecided"
+    """One unrelated provider made something else, and nobody could be found to say who is right."""
 
 
 REASON_TEXT: dict[Reason, str] = {
@@ -129,6 +133,8 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.DISPUTE_OPENED: "disputed: nothing is paid or returned until that is decided",
     Reason.DISPUTE_DECIDED: "paid and returned as the dispute was decided",
     Reason.RENTAL_ENDED: "the rental that it ran on has ended; what was checked is readable",
+    Reason.SPOT_CHECK_FAILED: "two others made something else of it: it is not paid, and new earnings are forfeit",
+    Reason.SPOT_CHECK_UNDECIDED: "another one made something else of it, and no third one was found: it is not paid",
 }
 
 

@@ -155,7 +155,9 @@ class WithdrawableView(View, frozen=True, kw_only=True):
     unswept_qu: int
     """Deposits that have not reached the paying wallet yet."""
     new_earnings_qu: int
-    """Earned so lately that the award of a dispute may still take it back."""
+    """Earned so lately that the award of a dispute, or a failed spot check, may still take it back."""
+    forfeited_qu: int = 0
+    """What the last failed check took."""
     amount_min_qu: int
     amount_max_qu: int
     day_left_qu: int

@@ -17,6 +17,7 @@ from qubix_coordinator.jobs import verify
 from qubix_coordinator.ledger import rules as ledger
 from qubix_coordinator.ledger.audit import audit_all
 from qubix_coordinator.ledger.post import post
+from qubix_coordinator.spots.engine import Engine as SpotsEngine
 from qubix_protocol.api import JobView
 from qubix_protocol.disputes import AnswerBody, DecisionBody, DisputeBody, DisputeView, EvidenceBody
 from tests.db.jobs_world import CannotNow, Node, World
@@ -30,12 +31,15 @@ class Hands(World):
     """What both kinds of jobs share; mixed into a world."""
 
     disputes: Engine
+    spots: SpotsEngine
     arbiters: list[Principal]
 
     def settle_down(self, **settings: Any) -> None:
-        self.desk = dataclasses.replace(self.desk, settings=dataclasses.replace(self.desk.settings, **settings))
+        """Without spot checks, unless the settings say so."""
+        given = {"spot_day_max_qu": 0} | settings
+        self.desk = dataclasses.replace(self.desk, settings=dataclasses.replace(self.desk.settings, **given))
         self.engine._desk = self.desk
-        self.disputes = Engine(self.desk)
+        self.disputes, self.spots = Engine(self.desk), SpotsEngine(self.desk)
 
     async def with_arbiters(self) -> None:
         self.arbiters = []
@@ -62,6 +66,7 @@ class Hands(World):
             await self.db.run(lambda tx: execute(tx, "UPDATE engine_clock SET ticked_ms = $1", self.desk.now_ms()))
             await self.engine.tick()
             await self.disputes.tick()
+            await self.spots.tick()
 
     async def later(self, seconds: float) -> None:
         await self.pass_time(seconds, step_s=seconds)
@@ -116,6 +121,7 @@ class Hands(World):
 
     async def clean(self) -> None:
         """I1 to I5, M10, and of every dispute: awards within stake and hold, no bond left once all is over."""
+        await self.spots.tick()
         await self.check_money()
         report = await self.db.run(lambda tx: audit_all(tx, self.desk.now_ms()))
         # Accounts are filled and emptied here without a chain: what the chain would have to say is not asked.
@@ -124,7 +130,16 @@ class Hands(World):
         ]
         found = [one for one in asked if str(FOREIGN_HOLD) not in one.what]
         assert not found, found
-        assert not {one.check for one in report.unknown} & {"I4-bond", "I5-award", "I6-dispute", "I5-job", "I6-job"}
+        assert not {one.check for one in report.unknown} & {
+            "I4-bond",
+            "I5-award",
+            "I5-forfeit",
+            "I5-spot",
+            "I6-dispute",
+            "I5-job",
+            "I6-job",
+            "I6-spot",
+        }
         await self.counted()
         for row in await self.db.fetch(
             "SELECT d.*, j.cap_qu, coalesce(b.balance_qu, 0) AS bond_left FROM dispute d JOIN job j ON j.id = d.job_id"

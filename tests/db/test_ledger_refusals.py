@@ -35,6 +35,9 @@ WAYS = {
     "bond": {("user", "bond")},
     "bond_end": {("bond", "user"), ("bond", "fund")},
     "fund": {("fees", "fund")},
+    "spot": {("fund", "user")},
+    "spot_back": {("user", "fund")},
+    "forfeit": {("user", "fund")},
 }
 
 

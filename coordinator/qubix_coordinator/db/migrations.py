@@ -59,6 +59,9 @@ STEPS = (
     "rentals/schema_5_groups.sql",
     "market/schema_5_query.sql",
     "market/schema_5_cards.sql",
+    "ledger/schema_5_forfeit.sql",
+    "withdrawals/schema_5_forfeit.sql",
+    "jobs/schema_5_spot.sql",
 )
 
 CREATE_TABLE = """

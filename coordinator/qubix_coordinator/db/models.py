@@ -14,6 +14,7 @@ CAPABILITIES = (
     "jobs",
     "rentals",
     "disputes",
+    "spots",
 )
 
 

@@ -25,7 +25,7 @@ from qubix_protocol.disputes import Finding, Outcome, Side
 log = logging.getLogger(__name__)
 COURT: Final = uuid5(ledger.CAUSES, "disputes")
 """The market's own account for re-runs: it holds nothing but what a bond pays for a run that is under way."""
-_FUND_LOCK: Final = 0x66756E64
+FUND_LOCK: Final = 0x66756E64
 
 
 def opener_of(dispute: Dispute) -> UUID:
@@ -140,7 +140,7 @@ async def _fees_qu(tx: Tx) -> int:
 
 async def _fund_qu(desk: Desk, tx: Tx, account_id: UUID, wanted_qu: int) -> int:
     """What the fund may pay this account now; payments of the fund take turns."""
-    await execute(tx, "SELECT pg_advisory_xact_lock($1)", _FUND_LOCK)
+    await execute(tx, "SELECT pg_advisory_xact_lock($1)", FUND_LOCK)
     spent = await one(
         tx,
         "SELECT coalesce(sum(amount_qu), 0)::bigint AS day,"
@@ -158,7 +158,7 @@ async def _fund_qu(desk: Desk, tx: Tx, account_id: UUID, wanted_qu: int) -> int:
 
 async def feed_fund(desk: Desk, tx: Tx) -> int:
     """Sets aside the fund's part of all fees so far; gives how much was moved. Replicas take turns."""
-    await execute(tx, "SELECT pg_advisory_xact_lock($1)", _FUND_LOCK)
+    await execute(tx, "SELECT pg_advisory_xact_lock($1)", FUND_LOCK)
     fees = await read.fees_so_far(tx)
     wanted_qu = rules.fund_share_qu(fees.came_qu, fees.to_fund_qu, desk.settings.fund_bps)
     amount_qu = min(wanted_qu, await _fees_qu(tx)) if wanted_qu else 0

@@ -22,18 +22,20 @@ _MOVED: Final = """
       LEFT JOIN attempt a ON a.id = CASE WHEN t.kind = 'settle' THEN split_part(t.cause, ':', 3)::uuid END
       LEFT JOIN rental r ON t.kind = 'settle' AND r.id = t.job_id
       LEFT JOIN dispute d ON d.id = CASE WHEN t.kind = 'refund' THEN split_part(t.cause, ':', 2)::uuid END
-      LEFT JOIN attempt da ON da.id = d.attempt_id
+      LEFT JOIN forfeit ff ON ff.id = CASE WHEN t.kind = 'forfeit' THEN split_part(t.cause, ':', 2)::uuid END
+      LEFT JOIN attempt da ON da.id = coalesce(d.attempt_id, ff.attempt_id)
      WHERE e.account_id = (SELECT id FROM ledger_account WHERE kind = 'user' AND owner = $1)
        AND t.posted_at >= to_timestamp($2::double precision / 1000)
        AND t.posted_at < to_timestamp($3::double precision / 1000)
-       AND ((t.kind = 'settle' AND e.amount_qu > 0)
+       AND ((t.kind = 'settle' AND e.amount_qu > 0) OR t.kind = 'forfeit'
          OR (t.kind = 'refund' AND (e.amount_qu < 0 OR (d.opened_by = 'provider' AND d.provider_id = $1))))
 """
 _SUMS: Final = """
     coalesce(sum(amount_qu) FILTER (WHERE kind = 'settle'), 0)::bigint AS earned_qu,
     coalesce(sum(fee_qu), 0)::bigint AS fee_qu,
     coalesce(sum(amount_qu) FILTER (WHERE kind = 'refund' AND amount_qu > 0), 0)::bigint AS awarded_qu,
-    coalesce(-sum(amount_qu) FILTER (WHERE kind = 'refund' AND amount_qu < 0), 0)::bigint AS taken_back_qu,
+    coalesce(-sum(amount_qu) FILTER (WHERE kind IN ('refund', 'forfeit') AND amount_qu < 0), 0)::bigint
+        AS taken_back_qu,
     coalesce(sum(amount_qu), 0)::bigint AS net_qu,
     count(*) FILTER (WHERE kind = 'settle') AS settlements
 """

@@ -14,6 +14,7 @@ from qubix_coordinator.jobs import flow, rules, settle
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
+from qubix_protocol.receipts import REFUTED
 from qubix_protocol.states import REASON_TEXT, AttemptState, Reason
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,27 @@ async def pay_owed(desk: Desk, tx: Tx, job: Job, attempt: Attempt, charge_qu: in
     links = ChainLink.filter(attempt_id=attempt.id, owed=True).using_db(tx)
     await links.update(owed=False, paid=charge_qu > 0)
     await settle.conclude(desk, tx, job, attempt, why)
+
+
+async def refute(desk: Desk, tx: Tx, job: Job, attempt: Attempt, reason: Reason, why: str) -> bool:
+    """What it delivered is not paid, and its units are run again elsewhere, with as much time as the job had at first.
+    False when it is paid, disputed or over already."""
+    decision = rules.decide_job(flow.facts(job, await flow.hands(tx, job.id)), JobEvent.REFUTED)
+    if decision.verb is not Verb.APPLY or attempt.owed_qu == 0:
+        return False
+    now_ms = desk.now_ms()
+    job.owed_qu -= attempt.owed_qu
+    job.units_accepted -= attempt.units_accepted
+    job.bad_attempts += 1
+    job.deadline_ms = max(job.deadline_ms, now_ms + job.deadline_ms - job.created_ms)
+    attempt.owed_qu = attempt.units_accepted = 0
+    attempt.state, attempt.verdict = AttemptState.REJECTED.value, REFUTED
+    attempt.reason, attempt.detail = reason.value, why[: flow.DETAIL_MAX]
+    # Their form stays good, and the consumer has seen them: only who is owed for these units is open again.
+    await ChainLink.filter(attempt_id=attempt.id, owed=True).using_db(tx).update(owed=False)
+    await settle.conclude(desk, tx, job, attempt, REASON_TEXT[reason])
+    await flow.step_job(desk, tx, job, JobEvent.REFUTED, detail=f"attempt {attempt.fence}: {why}")
+    return True
 
 
 async def decide(desk: Desk, tx: Tx, job: Job) -> rules.JobDecision:

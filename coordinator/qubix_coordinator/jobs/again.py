@@ -102,18 +102,27 @@ async def stop(desk: Desk, tx: Tx, job_id: UUID) -> Job:
 
 
 async def ask_second_look(
-    tx: Tx, look_id: UUID, attempt_id: UUID, *, good: bool, other_job_id: UUID | None, due_ms: int
+    tx: Tx,
+    look_id: UUID,
+    attempt_id: UUID,
+    *,
+    good: bool,
+    other_job_id: UUID | None,
+    due_ms: int,
+    part: Range | None = None,
 ) -> None:
-    """Asking twice is asking once."""
+    """Asking twice is asking once. `part`: at these links alone."""
     await execute(
         tx,
-        "INSERT INTO second_look (id, attempt_id, good, other_job_id, due_ms) VALUES ($1, $2, $3, $4, $5)"
-        " ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO second_look (id, attempt_id, good, other_job_id, due_ms, start, stop)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
         look_id,
         attempt_id,
         good,
         other_job_id,
         due_ms,
+        part.start if part else None,
+        part.stop if part else None,
     )
 
 

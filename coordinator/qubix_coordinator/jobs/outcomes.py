@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an attempt's end to the provider's record (trust.md C5): what it was worth, and whether its consumer counts."""
 
+from collections.abc import Collection
 from uuid import UUID
 
 from qubix_coordinator.accounts import service as accounts
-from qubix_coordinator.db.database import Tx, value
+from qubix_coordinator.db.database import Tx, rows, value
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Attempt, Job
 from qubix_coordinator.ledger.rules import owed_qu
@@ -28,6 +29,17 @@ async def related(tx: Tx, one_id: UUID, other_id: UUID) -> bool:
     identity; customers of one exchange that pays from one identity are taken for related, too.
     """
     return one_id == other_id or bool(await value(tx, _RELATED, one_id, other_id))
+
+
+async def identities(tx: Tx, account_ids: Collection[UUID]) -> dict[UUID, frozenset[bytes]]:
+    """Every identity of the chain that has to do with each of them."""
+    found = await rows(
+        tx,
+        "SELECT who.id, array_agg(DISTINCT k.key) AS keys FROM unnest($1::uuid[]) AS who (id)"  # noqa: S608 - our constants
+        f" CROSS JOIN LATERAL ({_KEYS.format(who='who.id')}) AS k GROUP BY who.id",
+        list(account_ids),
+    )
+    return {UUID(str(row["id"])): frozenset(bytes(key) for key in row["keys"]) for row in found}
 
 
 async def tell(desk: Desk, tx: Tx, job: Job, attempt: Attempt, *whats: What) -> None:

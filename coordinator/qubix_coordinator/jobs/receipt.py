@@ -47,6 +47,7 @@ async def opened(desk: Desk, tx: Tx, job: Job, inputs: Sequence[InputRef], outpu
         has_verifier=job.settles_by_check,
         deadline_ms=job.deadline_ms,
         order=job.order_raw or b"",
+        units_whole=job.units_whole,
     )
     await receipts.open_chain(tx, chain_of(desk, job.id), statement, desk.key, at_ms=desk.now_ms())
 

@@ -63,6 +63,8 @@ class JobEvent(StrEnum):
     """The last dispute about what was delivered is decided."""
     RENTAL_OVER = "rental_over"
     """The rental that the job runs on has ended."""
+    REFUTED = "refuted"
+    """A spot check found that what an attempt delivered is wrong: its units are nobody's again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ _FINAL_ROW: Final[dict[JobEvent, Verb | _Then]] = {
     # What is paid may still be disputed; the job itself stays as it ended (see disputes/).
     _E.DISPUTE: Verb.REFUSE,
     _E.RESOLVE: Verb.REFUSE,
+    _E.REFUTED: Verb.IGNORE,
 }
 _NOT_DELIVERED: Final[dict[JobEvent, Verb | _Then]] = {
     _E.ACCEPT: Verb.REFUSE,
@@ -185,6 +188,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.EXPIRE: _Then.END,
         **_NOT_DELIVERED,
         _E.RENTAL_OVER: _Then.END,
+        _E.REFUTED: _Then.GO_ON,
     },
     # Nobody works yet; what earlier hands made may be in check.
     _J.ASSIGNED: {
@@ -197,6 +201,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.EXPIRE: _Then.CLOSE,
         **_NOT_DELIVERED,
         _E.RENTAL_OVER: _Then.CLOSE,
+        _E.REFUTED: _Then.GO_ON,
     },
     _J.RUNNING: {
         _E.ASSIGN: _Then.FOLLOW,
@@ -208,6 +213,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.EXPIRE: _Then.CLOSE,
         **_NOT_DELIVERED,
         _E.RENTAL_OVER: _Then.CLOSE,
+        _E.REFUTED: _Then.GO_ON,
     },
     # Nobody works any more; units that wait may still be given to somebody.
     _J.VERIFYING: {
@@ -220,6 +226,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.EXPIRE: _Then.CLOSE,
         _E.RENTAL_OVER: _Then.CLOSE,
         **_NOT_DELIVERED,
+        _E.REFUTED: _Then.GO_ON,
     },
     _J.DELIVERED: {
         **_NOBODY_WORKS,
@@ -227,6 +234,7 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         _E.WINDOW_ENDED: _Then.PAY,
         _E.DISPUTE: _Then.CONTEST,
         _E.RESOLVE: Verb.REFUSE,
+        _E.REFUTED: _Then.GO_ON,
     },
     _J.DISPUTED: {
         **_NOBODY_WORKS,
@@ -235,6 +243,8 @@ JOB_TABLE: Final[dict[JobState, dict[JobEvent, Verb | _Then]]] = {
         # Of another attempt: a job has as many disputes as attempts.
         _E.DISPUTE: _Then.CONTEST,
         _E.RESOLVE: _Then.RESOLVED,
+        # What is disputed is decided there.
+        _E.REFUTED: Verb.IGNORE,
     },
     _J.SETTLED: _FINAL_ROW,
     _J.RESOLVED: _FINAL_ROW,

@@ -11,12 +11,13 @@ from uuid import UUID
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.db.database import Tx
-from qubix_coordinator.jobs import billing, flow, lessons, money, outcomes, receipt, rules
+from qubix_coordinator.jobs import billing, flow, lessons, money, outcomes, receipt, rules, spot
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job, Verdict
 from qubix_coordinator.market import service as market
 from qubix_coordinator.market.reputation import What
+from qubix_coordinator.withdrawals import forfeits
 from qubix_protocol import digests
 from qubix_protocol.envelope import ANYONE, seal
 from qubix_protocol.messages import Settlement
@@ -91,6 +92,8 @@ async def _settle(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: Attempt
         await conclude(desk, tx, job, attempt, _verdict_text(verdict))
     else:
         await attempt.save(using_db=tx)
+        assert provider is not None, "somebody is owed it"
+        await spot.consider(desk, tx, job, attempt, provider, good)
     await _reputation(desk, tx, job, attempt, decision.state, provider)
     if provider not in (None, job.account_id):
         await lessons.learn(tx, job, attempt, good, now_ms=desk.now_ms())
@@ -214,12 +217,29 @@ async def _reputation(
     if state is AttemptState.REJECTED:
         await outcomes.tell(desk, tx, job, attempt, What.WRONG)
         await market.count_rejected(tx, attempt.listing_id, now_ms=now_ms)
+        await _forfeit(desk, tx, job, attempt)
         return
     finished = attempt.reason == Reason.COMPLETED.value
     if job.has_verifier and provider is not None:
         await outcomes.tell(desk, tx, job, attempt, What.RIGHT, *([What.FINISHED] if finished else []))
     if job.has_verifier and provider not in (None, job.account_id):
         await market.count_accepted(tx, attempt.listing_id, now_ms=now_ms, forgive=finished)
+
+
+async def _forfeit(desk: Desk, tx: Tx, job: Job, attempt: Attempt) -> None:
+    """Who is caught at a wrong result keeps nothing that was earned lately and never checked (trust.md C5). What a
+    verifier judged before it was paid stays theirs."""
+    await forfeits.take(
+        tx,
+        attempt.id,
+        await accounts.account_of_node(tx, attempt.peer_id),
+        attempt_id=attempt.id,
+        job_id=job.id,
+        reason=Reason.WRONG_RESULT,
+        delay_s=desk.settings.withdrawal_earnings_delay_s,
+        now_ms=desk.now_ms(),
+        unchecked=True,
+    )
 
 
 def _job_detail(attempt: Attempt, state: AttemptState) -> str:

@@ -104,7 +104,7 @@ async def _claim_second_look(tx: Tx, verifier: str, now_ms: int) -> Claim | None
         tx,
         "UPDATE second_look SET claimed_by = $2, claim_until_ms = $3 WHERE id = (SELECT id FROM second_look"
         " WHERE recorded_ms IS NULL AND claim_until_ms <= $1 AND due_ms > $1 ORDER BY due_ms LIMIT 1"
-        " FOR UPDATE SKIP LOCKED) RETURNING id, attempt_id, good, other_job_id, due_ms",
+        " FOR UPDATE SKIP LOCKED) RETURNING id, attempt_id, good, other_job_id, due_ms, start, stop",
         now_ms,
         verifier,
         now_ms + CLAIM_MS,
@@ -113,6 +113,8 @@ async def _claim_second_look(tx: Tx, verifier: str, now_ms: int) -> Claim | None
         return None
     attempt = await Attempt.filter(id=found["attempt_id"]).using_db(tx).get()
     made = ChainLink.filter(attempt_id=attempt.id, verdict=found["good"])
+    if found["start"] is not None:
+        made = made.filter(start__gte=found["start"], stop__lte=found["stop"])
     claimed = await _claim_on(tx, attempt, await made.using_db(tx).order_by("index"), found["due_ms"])
     others: list[ChainLink] = []
     if found["other_job_id"] is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one door for money.
 
-Callers are few and .importlinter lists them: jobs, rentals, disputes, deposits, withdrawals.
+Callers are few and .importlinter lists them: jobs, rentals, disputes, spots, deposits, withdrawals.
 """
 
 import json

@@ -43,6 +43,9 @@ class TransferKind(StrEnum):
     BOND = "bond"
     BOND_END = "bond_end"
     FUND = "fund"
+    SPOT = "spot"
+    SPOT_BACK = "spot_back"
+    FORFEIT = "forfeit"
 
 
 class AccountRef(NamedTuple):
@@ -175,3 +178,21 @@ def _bond(dispute_id: UUID) -> AccountRef:
 def fund(amount_qu: int, key: str) -> Transfer:
     """A part of the fees, set aside for awards."""
     return Transfer(TransferKind.FUND, f"fund:{key}", (Leg(FEES, -amount_qu), Leg(FUND, amount_qu)))
+
+
+def spot(check_id: UUID, draw: int, account_id: UUID, amount_qu: int) -> Transfer:
+    """Lent for one re-run of a spot check, to the market's own account, which pays it."""
+    legs = (Leg(FUND, -amount_qu), Leg(user(account_id), amount_qu))
+    return Transfer(TransferKind.SPOT, f"spot:{check_id}:{draw}", legs)
+
+
+def spot_back(check_id: UUID, draw: int, account_id: UUID, amount_qu: int) -> Transfer:
+    """What that did not cost."""
+    legs = (Leg(user(account_id), -amount_qu), Leg(FUND, amount_qu))
+    return Transfer(TransferKind.SPOT_BACK, f"spot_back:{check_id}:{draw}", legs)
+
+
+def forfeit(cause_id: UUID, account_id: UUID, amount_qu: int, job_id: UUID) -> Transfer:
+    """New earnings that a failed check takes (C5)."""
+    legs = (Leg(user(account_id), -amount_qu), Leg(FUND, amount_qu))
+    return Transfer(TransferKind.FORFEIT, f"forfeit:{cause_id}", legs, job_id)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from qubix_coordinator.db.database import Row, Tx, rows, value
+from qubix_coordinator.db.database import Row, Tx, one, rows, value
 from qubix_coordinator.deposits import read as deposits
 from qubix_coordinator.errors import LimitExceeded, NotEnoughBalance
 from qubix_coordinator.ledger import read
@@ -39,23 +39,28 @@ async def means(desk: Desk, tx: Tx, account_id: UUID) -> Means:
 
 
 async def new_earnings_qu(tx: Tx, account_id: UUID, delay_s: int) -> int:
-    """What was settled to the account within the last `delay_s` seconds, by the database's clock."""
-    if delay_s == 0:
-        return 0
-    total_qu, before = 0, 2**63 - 1
-    while page := await _entries(tx, account_id, before, delay_s):
-        total_qu += sum(line["amount_qu"] for line in page if line["kind"] == "settle" and line["new"])
+    """What was settled to the account within the last `delay_s` seconds, by the database's clock, and not forfeited."""
+    return sum(line["amount_qu"] for line in await new_settlements(tx, account_id, delay_s))
+
+
+async def new_settlements(tx: Tx, account_id: UUID, delay_s: int) -> list[Row]:
+    """The transfer and amount of each, newest first."""
+    found, before = list[Row](), 2**63 - 1
+    while delay_s > 0 and (page := await _entries(tx, account_id, before, delay_s)):
+        found += [line for line in page if line["kind"] == "settle" and line["new"] and not line["taken"]]
         if page[-1]["old"]:
             break
         before = page[-1]["id"]
-    return total_qu
+    return found
 
 
 async def _entries(tx: Tx, account_id: UUID, before: int, delay_s: int) -> Sequence[Row]:
     return await rows(
         tx,
-        "SELECT e.id, e.amount_qu, t.kind, t.posted_at > now() - make_interval(secs => $3) AS new,"
-        " t.posted_at < now() - make_interval(secs => $3 + $4) AS old"
+        "SELECT e.id, e.transfer_id, e.amount_qu, t.kind, t.posted_at > now() - make_interval(secs => $3) AS new,"
+        " t.posted_at < now() - make_interval(secs => $3 + $4) AS old,"
+        " EXISTS (SELECT FROM forfeited f WHERE f.account_id = $1 AND f.transfer_id = t.id) AS taken,"
+        " EXISTS (SELECT FROM job j WHERE j.id = t.job_id AND NOT j.has_verifier) AS unchecked"
         " FROM entry e JOIN transfer t ON t.id = e.transfer_id"
         " WHERE e.account_id = (SELECT id FROM ledger_account WHERE kind = 'user' AND owner = $1)"
         " AND e.id < $2 ORDER BY e.id DESC LIMIT $5",
@@ -143,6 +148,7 @@ async def view(desk: Desk, account_id: UUID) -> WithdrawableView:
 
     async def step(tx: Tx) -> WithdrawableView:
         found = await means(desk, tx, account_id)
+        gone = await _forfeited(tx, account_id)
         day_left_qu = settings.withdrawal_day_max_qu - await asked_today_qu(tx, account_id, desk.now_ms())
         return WithdrawableView(
             balance_qu=found.balance_qu,
@@ -154,7 +160,23 @@ async def view(desk: Desk, account_id: UUID) -> WithdrawableView:
             day_left_qu=max(0, day_left_qu),
             approval_above_qu=settings.withdrawal_approval_above_qu,
             address_delay_s=settings.withdrawal_address_delay_s,
-            text=f"{found.withdrawable_qu} QU can be withdrawn: {explain(found)}.",
+            forfeited_qu=gone["amount_qu"] if gone else 0,
+            text=f"{found.withdrawable_qu} QU can be withdrawn: {explain(found)}.{_lost(gone)}",
         )
 
     return await desk.db.run(step)
+
+
+async def _forfeited(tx: Tx, account_id: UUID) -> Row | None:
+    """The last time."""
+    return await one(
+        tx,
+        "SELECT attempt_id, reason, amount_qu FROM forfeit WHERE account_id = $1 ORDER BY at_ms DESC LIMIT 1",
+        account_id,
+    )
+
+
+def _lost(gone: Row | None) -> str:
+    if gone is None:
+        return ""
+    return f" {gone['amount_qu']} QU of new earnings are forfeit ({gone['reason']}, attempt {gone['attempt_id']})."
