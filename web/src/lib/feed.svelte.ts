@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /**
  * One WebSocket to `/live`: whoever watches a topic gets its snapshot, then each change in order. A lost connection
- * comes back by itself within five seconds and goes on behind each topic's last cursor, so nothing is missed or seen
- * twice.
+ * comes back by itself within five seconds and goes on behind the last cursor of each topic, so nothing is missed or
+ * seen twice.
  */
 
 export interface Frame {
@@ -11,7 +11,10 @@ export interface Frame {
   cursor: string;
   data: unknown;
 }
-type Topic = string | { topic: string; query?: string; order?: string };
+export interface Topic {
+  topic: string;
+  query?: string;
+}
 type Watcher = (frame: Frame) => void;
 interface Watched {
   topic: Topic;
@@ -21,40 +24,44 @@ interface Watched {
 
 const RETRY_FIRST_MS = 250;
 const RETRY_MAX_MS = 4_000;
-/** The server pings every 20 s; a socket that is silent for longer is dead though it looks open. */
-const QUIET_MAX_MS = 60_000;
+/** A market tells every few seconds that nothing happened, and the server pings: longer silence is a dead socket. */
+const QUIET_MAX_MS = 45_000;
+
+const nameOf = (topic: Topic): string => (topic.query ? `${topic.topic}?${topic.query}` : topic.topic);
 
 class Feed {
   state = $state<'idle' | 'connecting' | 'live' | 'reconnecting'>('idle');
   /** When the last frame came, by this browser's clock; 0 before the first. */
   heardMs = $state(0);
+  /** What the server refused, in its words. */
   problem = $state('');
   #watched = new Map<string, Watched>();
   #socket: WebSocket | null = null;
   #tries = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
+  #asking = false;
 
   constructor() {
     addEventListener('online', () => this.#now());
     document.addEventListener('visibilitychange', () => {
-      if (document.visibilityState === 'visible' && this.#quiet()) this.#now();
+      if (document.visibilityState === 'visible' && Date.now() - this.heardMs > QUIET_MAX_MS) this.#now();
     });
   }
 
-  /** Until the function that it gives is called. */
+  /** Until the function that it gives is called. A topic that is watched already is told from its beginning again. */
   watch(topic: Topic, watcher: Watcher): () => void {
-    const key = JSON.stringify(topic);
-    const entry = this.#watched.get(key) ?? { topic, watchers: new Set<Watcher>(), cursor: '' };
+    const name = nameOf(topic);
+    const entry = this.#watched.get(name) ?? { topic, watchers: new Set<Watcher>(), cursor: '' };
     entry.watchers.add(watcher);
-    this.#watched.set(key, entry);
-    // Whoever comes needs the snapshot: this topic starts over, without a cursor.
     entry.cursor = '';
+    this.#watched.set(name, entry);
     this.#subscribe();
     return () => {
       entry.watchers.delete(watcher);
-      if (!entry.watchers.size) this.#watched.delete(key);
-      if (!this.#watched.size) this.#stop();
-      else if (!entry.watchers.size) this.#subscribe();
+      if (entry.watchers.size) return;
+      this.#watched.delete(name);
+      if (this.#watched.size) this.#subscribe();
+      else this.#stop();
     };
   }
 
@@ -73,17 +80,13 @@ class Feed {
     this.#connect();
   }
 
-  #quiet(): boolean {
-    return Date.now() - this.heardMs > QUIET_MAX_MS || this.#socket === null;
-  }
-
   #connect(): void {
     if (this.#socket) return;
     this.state = this.#tries ? 'reconnecting' : 'connecting';
     const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
     const socket = new WebSocket(`${scheme}://${location.host}/live`);
     this.#socket = socket;
-    socket.onopen = () => this.#subscribe();
+    socket.onopen = () => this.#ask();
     socket.onmessage = (event) => this.#take(String(event.data));
     socket.onclose = () => {
       if (this.#socket !== socket) return;
@@ -100,41 +103,40 @@ class Feed {
     this.#retry = setTimeout(() => this.#connect(), wait);
   }
 
+  /** What changes within one turn of the page is asked for at once. */
   #subscribe(): void {
-    if (this.#socket === null) {
-      this.#connect();
-    } else if (this.#socket.readyState === WebSocket.OPEN) {
-      const topics = [...this.#watched.values()].map(({ topic, cursor }) => ({
-        ...(typeof topic === 'string' ? { topic } : topic),
-        ...(cursor ? { cursor } : {}),
-      }));
-      if (topics.length) this.#socket.send(JSON.stringify({ subscribe: topics }));
-    }
+    if (this.#asking) return;
+    this.#asking = true;
+    queueMicrotask(() => {
+      this.#asking = false;
+      if (!this.#watched.size) return;
+      if (this.#socket === null) this.#connect();
+      else this.#ask();
+    });
+  }
+
+  #ask(): void {
+    if (this.#socket?.readyState !== WebSocket.OPEN) return;
+    const subscribe = [...this.#watched.values()].map(({ topic, cursor }) => (cursor ? { ...topic, cursor } : topic));
+    if (subscribe.length) this.#socket.send(JSON.stringify({ subscribe }));
   }
 
   #take(text: string): void {
     const frame = JSON.parse(text) as Frame & { code?: string; detail?: string };
-    if (frame.code !== undefined && frame.kind === undefined) {
-      this.problem = frame.detail ?? frame.code;
+    if (frame.kind === undefined) {
+      this.problem = frame.detail || frame.code || '';
       return;
     }
     this.problem = '';
     this.#tries = 0;
     this.state = 'live';
     this.heardMs = Date.now();
-    for (const entry of this.#watched.values()) {
-      if (frame.topic !== nameOf(entry.topic)) continue;
-      if (frame.cursor) entry.cursor = frame.cursor;
-      if (frame.kind === 'reset') entry.cursor = '';
-      for (const watcher of entry.watchers) watcher(frame);
-    }
+    const entry = this.#watched.get(frame.topic);
+    if (!entry) return;
+    if (frame.kind === 'reset') entry.cursor = '';
+    else if (frame.cursor) entry.cursor = frame.cursor;
+    for (const watcher of entry.watchers) watcher(frame);
   }
-}
-
-/** As the server calls it. */
-function nameOf(topic: Topic): string {
-  if (typeof topic === 'string') return topic;
-  return topic.query ? `${topic.topic}?${topic.query}` : topic.topic;
 }
 
 export const feed = new Feed();

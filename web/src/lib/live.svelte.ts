@@ -9,8 +9,8 @@ export class Live<T> {
   /** Until the function that it gives is called. */
   watch(topic: string): () => void {
     this.value = null;
-    return feed.watch(topic, (frame) => {
-      if (frame.kind !== 'reset') this.value = frame.data as T;
+    return feed.watch({ topic }, (frame) => {
+      if (frame.kind === 'snapshot' || frame.kind === 'delta') this.value = frame.data as T;
     });
   }
 }

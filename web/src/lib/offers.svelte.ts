@@ -2,7 +2,10 @@
 /** The market as this page holds it: plain objects, and one rune that says that something changed. */
 
 import { feed, type Frame } from './feed.svelte';
-import type { Listing } from './api/client';
+import type { Listing, Schemas } from './api/client';
+
+type Delta = Schemas['MarketDelta'];
+const TINT_MS = 4000;
 
 /** Deltas come up to ten times a second; the table is drawn once a frame at most. */
 export class Offers {
@@ -16,37 +19,48 @@ export class Offers {
 
   watch(query: string): () => void {
     this.total = null;
-    return feed.watch(query ? { topic: 'market', query } : 'market', (frame) => this.#take(frame));
+    return feed.watch(query ? { topic: 'market', query } : { topic: 'market' }, (frame) => this.#take(frame));
+  }
+
+  /** One listing alone. */
+  watchOne(id: string): () => void {
+    this.total = null;
+    return feed.watch({ topic: `listing:${id}` }, (frame) => this.#take(frame));
   }
 
   #take(frame: Frame): void {
     if (frame.kind === 'snapshot') {
-      this.rows = new Map((frame.data as Listing[]).map((one) => [one.listing_id, one]));
+      this.rows = new Map();
       this.moved.clear();
-    } else if (frame.kind === 'more') {
-      for (const one of frame.data as Listing[]) this.rows.set(one.listing_id, one);
-    } else if (frame.kind === 'delta') {
-      const told = frame.data as { listings: Listing[]; gone: string[] };
-      for (const one of told.listings) this.#change(one);
-      for (const id of told.gone) this.rows.delete(id);
-    } else {
-      return;
     }
-    if (this.#drawing) return;
+    if (frame.kind === 'snapshot' || frame.kind === 'more') this.#put(frame.data as Listing[], false);
+    else if (frame.kind === 'delta') this.#change(frame.data as Delta);
+    else return;
+    // A snapshot is whole once its cursor is there.
+    if (this.#drawing || (this.total === null && !frame.cursor)) return;
     this.#drawing = true;
     requestAnimationFrame(() => this.#draw());
   }
 
-  #change(data: Listing): void {
-    const before = this.rows.get(data.listing_id);
-    if (before && before.rate_qu_per_h !== data.rate_qu_per_h) {
-      this.moved.set(data.listing_id, data.rate_qu_per_h > before.rate_qu_per_h ? 'up' : 'down');
-      setTimeout(() => {
-        this.moved.delete(data.listing_id);
-        this.version += 1;
-      }, 4000);
+  #change(delta: Delta): void {
+    for (const id of delta.gone) this.rows.delete(id);
+    this.#put(delta.listings, true);
+  }
+
+  #put(listings: Listing[], news: boolean): void {
+    for (const one of listings) {
+      const before = this.rows.get(one.listing_id);
+      if (news && before && before.rate_qu_per_h !== one.rate_qu_per_h) this.#tint(one, before);
+      this.rows.set(one.listing_id, one);
     }
-    this.rows.set(data.listing_id, data);
+  }
+
+  #tint(one: Listing, before: Listing): void {
+    this.moved.set(one.listing_id, one.rate_qu_per_h > before.rate_qu_per_h ? 'up' : 'down');
+    setTimeout(() => {
+      this.moved.delete(one.listing_id);
+      this.version += 1;
+    }, TINT_MS);
   }
 
   #draw(): void {

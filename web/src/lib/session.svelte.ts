@@ -49,8 +49,8 @@ class Session {
     this.account = view.account;
     this.state = 'in';
     // Both balances move by themselves, on whatever page.
-    this.#unwatch ??= feed.watch('account', (frame) => {
-      if (frame.kind !== 'reset') this.account = frame.data as Account;
+    this.#unwatch ??= feed.watch({ topic: 'account' }, (frame) => {
+      if (frame.kind === 'snapshot' || frame.kind === 'delta') this.account = frame.data as Account;
     });
   }
 }

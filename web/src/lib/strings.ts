@@ -36,6 +36,8 @@ export const t = {
     nobodyLead: 'The first GPU appears here as soon as somebody shares one.',
     none: 'No offer matches',
     relax: (without: string, n: number) => `Without “${without}”: ${n} offers`,
+    leaveOut: 'Leave it out',
+    active: 'Filters that hold, and how many offers satisfy each',
     columns: {
       model: 'GPU',
       memory: 'VRAM',

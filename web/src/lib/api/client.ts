@@ -14,6 +14,8 @@ export class ApiError extends Error {
     message: string,
     readonly remedy: string,
     readonly field: string,
+    /** Where in the query line, from 1; 0: nowhere in it. */
+    readonly column = 0,
   ) {
     super(message);
   }
@@ -84,7 +86,8 @@ async function problemOf(answer: Response): Promise<ApiError> {
   try {
     const told = (await answer.json()) as Schemas['Problem'];
     const { code, detail, title, remedy, field } = told as Schemas['Problem'] & Record<string, string | undefined>;
-    return new ApiError(answer.status, code ?? '', detail || title || answer.statusText, remedy ?? '', field ?? '');
+    const text = detail || title || answer.statusText;
+    return new ApiError(answer.status, code ?? '', text, remedy ?? '', field ?? '', Number(told.column ?? 0));
   } catch {
     return new ApiError(answer.status, '', `The market answered ${answer.status}.`, 'Try again in a moment.', '');
   }
