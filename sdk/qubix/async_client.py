@@ -3,7 +3,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from qubix.tokens import token_of
 from qubix.transport import AsyncPort, Port
 from qubix.uploads import OnUpload, upload
 from qubix.wallet import Balance, Wallet
+from qubix.watching import OffersUpdate, OffersWatch
 from qubix_protocol.api import (
     AccountView,
     AuditView,
@@ -294,6 +295,16 @@ class AsyncClient:
         asked = {"kind": kind, "backend": backend, "provider": provider}
         query: dict[str, str | int] = {name: str(value) for name, value in asked.items() if value is not None}
         return (await self._session.get("/offers", OffersView, query)).offers
+
+    async def watch_offers(
+        self, query: str = "", order: str = "", *, every_s: float | None = None
+    ) -> AsyncGenerator[OffersUpdate, None]:
+        """The offers that match, then every change of them once, for as long as it is gone through. A lost connection
+        comes back by itself; updates say so, and how old the table is. With `every_s` one comes at least so often,
+        with or without news. Raises `BadUsage` for a query or an order that is none."""
+        async with contextlib.aclosing(OffersWatch(self._session, query, order, every_s).updates()) as updates:
+            async for update in updates:
+                yield update
 
     async def readings(self, listing_id: str, *, minutes: int = 60) -> tuple[Sample, ...]:
         """What the device behind a listing said of itself lately, oldest first: its load, heat, power and clocks."""

@@ -213,6 +213,7 @@ class Client:
     end_sessions = blocking(AsyncClient.end_sessions)
     kernels = blocking(AsyncClient.kernels)
     offers = blocking(AsyncClient.offers)
+    watch_offers = iterating(AsyncClient.watch_offers)
     readings = blocking(AsyncClient.readings)
     history = blocking(AsyncClient.history)
     reputation = blocking(AsyncClient.reputation)

@@ -67,11 +67,7 @@ class Feeds:
         watcher = Watcher(feed, wire, order, sort)
         feed.watchers.add(watcher)
         feed.idle_since_s = None
-        try:
-            self._start(watcher, cursor)
-        except BaseException:
-            self.leave(watcher)
-            raise
+        self._moved(watcher, feed.begin, cursor)
         return watcher
 
     def leave(self, watcher: Watcher) -> None:
@@ -85,7 +81,8 @@ class Feeds:
     def drained(self, watcher: Watcher) -> None:
         """Its socket has room again."""
         if watcher in self._waiting and watcher.parked is None:
-            self._pump(watcher)
+            watcher.waits_since_s = self._clock()
+            self._moved(watcher, watcher.feed.pump)
 
     async def run(self) -> None:
         """Until cancelled. A database that is away is waited for; nothing is skipped meanwhile."""
@@ -158,13 +155,13 @@ class Feeds:
         assert self._market is not None
         encodings = Encodings(self._now_ms())
         made = [(feed, feed.tick(keys, self._market, encodings)) for feed in self._concerned(keys)]
-        cursor, self._writing = self._market.cursor, True
+        self._writing = True
         try:
             for feed, told in made:
                 if len(feed.table.members) > 2 * self._bounds.listings:
                     self._end(feed)
                 elif told:
-                    await self._write(feed, told, cursor, before)
+                    await self._write(feed, told, before)
         finally:
             self._writing = False
 
@@ -172,24 +169,12 @@ class Feeds:
         yield from (feed for feed in self._feeds.values() if feed.topic.listing_id is None)
         yield from (self._by_listing[key] for key in keys if key in self._by_listing)
 
-    async def _write(self, feed: Feed, told: list[bytes], cursor: Cursor, before: Cursor) -> None:
+    async def _write(self, feed: Feed, told: list[bytes], before: Cursor) -> None:
         for count, watcher in enumerate(tuple(feed.watchers), start=1):
-            if watcher in feed.watchers and watcher.at < cursor:
-                self._write_one(watcher, told, before)
+            if watcher in feed.watchers:
+                self._moved(watcher, feed.tell, told, before)
             if count % _WRITES == 0:
                 await asyncio.sleep(0)
-
-    def _write_one(self, watcher: Watcher, told: list[bytes], before: Cursor) -> None:
-        if watcher.behind is not None or watcher.parked is not None:
-            return
-        if not watcher.reads_along:
-            watcher.behind = before
-            self._wait(watcher)
-        elif len(told) == 1:
-            watcher.wire.write(told[0])
-        else:
-            watcher.pending.extend(told)
-            self._pump(watcher)
 
     def _end(self, feed: Feed) -> None:
         """Of a query that by now matches too much."""
@@ -251,22 +236,10 @@ class Feeds:
         if feed.topic.listing_id is not None:
             del self._by_listing[feed.topic.listing_id]
 
-    def _start(self, watcher: Watcher, cursor: Cursor | None) -> None:
-        assert self._market is not None
-        if cursor is None:
-            watcher.feed.start(watcher, self._market, self._now_ms())
-        elif cursor > self._market.cursor:
-            watcher.parked = cursor
-            self._wait(watcher)
-            return
-        else:
-            watcher.feed.resume(watcher, cursor, self._market, self._now_ms())
-        self._pump(watcher)
-
-    def _pump(self, watcher: Watcher) -> None:
-        assert self._market is not None
+    def _moved(self, watcher: Watcher, move: Callable[..., bool], *how: object) -> None:
+        """Does it, and keeps in mind who has to wait."""
         try:
-            done = watcher.feed.pump(watcher, self._market, self._now_ms())
+            done = move(watcher, *how, self._market, self._now_ms())
         except Unavailable as problem:
             watcher.wire.cut(problem)
             return
@@ -322,7 +295,7 @@ class Feeds:
         watcher.parked = watcher.waits_since_s = None
         self._waiting.discard(watcher)
         watcher.behind = cursor
-        self._pump(watcher)
+        self._moved(watcher, watcher.feed.pump)
 
     def _drop_idle(self, now_s: float) -> None:
         for feed in tuple(self._feeds.values()):

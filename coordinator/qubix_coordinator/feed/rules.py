@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The market's table as its events tell it, what each event replaced, and what one query makes of both. Pure.
+"""The market's table as its events tell it, which listings changed when, and what one query makes of both. Pure.
 
 Events come in the order of the stream, which is not that of a listing's states: a transaction that began earlier may
 have changed the listing later. A listing's own order is that of its events' ids, which are drawn under its row's lock.
@@ -8,7 +8,6 @@ have changed the listing later. A listing's own order is that of its events' ids
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final, NamedTuple
 
 import msgspec
@@ -21,12 +20,6 @@ STEPS_MAX: Final = 20_000
 """Changes that are remembered: who comes back after more of them gets the whole table."""
 
 
-class Unknown(Enum):
-    """What a listing was before a change that was not seen itself."""
-
-    UNKNOWN = "unknown"
-
-
 class Shown(NamedTuple):
     """A listing in the market. The view's age is left out: it is told from when the reading came."""
 
@@ -34,7 +27,6 @@ class Shown(NamedTuple):
     heard_ms: int | None
 
 
-Before = Shown | None | Unknown
 Matches = Callable[[ListingView], bool]
 
 
@@ -49,7 +41,6 @@ class Change(NamedTuple):
 class _Step(NamedTuple):
     cursor: Cursor
     listing_id: str
-    before: Before
 
 
 class Difference(NamedTuple):
@@ -102,7 +93,7 @@ class Market:
     def __init__(self, loaded: Loaded, steps_max: int = STEPS_MAX) -> None:
         self.table, self.cursor, self.since = loaded.table, loaded.cursor, loaded.since
         self._snapshot, self._ahead, self._steps_max = loaded.snapshot, dict(loaded.ahead), steps_max
-        self._steps = [_Step(cursor, key, Unknown.UNKNOWN) for cursor, key in loaded.recent]
+        self._steps = [_Step(cursor, key) for cursor, key in loaded.recent]
         self._newest: dict[str, int] = {}
 
     def apply(self, change: Change) -> bool:
@@ -112,14 +103,13 @@ class Market:
         if self._snapshot.sees(cursor.xid):
             # The table was loaded with it; but somebody who was elsewhere has yet to hear of it.
             self._ahead.pop(cursor, None)
-            self._note(_Step(cursor, key, Unknown.UNKNOWN))
+            self._note(_Step(cursor, key))
             return False
         if cursor.id < self._newest.get(key, 0):
             return False
         self._newest[key] = cursor.id
-        before = self.table.get(key)
-        self._note(_Step(cursor, key, before))
-        if shown == before:
+        self._note(_Step(cursor, key))
+        if shown == self.table.get(key):
             return False
         if shown is None:
             del self.table[key]
@@ -139,16 +129,15 @@ class Market:
         self._steps, self._newest = [], {}
         return {key for key in old.keys() | self.table.keys() if old.get(key) != self.table.get(key)}
 
-    def changes(self, after: Cursor) -> dict[str, Before] | None:
-        """Every listing that changed after the cursor, and what it was at the cursor; None: too long ago to tell."""
+    def changes(self, after: Cursor) -> list[str] | None:
+        """Every listing that changed after the cursor, the last one last; None: too long ago to tell."""
         if after < self.since:
             return None
-        found: dict[str, Before] = {}
+        found: dict[str, None] = {}
         for step in self._steps[bisect_right(self._steps, after, key=lambda one: one.cursor) :]:
-            found.setdefault(step.listing_id, step.before)
-        for key in self._ahead.values():
-            found.setdefault(key, Unknown.UNKNOWN)
-        return found
+            found.pop(step.listing_id, None)
+            found[step.listing_id] = None
+        return [*found, *(key for key in self._ahead.values() if key not in found)]
 
     def _note(self, step: _Step) -> None:
         self._steps.append(step)
@@ -183,17 +172,14 @@ class Table:
                 gone.append(key)
         return Difference(tuple(listings), tuple(gone))
 
-    def since(self, changes: Mapping[str, Before]) -> Difference:
-        """From what the listings were (`Market.changes`) to what they are; a listing whose past is unknown is told
-        anyway, so somebody may hear again what they know, or that one is gone which they never had."""
-        listings, gone = list[Shown](), list[str]()
-        for key, before in changes.items():
-            now = self.members.get(key)
-            if now is not None and now != before:
-                listings.append(now)
-            elif now is None and (isinstance(before, Unknown) or self._wanted(before) is not None):
-                gone.append(key)
-        return Difference(tuple(listings), tuple(gone))
+    def since(self, changed: Iterable[str]) -> Difference:
+        """What became of these listings, for somebody of whom nothing but a cursor is known: where a replica loaded its
+        table, it may have told states that are newer than its cursor. So everything that changed is told, be it as gone
+        that they never had."""
+        found = [(key, self.members.get(key)) for key in changed]
+        return Difference(
+            tuple(now for _, now in found if now is not None), tuple(k for k, now in found if now is None)
+        )
 
     def _wanted(self, shown: Shown | None) -> Shown | None:
         return shown if shown is not None and self.matches(shown.view) else None

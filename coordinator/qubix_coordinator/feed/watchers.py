@@ -16,7 +16,7 @@ from qubix_coordinator.errors import QubixError, Unavailable
 from qubix_coordinator.feed import frames
 from qubix_coordinator.feed.frames import Encodings
 from qubix_coordinator.feed.rules import Market, Matches, Shown, Table
-from qubix_coordinator.outbox import START, Cursor
+from qubix_coordinator.outbox import Cursor
 
 SNAPSHOT_MS: Final = 1_000
 """A snapshot serves whoever comes within this time; its readings are told older by as much, never younger."""
@@ -59,7 +59,8 @@ class Snapshot:
 @dataclass(slots=True, eq=False)
 class Watcher:
     """`behind` is the cursor up to which it was told everything, once it does not get what the others get; `parked`
-    one from another replica that this one has not reached yet. `at`: frames up to there are not for it."""
+    one from another replica that this one has not reached yet. `at` is the feed's version when it was last told
+    something by itself: the frames of that one are not for it."""
 
     feed: "Feed"
     wire: Wire
@@ -68,7 +69,7 @@ class Watcher:
     pending: deque[bytes] = field(default_factory=deque)
     behind: Cursor | None = None
     parked: Cursor | None = None
-    at: Cursor = START
+    at: int = 0
     waits_since_s: float | None = None
     """Since when it has been parked, or its socket full."""
     held: Snapshot | None = None
@@ -85,6 +86,8 @@ class Feed:
         self.topic = topic
         self.table = Table(topic.matches)
         self.watchers: set[Watcher] = set()
+        self.version = 0
+        """Counts the ticks that had news."""
         self.building = asyncio.Lock()
         self.built = False
         self.idle_since_s: float | None = None
@@ -99,7 +102,34 @@ class Feed:
         if not told:
             return []
         self._snapshots.clear()
+        self.version += 1
         return frames.delta(self.topic.name, market.cursor, told, encodings)
+
+    def begin(self, watcher: Watcher, after: Cursor | None, market: Market, now_ms: int) -> bool:
+        """With the whole table, or behind the cursor; whether everything was written. Raises Unavailable."""
+        if after is not None and after > market.cursor:
+            watcher.parked = after
+            return False
+        if after is None:
+            self.start(watcher, market, now_ms)
+        else:
+            self.resume(watcher, after, market, now_ms)
+        return self.pump(watcher, market, now_ms)
+
+    def tell(self, watcher: Watcher, told: list[bytes], before: Cursor, market: Market, now_ms: int) -> bool:
+        """What a tick made, when `before` was the market's cursor; whether it has been told. Raises Unavailable."""
+        if watcher.behind is not None or watcher.parked is not None:
+            return False
+        if watcher.at == self.version:
+            return not watcher.pending
+        if not watcher.reads_along:
+            watcher.behind = before
+            return False
+        if len(told) == 1:
+            watcher.wire.write(told[0])
+            return True
+        watcher.pending.extend(told)
+        return self.pump(watcher, market, now_ms)
 
     def start(self, watcher: Watcher, market: Market, now_ms: int) -> None:
         """The whole table. Raises Unavailable while too much waits for others."""
@@ -108,7 +138,7 @@ class Feed:
             made = self._snapshots[watcher.order] = self._snapshot(watcher.sort, market, now_ms)
         watcher.held = made
         watcher.pending.extend(made.frames)
-        watcher.behind, watcher.at = None, market.cursor
+        watcher.behind, watcher.at = None, self.version
 
     def _snapshot(self, sort: Sort, market: Market, now_ms: int) -> Snapshot:
         if sum(one.size_bytes for one in self._held) > HELD_BYTES_MAX:
@@ -127,7 +157,7 @@ class Feed:
             self.start(watcher, market, now_ms)
         else:
             watcher.pending.extend(told)
-            watcher.behind, watcher.at = None, market.cursor
+            watcher.behind, watcher.at = None, self.version
 
     def _since(self, after: Cursor, market: Market, now_ms: int) -> list[bytes] | None:
         """Of many who lost their sockets at once, most come back with the same cursor."""

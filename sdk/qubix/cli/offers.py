@@ -10,6 +10,7 @@ from qubix.cli import rows
 from qubix.cli.history import history
 from qubix.cli.output import console, json_option, market, print_json, print_pairs
 from qubix.cli.tables import print_offers, print_readings
+from qubix.cli.watch import watch
 from qubix.errors import BadUsage
 from qubix_protocol.api import ListingView
 from qubix_protocol.reputation import ReputationView
@@ -22,6 +23,7 @@ def offers() -> None:
 
 
 offers.add_command(history)
+offers.add_command(watch)
 
 
 @offers.command()
