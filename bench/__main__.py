@@ -27,6 +27,7 @@ BENCHES = {
     "catchup": "reading deposits after downtime, beside bare requests to the same devnet",
     "settle": "settlements, beside the bare SQL function and pgbench; 1,000 open jobs settling at once",
     "ingest": "readings of many nodes, beside a bare COPY; a chart from samples and from minutes",
+    "forecast": "how far forecasts of 100 mixed jobs are off, beside the same job run twice",
     "market": "submit to first chunk, tiny jobs a second beside Procrastinate, resident memory",
 }
 RESULTS = Path(__file__).parent / "results"

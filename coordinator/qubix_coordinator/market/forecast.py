@@ -32,7 +32,7 @@ CORRECTION_MAX: Final = math.log(4.0)
 """A device's own history makes its forecast four times longer, or shorter, at most."""
 OTHERS_MAX: Final = math.log(1.5)
 """What is known of other devices moves the forecast of one without a history by less."""
-AROUND_MS: Final = 1_200
+AROUND_MS: Final = 800
 """What an attempt takes beside its run, where nothing is known: the way to the node, a worker's start, the check."""
 TRANSFER_BYTES_PER_MS: Final = 10_000
 """What an ordinary connection carries, 10 MB/s, where nothing is known."""
