@@ -292,6 +292,8 @@ class JobBody(Body, frozen=True, kw_only=True):
     deadline_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] = 3_600
     region: Short | None = None
     """Where it would rather run: elsewhere only for a sixth less, or where nobody else is free."""
+    where: Annotated[str, Meta(max_length=2_000)] | None = None
+    """A query line: it goes only to devices that this finds, whenever it is dealt out."""
     order: Annotated[str, Meta(max_length=8192)] = ""
 
 
@@ -304,8 +306,9 @@ class EstimateBody(Body, frozen=True, kw_only=True):
     cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)] | None = None
     rate_qu_per_h_max: Rate | None = None
     provider: Peer | None = None
-    where: Annotated[str, Meta(max_length=2_000)] = ""
+    where: Annotated[str, Meta(max_length=2_000)] | None = None
     """A query line: only devices that it finds."""
+    region: Short | None = None
     deadline_s: Annotated[int, Meta(ge=1, le=7 * 86_400)] | None = None
 
 
@@ -434,6 +437,8 @@ class JobView(View, frozen=True, kw_only=True):
     attempts: tuple[AttemptView, ...]
     revision: int
     rental: Id | None = None
+    where: str | None = None
+    """The query line by which it says which devices it goes to."""
 
 
 class SettleView(View, frozen=True, kw_only=True):

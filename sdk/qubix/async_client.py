@@ -357,15 +357,35 @@ class AsyncClient:
         *,
         inputs: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
+        cap_qu: int | None = None,
+        where: str | None = None,
+        provider: str | None = None,
+        rate_qu_per_h_max: int | None = None,
+        deadline_s: int | None = None,
+        region: str | None = None,
         **given: Any,
     ) -> EstimateView:
-        """Time and price by candidate. An array may be given by its form alone, as an `ArrayMeta`."""
+        """Time and cost on each device that could run it, in the order in which they would be asked, and why the others
+        could not. The terms are those of `submit`; without them nobody is too dear or too slow. An array may be given
+        by its form alone, as an `ArrayMeta`.
+        """
+        terms = Terms.of(cap_qu or 0, where, provider, rate_qu_per_h_max, deadline_s or 0, None, None, region)
         asked = {**(inputs or {}), **(params or {}), **given}
         forms = {name: value for name, value in asked.items() if isinstance(value, ArrayMeta)}
         in_full = {name: value for name, value in asked.items() if name not in forms}
         work = await self._session.port.aside(lambda: catalogue.work_of(kernel, in_full, forms))
         metas = {name: source.meta for name, source in work.sources.items()} | dict(work.forms)
-        body = EstimateBody(kernel=kernel, inputs=metas, params=dict(work.params))
+        body = EstimateBody(
+            kernel=kernel,
+            inputs=metas,
+            params=dict(work.params),
+            cap_qu=cap_qu,
+            rate_qu_per_h_max=terms.rate_qu_per_h_max,
+            provider=terms.provider,
+            where=terms.where,
+            deadline_s=deadline_s,
+            region=region,
+        )
         return await self._session.post("/jobs/estimate", body, EstimateView)
 
     async def submit(
@@ -391,8 +411,9 @@ class AsyncClient:
 
         Arrays and parameters are keyword arguments by the kernel's names (`a=a, b=b`, `k=5`), or `inputs=` and
         `params=` where a name is taken. An array is anything NumPy understands, or the path of a `.npy` file. At most
-        `cap_qu` is ever paid. `where` takes `provider=…` and `price<=…`. A job that is long enough is spread over up to
-        four devices of about the same price; `spread` sets how many at most, whatever they ask within your limits.
+        `cap_qu` is ever paid. `where` is a query line as in a search: the job goes only to devices that it finds. A job
+        that is long enough is spread over up to four devices of about the same price; `spread` sets how many at most,
+        whatever they ask within your limits.
         `rental` is the id of a rental of yours: the job runs on its device and costs nothing further (`cap_qu=0`).
         A device in `region` is preferred to others that cost about the same.
         """

@@ -16,7 +16,7 @@ from qubix_protocol.api import InputBody, JobBody, NetworkView
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import InputRef, Order, ParamValue, Peer
 
-_TERMS: Final = ("cap_qu", "provider", "rate_qu_per_h_max", "deadline_s", "spread", "rental", "region")
+_TERMS: Final = ("cap_qu", "provider", "rate_qu_per_h_max", "deadline_s", "spread", "rental", "region", "where")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class Terms:
     spread: int | None = None
     rental: str | None = None
     region: str | None = None
+    where: str | None = None
 
     @classmethod
     def of(
@@ -57,6 +58,7 @@ class Terms:
             spread=spread,
             rental=rental,
             region=region,
+            where=asked.line or None,
         )
 
 

@@ -1,47 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`where=`: which providers a job may go to. What cannot be honoured is refused, never dropped."""
+"""`where=`: which devices a job may go to, by the market's own query line. What cannot be honoured is refused.
 
-import re
+The coordinator asks the line anew whenever it deals the job out. A provider or a highest price that must hold by itself
+is a term of the job besides.
+"""
+
+import math
 from typing import Final
 
 import msgspec
 
 from qubix.errors import BadUsage
+from qubix_protocol import query
 from qubix_protocol.errors import Malformed
 from qubix_protocol.keys import public_key_of
 from qubix_protocol.messages import Peer
+from qubix_protocol.query import QueryError
+from qubix_protocol.query.nodes import Compare, Node, conjuncts
 from qubix_protocol.units import RATE_QU_PER_H_MAX
 
-_TERM: Final = re.compile(
-    r"\s*(?:and\s+)?([a-z_]+)\s*(<=|>=|<|>|!=|=|\s+in\s+)\s*(\[[^\]]*\]|[^\s]+)\s*", re.IGNORECASE
-)
-_REMEDY: Final = "Use provider=PEER_ID and price<=QU_PER_HOUR, separated by blanks"
+_LINE_MAX: Final = 2_000
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """`line` is empty where the terms say all of it."""
+
+    line: str = ""
     provider: Peer | None = None
     rate_qu_per_h_max: int | None = None
 
 
 def parse(text: str) -> Where:
-    """`provider=12D3… price<=500`. Raises `BadUsage` naming the term that cannot be honoured."""
-    found, at = Where(), 0
-    while at < len(text) and text[at:].strip():
-        term = _TERM.match(text, at)
-        if term is None:
-            raise _refused(text[at:].strip())
-        found, at = _with(found, term[1].lower(), term[2].strip(), term[3], term[0].strip()), term.end()
-    return found
+    """Raises `BadUsage` that points at what is wrong."""
+    line = text.strip()
+    try:
+        parts = conjuncts(query.parse(line).root)
+    except QueryError as wrong:
+        shown = wrong.caret(line) if "\n" not in line else line
+        raise BadUsage("where", f"where: {wrong}\n{shown}", wrong.remedy) from None
+    if len(line) > _LINE_MAX:
+        raise BadUsage("where", f"where: it has {len(line):,} characters", f"Use {_LINE_MAX:,} at most")
+    found = Where()
+    rest = [one for one in parts if not _is_term(one)]
+    for one in parts:
+        if isinstance(one, Compare) and _is_term(one):
+            found = _with(found, one)
+    return msgspec.structs.replace(found, line=line if rest else "")
 
 
-def _with(where: Where, name: str, operator: str, value: str, term: str) -> Where:
-    if (name, operator) == ("provider", "=") and where.provider is None:
-        return msgspec.structs.replace(where, provider=provider(value))
-    if name == "price" and operator in ("<", "<=") and value.replace("_", "").isdigit():
-        limit = int(value.replace("_", "")) - (operator == "<")
-        known = RATE_QU_PER_H_MAX if where.rate_qu_per_h_max is None else where.rate_qu_per_h_max
-        return msgspec.structs.replace(where, rate_qu_per_h_max=min(known, limit))
-    raise _refused(term)
+def _is_term(one: Node) -> bool:
+    if not isinstance(one, Compare):
+        return False
+    return (one.name, one.op) == ("provider", "=") or (one.name == "price" and one.op in ("<", "<="))
+
+
+def _with(where: Where, one: Compare) -> Where:
+    if one.name == "provider":
+        named = provider(one.value.shown.strip("\"'"))
+        if where.provider not in (None, named):
+            raise BadUsage("where", "where: it names two providers", "Name one, or use `provider in [A, B]`")
+        return msgspec.structs.replace(where, provider=named)
+    assert not isinstance(one.value.value, str | tuple)
+    limit = math.ceil(one.value.value) - 1 if one.op == "<" else math.floor(one.value.value)
+    if limit < 0:
+        raise BadUsage("where", "where: no price is below 0", "Use price<=QU_PER_HOUR")
+    known = RATE_QU_PER_H_MAX if where.rate_qu_per_h_max is None else where.rate_qu_per_h_max
+    return msgspec.structs.replace(where, rate_qu_per_h_max=min(known, limit))
 
 
 def provider(peer: str) -> Peer:
@@ -50,7 +74,3 @@ def provider(peer: str) -> Peer:
     except Malformed as error:
         raise BadUsage("provider", str(error), "Copy the provider's id from `qubix offers search`") from None
     return peer
-
-
-def _refused(term: str) -> BadUsage:
-    return BadUsage("where", f"where: {term!r} cannot be honoured", _REMEDY)

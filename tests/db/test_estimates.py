@@ -68,6 +68,30 @@ async def test_the_terms_of_the_job_decide_as_they_will(db: Database) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_job_goes_only_where_its_query_finds(db: Database) -> None:
+    """The line is asked whenever the job is dealt out: what changes meanwhile counts."""
+    world = await World(db).open()
+    cheap = await world.node(rate_qu_per_h=1_800_000, region="here")
+    there = await world.node(region="there")
+    view = await world.assigned(where="region=there")
+    assert view.where == "region=there"
+    (attempt,) = (await world.job(view.job_id)).attempts
+    assert attempt.provider == there.peer
+    waits = await world.assigned(where="region=elsewhere price<=9_999_999")
+    await world.pass_time(30.0)
+    seen = await world.job(waits.job_id)
+    assert seen.attempts == ()
+    assert "is not what the job's query asks for" in seen.detail
+    await cheap.offer(rate_qu_per_h=1_800_000, region="elsewhere")
+    await world.pass_time(60.0, step_s=15.0)
+    assert {one.provider for one in (await world.job(waits.job_id)).attempts} == {cheap.peer}
+    for line in ("regio=there", "price<"):
+        with pytest.raises(InvalidInput) as refused:
+            await world.submit(where=line)
+        assert refused.value.field == "where"
+
+
+@pytest.mark.asyncio
 async def test_who_is_occupied_comes_last_and_who_is_too_dear_for_the_balance_is_marked(db: Database) -> None:
     world = await World(db).open(credit_qu=20_000)
     await world.node()

@@ -26,6 +26,7 @@ from qubix_protocol.api import (
     ArtifactBody,
     ArtifactView,
     AttemptView,
+    EstimateView,
     JobBody,
     JobView,
     ListingView,
@@ -132,6 +133,7 @@ class FakeApi:
         self.by_key: dict[str, str] = {}
         self.orders: list[Order] = []
         self.balance_qu = 1_000
+        self.estimate: EstimateView | None = None
         self.subscriptions: list[dict[str, Any]] = []
         self.live: list[list[dict[str, Any]]] = []
         """What each next WebSocket connection sends before it closes; without one left, connections are refused."""
@@ -306,7 +308,9 @@ class FakeApi:
         if rest and rest[-1] == "cancel":
             return 200, self.change(rest[0], state=JobState.CANCELLED, reason=Reason.CANCELLED_BY_CONSUMER)
         if rest == ("estimate",):
-            raise Refusal(404, "not_found", "nobody fits")
+            if self.estimate is None:
+                raise Refusal(404, "not_found", "nobody fits")
+            return 200, self.estimate
         body, key = msgspec.json.decode(seen.body, type=JobBody), seen.headers["idempotency-key"]
         if body.cap_qu > self.balance_qu:
             raise Refusal(402, "not_enough_balance", "too dear", remedy="Deposit QU", field="cap_qu")

@@ -205,7 +205,7 @@ def _saved(folder: Path, array: np.ndarray[Any, Any]) -> Path:
         ("matmul", {"a": A.astype(np.complex64), "b": B}, "a"),
         ("matmul", {"a": A, "b": "missing.npy"}, "b"),
         ("matmul", {"a": A, "b": B, "cap_qu": 0}, "cap_qu"),
-        ("matmul", {"a": A, "b": B, "where": "gpu_ram>=8"}, "where"),
+        ("matmul", {"a": A, "b": B, "where": "gpu_rm>=8"}, "where"),
         ("matmul", {"a": A, "b": B, "provider": "nobody"}, "provider"),
         ("knn", {"queries": A, "data": A, "k": 0}, "params.k"),
         ("knn", {"queries": A, "data": A, "k": [1]}, "k"),

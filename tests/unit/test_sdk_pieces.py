@@ -32,6 +32,7 @@ from qubix_protocol.messages import Order
 from tests.support.fake_api import FakeApi
 
 PEER = SigningKey(bytes(range(32))).peer_id
+OTHER = SigningKey(bytes(range(1, 33))).peer_id
 
 
 def mode_of(path: Path) -> int:
@@ -205,6 +206,12 @@ def test_files_that_cannot_be_inputs_are_refused(tmp_path: Path) -> None:
         ("price<=500", where.Where(rate_qu_per_h_max=500)),
         (f"price<500 and provider = {PEER}", where.Where(provider=PEER, rate_qu_per_h_max=499)),
         ("price<=900 price<=1_000", where.Where(rate_qu_per_h_max=900)),
+        ("price<0.5", where.Where(rate_qu_per_h_max=0)),
+        ("gpu_ram>=8", where.Where(line="gpu_ram>=8")),
+        (" price>5 price<=9", where.Where(line="price>5 price<=9", rate_qu_per_h_max=9)),
+        ("region in [EU, US]", where.Where(line="region in [EU, US]")),
+        (f"provider={PEER} or price<=1", where.Where(line=f"provider={PEER} or price<=1")),
+        ("not price<=1", where.Where(line="not price<=1")),
     ],
 )
 def test_what_can_be_honoured(text: str, wanted: where.Where) -> None:
@@ -214,13 +221,13 @@ def test_what_can_be_honoured(text: str, wanted: where.Where) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "gpu_ram>=8",
-        "price>5",
+        "gpu_rm>=8",
         "price<=cheap",
-        "region in [EU,US]",
-        "nonsense",
-        f"provider={PEER} or price<=1",
+        "price<0",
+        "region in [EU,",
         "provider=x",
+        f"provider={PEER} provider={OTHER}",
+        "gpu_ram>=8 " * 200,
     ],
 )
 def test_what_cannot_be_honoured_is_refused(text: str) -> None:

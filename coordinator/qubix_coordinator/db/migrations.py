@@ -62,6 +62,7 @@ STEPS = (
     "ledger/schema_5_forfeit.sql",
     "withdrawals/schema_5_forfeit.sql",
     "jobs/schema_5_spot.sql",
+    "jobs/schema_5_where.sql",
 )
 
 CREATE_TABLE = """

@@ -11,16 +11,14 @@ from typing import Final
 from uuid import UUID
 
 from qubix_coordinator.db.database import Tx
-from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.jobs import assign, needs
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.ledger import read as ledger
 from qubix_coordinator.ledger.rules import user
-from qubix_coordinator.market import learned
+from qubix_coordinator.market import learned, wanted
 from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
 from qubix_coordinator.market.rules import Choice, Misfit, Need, Obstacle
-from qubix_protocol import query
 from qubix_protocol.api import (
     CandidateView,
     EstimateBody,
@@ -29,7 +27,6 @@ from qubix_protocol.api import (
     MisfitView,
     ObstacleView,
 )
-from qubix_protocol.query import Query, QueryError
 
 SHOWN_MAX: Final = 100
 
@@ -37,7 +34,7 @@ SHOWN_MAX: Final = 100
 async def estimate(desk: Desk, body: EstimateBody, account_id: UUID | None = None) -> EstimateView:
     """Needs no data. Raises InvalidInput. `account_id`: whose balance is looked at."""
     plan = needs.plan_of(body.kernel, body.params, body.inputs)
-    wanted = query_of(body.where) if body.where else None
+    asked = wanted.query_of(body.where or "")
     now_ms = desk.now_ms()
 
     async def step(tx: Tx) -> EstimateView:
@@ -48,7 +45,8 @@ async def estimate(desk: Desk, body: EstimateBody, account_id: UUID | None = Non
             rate_qu_per_h_max=body.rate_qu_per_h_max,
             provider=body.provider,
             time_left_ms=body.deadline_s * 1000 if body.deadline_s is not None else None,
-            wanted=wanted_of(wanted, [listing for _, listing in offers]),
+            wanted=wanted.found_by(asked, [listing for _, listing in offers]),
+            region=body.region or "",
             history=await learned.of(tx, plan.subject),
         )
         balance = await ledger.balance_qu(tx, user(account_id)) if account_id is not None else None
@@ -56,20 +54,6 @@ async def estimate(desk: Desk, body: EstimateBody, account_id: UUID | None = Non
         return _view(plan, need, offers, running, balance, now_ms)
 
     return await desk.db.run(step)
-
-
-def query_of(line: str) -> Query:
-    """Raises InvalidInput that points at the column."""
-    try:
-        return query.parse(line)
-    except QueryError as wrong:
-        raise InvalidInput("where", str(wrong), wrong.remedy) from wrong
-
-
-def wanted_of(wanted: Query | None, listings: Sequence[ListingView]) -> frozenset[UUID] | None:
-    if wanted is None:
-        return None
-    return frozenset(UUID(one.listing_id) for one in listings if wanted.matches(one))
 
 
 def _view(

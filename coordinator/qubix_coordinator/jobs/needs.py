@@ -10,7 +10,7 @@ import msgspec
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.jobs.tables import Attempt, Job, JobInput
-from qubix_coordinator.market import learned
+from qubix_coordinator.market import learned, wanted
 from qubix_coordinator.market.rules import Need
 from qubix_kernels import Kernel, UnknownKernel, get
 from qubix_protocol import digests
@@ -127,6 +127,7 @@ async def of_job(tx: Tx, job: Job, hold_free_qu: int, now_ms: int) -> Asked:
         rate_qu_per_h_max=job.rate_max,
         provider=job.provider,
         region=job.region,
+        wanted=await wanted.now(tx, job.wanted, now_ms=now_ms),
         time_left_ms=max(0, job.deadline_ms - now_ms),
         excluded=frozenset([row.peer_id for row in await wrong.only("peer_id")]),
     )

@@ -20,6 +20,7 @@ from qubix_coordinator.jobs import flow, money, needs, orders, receipt, shares, 
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Job, JobInput
 from qubix_coordinator.market import rules as market_rules
+from qubix_coordinator.market import wanted
 from qubix_protocol import digests
 from qubix_protocol.api import InputBody, JobBody, JobView
 from qubix_protocol.messages import InputRef, Order
@@ -82,7 +83,7 @@ def body_digest(body: JobBody) -> bytes:
     """Without the order's envelope: a retry may sign the same order anew. A wish that is not made has no part in it:
     the digest is what it was before there was such a wish."""
     plain = msgspec.to_builtins(msgspec.structs.replace(body, order=""))
-    for wish in ("spread", "rental", "region"):
+    for wish in ("spread", "rental", "region", "where"):
         if plain[wish] is None:
             del plain[wish]
     return digests.of_bytes(msgspec.json.encode(plain, order="deterministic"))
@@ -94,8 +95,9 @@ def _check_terms(body: JobBody, plan: needs.Plan, berth: Berth | None) -> None:
             raise InvalidInput("rental", "jobs on a rental are not taken here", "Submit it by POST /jobs")
         if body.cap_qu < 1:
             raise InvalidInput("cap_qu", "the cap is 0 QU", "Give the most that the job may cost, 1 QU or more")
+        wanted.query_of(body.where or "")
         return
-    for field in ("cap_qu", "rate_qu_per_h_max", "provider", "spread"):
+    for field in ("cap_qu", "rate_qu_per_h_max", "provider", "spread", "where"):
         if getattr(body, field) not in (0, None):
             raise InvalidInput(
                 field,
@@ -149,6 +151,7 @@ async def _store(
         rate_max=body.rate_qu_per_h_max,
         provider=body.provider,
         region=body.region or "",
+        wanted=body.where or "",
         rental_id=berth.rental_id if berth is not None else None,
         order_raw=order_raw,
         created_ms=now_ms,

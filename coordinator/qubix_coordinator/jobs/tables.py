@@ -44,6 +44,7 @@ class Job(Model):
     rate_max = fields.BigIntField(null=True)
     provider = fields.CharField(max_length=64, null=True)
     region = fields.TextField(default="")
+    wanted = fields.TextField(default="")
     rental_id = fields.UUIDField(null=True)
     order_raw = fields.BinaryField(null=True)
     fence = fields.BigIntField(default=0)

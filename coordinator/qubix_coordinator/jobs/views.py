@@ -52,24 +52,30 @@ def job_view(job: Job, inputs: Iterable[JobInput], attempts: Sequence[Attempt], 
         attempts=tuple(attempt_view(one) for one in attempts),
         revision=job.revision,
         rental=str(job.rental_id) if job.rental_id is not None else None,
+        where=job.wanted or None,
     )
 
 
 def expected_finish_ms(job: Job, attempts: Iterable[Attempt], now_ms: int) -> int | None:
-    """When the last of those that work on it will be done; None while nobody does."""
-    if job.state not in (JobState.ASSIGNED.value, JobState.RUNNING.value):
+    """When the last of those that work on it will be done; None while nobody does, or while a part of it is in nobody's
+    hands: what is left would be told too small."""
+    if job.state not in (JobState.ASSIGNED.value, JobState.RUNNING.value) or job.units_waiting:
         return None
     return max((_expected_ms(attempt, now_ms) for attempt in attempts if attempt.state in LIVE_STATES), default=None)
 
 
 def _expected_ms(attempt: Attempt, now_ms: int) -> int:
-    """By the attempt's own pace once it has one, by its forecast before."""
     started_ms: int = attempt.started_ms or now_ms
-    elapsed_ms = now_ms - started_ms
-    if attempt.fraction >= FRACTION_TOLD_MIN and elapsed_ms > 0:
-        return max(now_ms, started_ms + round(elapsed_ms / attempt.fraction))
-    by_forecast_ms: int = started_ms + attempt.forecast_ms
-    return max(now_ms, by_forecast_ms)
+    return expected_ms(attempt.forecast_ms, attempt.fraction, started_ms, now_ms)
+
+
+def expected_ms(forecast_ms: int, fraction: float, started_ms: int, now_ms: int) -> int:
+    """By the forecast at first, more and more by the attempt's own pace as it gets on: a slow start alone, while inputs
+    are fetched, says little of when it will end."""
+    if fraction < FRACTION_TOLD_MIN:
+        return max(now_ms, started_ms + forecast_ms)
+    left = 1 - min(fraction, 1.0)
+    return now_ms + round(left * (left * forecast_ms + max(0, now_ms - started_ms)))
 
 
 def attempt_view(attempt: Attempt) -> AttemptView:

@@ -2,11 +2,13 @@
 """`qubix job`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
 from qubix.cli import rows, shown
+from qubix.cli.candidates import agreed, print_estimate
 from qubix.cli.dispute import dispute
 from qubix.cli.exits import FAILED
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
@@ -18,7 +20,7 @@ from qubix.client import Job
 from qubix.errors import BadUsage
 from qubix.results import error_of
 from qubix_kernels.onnx.signature import wire_names
-from qubix_protocol.api import JobView
+from qubix_protocol.api import EstimateView, JobView
 from qubix_protocol.states import AttemptState
 from qubix_protocol.units import QU_MAX, SPREAD_MAX
 
@@ -45,7 +47,7 @@ job.add_command(dispute)
 @click.option(
     "--rental", type=click.UUID, metavar="RENTAL", help="On this rented device, where it costs nothing further."
 )
-@click.option("--where", metavar="QUERY", help="Which providers: provider=PEER price<=QU_PER_HOUR.")
+@click.option("--where", metavar="QUERY", help="Only devices that this finds, such as 'gpu_ram>=8 price<500'.")
 @click.option("--provider", metavar="PEER", help="Only this provider.")
 @click.option("--rate-max", type=click.IntRange(min=0), metavar="QU", help="Most QU for an hour.")
 @click.option(
@@ -59,6 +61,8 @@ job.add_command(dispute)
 )
 @click.option("--region", metavar="NAME", help="Where it would rather run, among devices that cost about the same.")
 @click.option("--key", metavar="TEXT", help="Idempotency key: the same one again is the same job, not a second one.")
+@click.option("--dry-run", is_flag=True, help="Only show who could run it, for how much and how long.")
+@click.option("--yes", is_flag=True, help="Submit without asking; only a terminal is asked.")
 @click.option("--watch", is_flag=True, help="Follow it to its end.")
 @json_option
 def submit(
@@ -76,30 +80,45 @@ def submit(
     spread: int | None,
     region: str | None,
     key: str | None,
+    dry_run: bool,
+    yes: bool,
     watch: bool,
     as_json: bool,
 ) -> None:
     """Upload the inputs, sign the order, start the job.
 
+    On a terminal you see first who would run it. With --dry-run that is all: nothing is sent, and --cap may be left
+    out.
+
     An AI model: `qubix job submit onnx --model FILE -i NAME=FILE --cap QU`, with the model's own names for its inputs.
     """
-    if (cap_qu is None) == (rental is None):
+    if dry_run and rental is not None:
+        raise BadUsage("--dry-run", "a job on a rental costs nothing further", "Leave out --dry-run or --rental")
+    if not dry_run and (cap_qu is None) == (rental is None):
         raise BadUsage("--cap", "a job has a cap, or runs on a rental", "Give either --cap or --rental")
     own = {name: value for name, value in (("model", model), ("whole", whole)) if value is not None}
+    asked: dict[str, Any] = {
+        "where": where,
+        "provider": provider,
+        "rate_qu_per_h_max": rate_max,
+        "deadline_s": deadline_s,
+        "region": region,
+        "inputs": {**{name: Path(path) for name, path in split("-i", inputs).items()}, **own},
+        "params": {name: param_value(text) for name, text in split("-p", params).items()},
+    }
     with market() as client:
+        if dry_run:
+            _show_candidates(client.estimate(kernel, cap_qu=cap_qu, **asked), as_json)
+            return
+        if cap_qu is not None and not (yes or as_json) and not agreed(client, kernel, asked, cap_qu):
+            raise click.Abort
         made = client.submit(
             kernel,
             cap_qu=cap_qu or 0,
             rental=str(rental) if rental is not None else None,
-            where=where,
-            provider=provider,
-            rate_qu_per_h_max=rate_max,
-            deadline_s=deadline_s,
             spread=spread,
-            region=region,
             idempotency_key=key,
-            inputs={**{name: Path(path) for name, path in split("-i", inputs).items()}, **own},
-            params={name: param_value(text) for name, text in split("-p", params).items()},
+            **asked,
         )
         if watch:
             _watch(made, as_json, None)
@@ -216,6 +235,16 @@ _RESULT_KEYS = ("name", "dtype", "shape", "file")
 job.add_command(receipt)
 
 
+def _show_candidates(found: EstimateView, as_json: bool) -> None:
+    """Exit code 1 when nobody fits."""
+    if as_json:
+        print_json(found)
+    else:
+        print_estimate(found)
+    if not found.fitting:
+        raise click.exceptions.Exit(FAILED)
+
+
 def _watch(made: Job, as_json: bool, timeout_s: float | None) -> None:
     try:
         view = watch_job(made, console(err=as_json), timeout_s).view
@@ -239,6 +268,7 @@ def _show(view: JobView, as_json: bool) -> None:
         [
             ("job", view.job_id),
             ("kernel", view.kernel),
+            ("only where", view.where or ""),
             ("parameters", "  ".join(f"{name}={shown.value(value)}" for name, value in view.params.items())),
             ("inputs", "  ".join(f"{name} {meta.dtype}{list(meta.shape)}" for name, meta in view.inputs.items())),
             ("state", f"{view.state}  {view.reason_text}".strip()),
