@@ -12,6 +12,7 @@ import qubix_coordinator.jobs.verify_settings
 import qubix_coordinator.settings
 import qubix_coordinator.treasury.settings
 import qubix_mesh.gateway.settings
+import qubix_mesh.watch_settings
 import qubix_node.settings
 import qubix_tui.settings
 from qubix_protocol.settings import Row, describe
@@ -22,6 +23,7 @@ PROCESSES: tuple[tuple[str, type[Any]], ...] = (
     ("Verifier (and all of the coordinator's)", qubix_coordinator.jobs.verify_settings.VerifierSettings),
     ("Chain process (and all of the coordinator's)", qubix_coordinator.treasury.settings.ChainSettings),
     ("Gateway", qubix_mesh.gateway.settings.Settings),
+    ("Watcher of the mesh", qubix_mesh.watch_settings.Settings),
     ("Node", qubix_node.settings.Settings),
     ("Devnet", qubix_chain.devnet.settings.Settings),
     ("SDK and command line", qubix.settings.Settings),
@@ -31,9 +33,9 @@ HEAD = """# Settings
 
 Every process reads its settings once, at the start: from the environment, and from the TOML file that `QUBIX_CONFIG`
 names, where its table is `[coordinator]`, `[verifier]` and `[chain]` (laid over `[coordinator]`), `[gateway]`,
-`[node]`, `[devnet]`, `[client]`, or `[tui]` (laid over `[client]`). The environment wins. A value that cannot be used
-ends the process with exit status 2 and a line that names the variable, the problem and the remedy. Units stand at the
-end of a name. This page is generated: change the Settings class, then run `make docs`.
+`[mesh]`, `[node]`, `[devnet]`, `[client]`, or `[tui]` (laid over `[client]`). The environment wins. A value that cannot
+be used ends the process with exit status 2 and a line that names the variable, the problem and the remedy. Units stand
+at the end of a name. This page is generated: change the Settings class, then run `make docs`.
 """
 
 

@@ -34,6 +34,7 @@ PROCESSES: Final = {
     "database": "The embedded PostgreSQL's process.",
     "devnet": "A Qubic network of play money on this machine.",
     "gateway": "The mesh gateway's process.",
+    "mesh": "See the market straight from the nodes, with or without a coordinator.",
     "node": "The provider's process.",
     "tui": "The market in a terminal: offers, jobs, rentals, wallet, the mesh.",
 }
