@@ -22,6 +22,8 @@ from qubix_protocol.units import RATE_QU_PER_H_MAX
 EXIT_FATAL = 1
 EXIT_BAD_SETTINGS = 2
 MAINTENANCE_S_MAX = 30 * 86_400
+DRAIN_S = 900
+"""Longer than the notice that markets ask for unless they are told otherwise."""
 _OPTIONS = (
     ("--data-dir", "QUBIX_DATA_DIR", "folder for key, journal and cache"),
     ("--coordinator", "QUBIX_COORDINATOR_URL", "the coordinator's HTTP address"),
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as problem:
         print(f"qubix node: {problem}", file=sys.stderr)
         return EXIT_BAD_SETTINGS
-    if given.maintenance_in is not None or given.maintenance_off:
+    if given.maintenance_in is not None or given.maintenance_off or given.drain:
         return _maintenance(settings, given)
     if given.set_rate is not None:
         return _set_rate(settings, given.set_rate)
@@ -77,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--set-rate", type=_rate, metavar="QU", help="tell it what one device costs for an hour from now on"
+    )
+    parser.add_argument(
+        "--drain",
+        action="store_true",
+        help="tell it to take nothing more, finish what runs and stop; rentals end after --maintenance-in or"
+        f" {DRAIN_S} seconds",
     )
     parser.add_argument("--maintenance-off", action="store_true", help="tell it to take work again")
     parser.add_argument("--why", default="", metavar="TEXT", help="what consumers are told about the maintenance")
@@ -112,6 +120,13 @@ def _maintenance(settings: Settings, given: argparse.Namespace) -> int:
         if given.maintenance_off:
             maintenance.call_off(settings.node_dir)
             print("The node takes work again.")
+        elif given.drain:
+            after_s = DRAIN_S if given.maintenance_in is None else given.maintenance_in
+            ends_ms = maintenance.announce(settings.node_dir, after_s, given.why, leave=True)
+            print(
+                "Nothing new is begun; the node stops when its jobs are finished. What is rented ends at"
+                f" {time.ctime(ends_ms / 1000)}."
+            )
         else:
             ends_ms = maintenance.announce(settings.node_dir, given.maintenance_in, given.why)
             print(f"Consumers are told. Nothing new is begun; free at {time.ctime(ends_ms / 1000)}.")

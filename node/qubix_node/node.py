@@ -53,6 +53,7 @@ from qubix_protocol.selftest import ProbeRequest
 from qubix_protocol.states import DeviceKind, Isolation
 
 log = logging.getLogger("qubix_node")
+_DRAINED_S: Final = 0.5
 _FAREWELL_S: Final = 1.5
 _LAST_WORD_S: Final = 0.2
 _PROBE_CLOSE_S: Final = 2.0
@@ -191,6 +192,7 @@ class Node:
                 nursery.start_soon(self._watch_price)
                 nursery.start_soon(self._keep_up_with_gateways)
                 nursery.start_soon(self._tell_ready)
+                nursery.start_soon(self._leave_once_drained, stop)
                 await stop.wait()
                 with trio.move_on_after(_FAREWELL_S):
                     await self._farewell()
@@ -198,6 +200,12 @@ class Node:
         finally:
             self._journal.close()
             await self._close_probes()
+
+    async def _leave_once_drained(self, stop: trio.Event) -> None:
+        while not (self.rentals.may_leave and self.desk.idle):  # noqa: ASYNC110 - a file says it, and nobody waits
+            await trio.sleep(_DRAINED_S)
+        log.info("node.drained")
+        stop.set()
 
     async def _close_probes(self) -> None:
         """A driver that hangs does not hold up the end."""

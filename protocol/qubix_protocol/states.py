@@ -99,6 +99,8 @@ class Reason(StrEnum):
     DISPUTE_DECIDED = "dispute_decided"
     RENTAL_ENDED = "rental_ended"
     """The rental that the job ran on is over."""
+    DRAINING = "draining"
+    """The provider takes no more work (not a failure)."""
     SPOT_CHECK_FAILED = "spot_check_failed"
     """Two unrelated providers ran a part of it again and made something else."""
     SPOT_CHECK_UNDECIDED = "spot_check_undecided"
@@ -133,6 +135,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.DISPUTE_OPENED: "disputed: nothing is paid or returned until that is decided",
     Reason.DISPUTE_DECIDED: "paid and returned as the dispute was decided",
     Reason.RENTAL_ENDED: "the rental that it ran on has ended; what was checked is readable",
+    Reason.DRAINING: "the provider takes no more work; another one is asked",
     Reason.SPOT_CHECK_FAILED: "two others made something else of it: it is not paid, and new earnings are forfeit",
     Reason.SPOT_CHECK_UNDECIDED: "another one made something else of it, and no third one was found: it is not paid",
 }

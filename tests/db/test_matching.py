@@ -13,7 +13,7 @@ from qubix_coordinator.db.database import Database
 from qubix_coordinator.jobs import rules as job_rules
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import service as market
-from qubix_protocol.messages import Beat, Device, Heartbeat, KernelRate, Offer
+from qubix_protocol.messages import Beat, Decline, Device, Heartbeat, KernelRate, Offer
 from qubix_protocol.states import Availability, DeviceKind, JobState, Reason
 from tests.db.jobs_world import CAP, FLOPS, FORECAST_MS, GIB, RATE, Node, World
 from tests.support_pg import PgServer, connected
@@ -144,6 +144,28 @@ async def live(world: World) -> None:
     for row in await world.db.fetch("SELECT id, peer_id, fence FROM attempt WHERE state IN ('offered', 'running')"):
         beat = Beat(attempt_id=str(row["id"]), fence=row["fence"], fraction=0.0, elapsed_ms=0)
         await jobs.on_heartbeat(world.desk, row["peer_id"], Heartbeat(attempts=(beat,)))
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_takes_no_more_is_not_blamed_and_not_asked_again(db: Database) -> None:
+    world = await World(db).open()
+    leaving, other = await world.node(), await world.node(rate_qu_per_h=2 * RATE)
+    view = await world.assigned()
+    attempt = await leaving.attempt()
+    message = Decline(attempt_id=str(attempt.id), fence=attempt.fence, reason="draining")
+    await jobs.on_decline(world.desk, leaving.peer, message)
+    (listing,) = await world.db.fetch("SELECT * FROM listing WHERE peer_id = $1", leaving.peer)
+    assert (listing["availability"], listing["failures"], listing["backoff_until_ms"]) == ("draining", 0, 0)
+    assert await world.db.fetch("SELECT * FROM work_outcome") == []
+    await world.engine.tick()
+    assert str((await other.attempt()).job_id) == view.job_id
+    assert (await world.job(view.job_id)).attempts[0].reason is Reason.DRAINING
+    shown = [one for one in await market.listings(db, now_ms=world.desk.now_ms()) if one.provider == leaving.peer]
+    assert shown[0].availability is Availability.DRAINING
+    await leaving.offer()
+    await world.pass_time(1)
+    again = await world.assigned()
+    assert str((await leaving.attempt()).job_id) == again.job_id
 
 
 # P6 -----------------------------------------------------------------------------------------------------------------

@@ -158,6 +158,43 @@ async def test_maintenance_is_announced_by_command_and_called_off(
         await offered(world, Availability.AVAILABLE)
 
 
+async def test_a_drained_node_finishes_what_it_has_and_leaves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with open_world(tmp_path) as world, world.node():
+        await world.coordinator.send(start())
+        await world.coordinator.wait_for(RentalAccept)
+        with _running(tmp_path):
+            said = ["--data-dir", str(tmp_path), "--drain", "--why", "moving house"]
+            assert await trio.to_thread.run_sync(main, said) == 0
+        assert "stops when its jobs are finished" in capsys.readouterr().out
+        notice = await world.coordinator.wait_for(RentalNotice)
+        assert notice.detail == "moving house"
+        assert 800_000 < notice.ends_ms - world.coordinator.clock_ms() < 1_000_000
+        await offered(world, Availability.RENTED)
+        assert not world.stop.is_set(), "somebody has rented it"
+        await world.coordinator.send(end())
+        await offered(world, Availability.OFFLINE)
+        assert world.stop.is_set()
+
+
+async def test_a_job_that_runs_holds_up_the_leaving_and_another_is_declined(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world, world.node() as node:
+        running = world.assign(matrices(256))
+        await world.coordinator.send(running)
+        await world.coordinator.wait_for(Accept)
+        with _running(tmp_path):
+            said = ["--data-dir", str(tmp_path), "--drain"]
+            assert await trio.to_thread.run_sync(main, said) == 0
+        await world.coordinator.until(lambda: node.rentals.closing)
+        await world.coordinator.send(world.assign(matrices(8)))
+        assert (await world.coordinator.wait_for(Decline)).reason == "draining"
+        report = await world.coordinator.wait_for(Report)
+        assert (report.attempt_id, report.outcome) == (running.attempt_id, Outcome.COMPLETED)
+        await offered(world, Availability.OFFLINE)
+        assert world.stop.is_set()
+
+
 def _running(folder: Path) -> AbstractContextManager[None]:
     """The lock that the real process holds."""
     return files.locked(folder / "node")

@@ -16,6 +16,7 @@ from qubix_coordinator.jobs.assign import assign_message
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
+from qubix_coordinator.market import service as market
 from qubix_protocol import codec, digests
 from qubix_protocol.messages import (
     Accept,
@@ -52,7 +53,11 @@ async def on_decline(desk: Desk, peer_id: str, message: Decline) -> None:
     async def step(tx: Tx) -> None:
         job, attempt = await flow.lock_own_attempt(tx, peer_id, message.attempt_id, message.fence)
         detail = f"{message.reason}: {message.detail}" if message.detail else message.reason
-        await flow.end_attempt(desk, tx, job, attempt, AttemptEvent.DECLINE, Reason.DECLINED, detail)
+        leaving = message.reason == Reason.DRAINING
+        if leaving:
+            await market.draining(tx, attempt.listing_id, now_ms=desk.now_ms())
+        reason = Reason.DRAINING if leaving else Reason.DECLINED
+        await flow.end_attempt(desk, tx, job, attempt, AttemptEvent.DECLINE, reason, detail)
 
     await desk.db.run(step)
 

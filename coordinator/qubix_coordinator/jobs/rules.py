@@ -448,11 +448,12 @@ BLAMELESS: Final = frozenset(
         Reason.JOB_ENDED,
         Reason.BAD_INPUT,
         Reason.RENTAL_ENDED,
+        Reason.DRAINING,
     }
 )
 """Endings that do not count against the provider. One consumer's bad input must not take a provider from others."""
 UNCOUNTED: Final = frozenset(
-    {Reason.DECLINED, Reason.NOT_ACCEPTED_IN_TIME, Reason.COMPLETED, Reason.RELIEVED, Reason.JOB_ENDED}
+    {Reason.DECLINED, Reason.DRAINING, Reason.NOT_ACCEPTED_IN_TIME, Reason.COMPLETED, Reason.RELIEVED, Reason.JOB_ENDED}
 )
 """Endings that do not count towards a job's bad attempts: it never ran there, or nothing was wrong with it."""
 

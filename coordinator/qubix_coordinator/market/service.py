@@ -300,6 +300,15 @@ async def count_accepted(tx: Tx, key: UUID, *, now_ms: int, forgive: bool) -> No
     await emit(tx, row, now_ms)
 
 
+async def draining(tx: Tx, key: UUID, *, now_ms: int) -> None:
+    """Its node says that it takes no more: nobody is sent there until it offers the device again."""
+    row = await Listing.filter(id=key).using_db(tx).select_for_update().get()
+    if row.availability in (Availability.AVAILABLE.value, Availability.BUSY.value):
+        row.availability, row.updated_ms = Availability.DRAINING.value, now_ms
+        await row.save(using_db=tx, update_fields=["availability", "updated_ms"])
+        await emit(tx, row, now_ms)
+
+
 async def count_rejected(tx: Tx, key: UUID, *, now_ms: int) -> None:
     await _count_bad(tx, key, now_ms, rejected=True)
 

@@ -66,6 +66,11 @@ class Desk:
     def active(self) -> list[Assign]:
         return [work.assign for work in self._open.values() if work.active]
 
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, and no report waits to be acknowledged."""
+        return not self._open
+
     def fence_max(self, job_id: str) -> int:
         """The highest fencing number of this job that was accepted here (0: none that is remembered)."""
         fences = [work.assign.fence for work in self._open.values() if work.assign.job_id == job_id]

@@ -55,6 +55,11 @@ class Rentals:
         """Nothing new is begun."""
         return self.draining or self._maintenance.ends_ms is not None
 
+    @property
+    def may_leave(self) -> bool:
+        """The node was told to go once nothing is rented and nothing runs, and nothing is rented."""
+        return self._maintenance.leave and not self._held
+
     def rental_of(self, device_id: str) -> str | None:
         return next((one.rental_id for one in self._held.values() if one.device_id == device_id), None)
 
