@@ -14,6 +14,7 @@ from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.db.database import Database, value
 from qubix_coordinator.errors import LimitExceeded
+from qubix_coordinator.ledger.audit import audit_all_now
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import events
 from qubix_coordinator.outbox.rules import START
@@ -191,6 +192,7 @@ async def test_test_artifacts_are_bounded_and_removed_after_their_time(db: Datab
             for one in several
         ]
         assert answers == [201] * probes.LIVE_MAX + [429]
+        assert (await audit_all_now(db, context.now_ms())).violations == ()
         now_ms = context.now_ms()
         assert await probes.sweep(db, context.uploads, now_ms=now_ms) == 0
         later_ms = now_ms + probes.LIFE_MS
@@ -216,3 +218,4 @@ async def test_what_is_an_input_as_well_is_not_removed_with_the_test(db: Databas
         context = running.coordinator.context
         assert await probes.sweep(db, context.uploads, now_ms=context.now_ms() + probes.LIFE_MS) == 1
         assert (await client.get(path, headers=owner)).content == data
+        assert (await audit_all_now(db, context.now_ms())).violations == ()

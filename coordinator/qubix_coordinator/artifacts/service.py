@@ -200,6 +200,18 @@ async def forget(tx: Tx, account_id: UUID, digest: bytes) -> None:
     await execute(tx, "DELETE FROM artifact WHERE account_id = $1 AND digest = $2", account_id, digest)
 
 
+async def forget_writer(tx: Tx, account_id: UUID, digest: bytes, writer: str) -> None:
+    """The artifact stays for what else it is."""
+    await execute(
+        tx,
+        "DELETE FROM artifact_writer w USING artifact a WHERE a.id = w.artifact_id AND w.writer = $1"
+        " AND a.account_id = $2 AND a.digest = $3",
+        writer,
+        account_id,
+        digest,
+    )
+
+
 def check_size(size_bytes: int) -> None:
     if not 1 <= size_bytes <= ARTIFACT_BYTES_MAX:
         raise InvalidInput(

@@ -78,7 +78,7 @@ CHECKS = (
     ),
     Check(
         "I10",
-        "an output is readable when it is paid or owed, and was sent by an attempt at a job of its owner",
+        "an output is readable when it is paid or owed, and was sent by an attempt at a job of its owner (or a node's test)",
         """SELECT format('output %s of account %s is readable, and nobody was to be paid for it', encode(a.digest, 'hex'),
              a.account_id) AS what
            FROM artifact a WHERE a.readable AND a.origin = 'attempt' AND NOT EXISTS (
@@ -95,6 +95,8 @@ CHECKS = (
              w.writer)
            FROM artifact_writer w JOIN artifact a ON a.id = w.artifact_id WHERE NOT EXISTS (
              SELECT FROM attempt t JOIN job j ON j.id = t.job_id WHERE t.id::text = w.writer
-               AND coalesce(j.data_account_id, j.account_id) = a.account_id)""",
+               AND coalesce(j.data_account_id, j.account_id) = a.account_id) AND NOT EXISTS (
+             SELECT FROM probe p WHERE 'probe:' || p.peer_id = w.writer AND p.digest = a.digest
+               AND p.account_id = a.account_id)""",
     ),
 )

@@ -80,6 +80,8 @@ async def sweep(db: Database, uploads: Uploads, *, now_ms: int) -> int:
         if await artifacts.only_sent_by(tx, account_id, digest, writer(peer_id)):
             await uploads.store.delete(account_id, digest)
             await artifacts.forget(tx, account_id, digest)
+        else:
+            await artifacts.forget_writer(tx, account_id, digest, writer(peer_id))
         await execute(tx, "DELETE FROM probe WHERE peer_id = $1 AND digest = $2", peer_id, digest)
         return True
 
