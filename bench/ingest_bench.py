@@ -119,7 +119,7 @@ async def _written(db: Database, peers: list[str]) -> tuple[list[float], list[fl
     """Samples a second in each round, ours and bare."""
     fates: dict[Fate, int] = {}
 
-    async def nobody(_: Mapping[tuple[str, str], Sample]) -> None:
+    async def nobody(_: Mapping[tuple[str, str], Said]) -> None:
         return None
 
     def count(fate: Fate, times: int) -> None:
@@ -152,7 +152,7 @@ async def _written(db: Database, peers: list[str]) -> tuple[list[float], list[fl
 async def _crowd(db: Database, peers: list[str]) -> float:
     """Samples a second when many wait."""
 
-    async def nobody(_: Mapping[tuple[str, str], Sample]) -> None:
+    async def nobody(_: Mapping[tuple[str, str], Said]) -> None:
         return None
 
     ingest = Ingest(db, nobody, lambda fate, times: None)

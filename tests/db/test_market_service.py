@@ -119,6 +119,17 @@ async def test_old_metrics_are_marked(db: Database) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_reading_that_waited_is_as_old_as_it_is(db: Database) -> None:
+    """P9: one that waited for a database that was away is not shown as what is now."""
+    peer = await enrolled(db)
+    await service.offer_received(db, peer, offer(), b"1", now_ms=NOW)
+    sample, device = Sample(at_ms=NOW, utilisation_pct=50.0), (peer, "cpu-1")
+    await service.metrics_received(db, {device: sample}, now_ms=NOW + 70_000, heard_ms={device: NOW + 5})
+    (view,) = await service.listings(db, now_ms=NOW + 70_000)
+    assert (view.metrics, view.metrics_age_ms, view.stale) == (sample, 69_995, True)
+
+
+@pytest.mark.asyncio
 async def test_a_reading_that_is_said_again_does_not_become_young(db: Database) -> None:
     """P9: an offer is repeated every half minute, whatever became of the card's driver meanwhile."""
     peer = await enrolled(db)

@@ -20,6 +20,7 @@ from qubix_coordinator.market import service as market
 from qubix_coordinator.telemetry import partitions, rules, service
 from qubix_coordinator.telemetry.ingest import Fate, Ingest
 from qubix_coordinator.telemetry.partitions import SAMPLES
+from qubix_coordinator.telemetry.rules import Said
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Device, DeviceSample, Offer, Sample, Telemetry
 from qubix_protocol.states import Availability, DeviceKind
@@ -54,11 +55,11 @@ class Desk:
     """An ingest that is flushed by hand."""
 
     def __init__(self, db: Database, **more: Any) -> None:
-        self.told: list[Mapping[tuple[str, str], Sample]] = []
+        self.told: list[Mapping[tuple[str, str], Said]] = []
         self.fates: Counter[Fate] = Counter()
         self.ingest = Ingest(db, self._tell, lambda fate, times: self.fates.update({fate: times}), **more)
 
-    async def _tell(self, newest: Mapping[tuple[str, str], Sample]) -> None:
+    async def _tell(self, newest: Mapping[tuple[str, str], Said]) -> None:
         self.told.append(newest)
 
     async def record(self, peer: str, message: Telemetry, now_ms: int = NOW) -> None:
@@ -75,7 +76,7 @@ async def test_samples_are_kept_once_and_the_newest_told(db: Database) -> None:
     peer, desk = await enrolled(db), Desk(db)
     message = telemetry(("a", NOW - 2, 1.0), ("b", NOW - 1, None), ("a", NOW, 3.0))
     await desk.record(peer, message)
-    assert [{key: sample.at_ms for key, sample in newest.items()} for newest in desk.told] == [
+    assert [{key: one.sample.at_ms for key, one in newest.items()} for newest in desk.told] == [
         {(peer, "a"): NOW, (peer, "b"): NOW - 1}
     ]
     await desk.record(peer, message, NOW + 5)
@@ -127,7 +128,7 @@ async def test_samples_from_the_future_or_too_late_or_without_number_are_not_kep
     )
     await desk.record(peer, message)
     assert [set(newest) for newest in desk.told] == [{(peer, "a")}]
-    assert desk.told[0][(peer, "a")].at_ms == NOW
+    assert desk.told[0][(peer, "a")].sample.at_ms == NOW
     assert desk.fates == {Fate.KEPT: 1, Fate.IMPLAUSIBLE: 3}
 
 
@@ -197,6 +198,7 @@ async def test_while_the_database_is_away_the_newest_wait_and_nobody_else_does(d
     series = await service.series(db, peer, "a", since_ms=NOW, now_ms=NOW + 25_000)
     assert [one.at_ms for one in series] == [NOW + second * 1_000 for second in range(15, 25)]
     assert (desk.ingest.waiting, desk.fates[Fate.KEPT]) == (0, 10)
+    assert [one.received_ms for newest in desk.told for one in newest.values()] == [NOW + 24_000], "as old as it is"
 
 
 @pytest.mark.asyncio

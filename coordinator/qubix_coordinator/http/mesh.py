@@ -28,11 +28,12 @@ from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import Event
 from qubix_coordinator.outbox.notifier import Notifier, Overflow
 from qubix_coordinator.telemetry.ingest import Ingest
+from qubix_coordinator.telemetry.rules import Said
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
 from qubix_protocol.errors import ProtocolError
 from qubix_protocol.link import Drop, FromPeer, Gossip, LinkOpen, PeerDown, PeerUp, ToGateway, ToPeer
-from qubix_protocol.messages import Assign, Sample
+from qubix_protocol.messages import Assign
 from qubix_protocol.statements import FromCoordinator
 
 log = logging.getLogger(__name__)
@@ -274,8 +275,10 @@ class Mesh:
             except QubixError as problem:
                 log.warning("mesh.market_not_told", extra={"peer": peer.peer_id, "problem": problem.problem})
 
-    async def _tell_readings(self, newest: Mapping[tuple[str, str], Sample]) -> None:
-        await market.metrics_received(self.desk.db, newest, now_ms=self.desk.now_ms())
+    async def _tell_readings(self, newest: Mapping[tuple[str, str], Said]) -> None:
+        samples = {device: one.sample for device, one in newest.items()}
+        heard_ms = {device: one.received_ms for device, one in newest.items()}
+        await market.metrics_received(self.desk.db, samples, now_ms=self.desk.now_ms(), heard_ms=heard_ms)
 
     async def _tell_gateways(self) -> None:
         """All that are linked here, when that changes and again before they would be forgotten."""

@@ -150,21 +150,28 @@ def _shown(claimed: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in claimed.items() if name not in hidden}
 
 
-async def metrics_received(db: Database, newest: Mapping[tuple[str, str], Sample], *, now_ms: int) -> None:
+async def metrics_received(
+    db: Database,
+    newest: Mapping[tuple[str, str], Sample],
+    *,
+    now_ms: int,
+    heard_ms: Mapping[tuple[str, str], int] | None = None,
+) -> None:
     """The newest sample of each device, by peer and device id: one event a device, however many samples came. A few
-    listings at a time, since nobody else can take one meanwhile."""
-    by_id = {listing_id(*device): sample for device, sample in newest.items()}
+    listings at a time, since nobody else can take one meanwhile. `heard_ms` is since when it waited: it is as old."""
+    since_ms = heard_ms or {}
+    by_id = {listing_id(*device): (sample, since_ms.get(device, now_ms)) for device, sample in newest.items()}
     keys = sorted(by_id)
     for first in range(0, len(keys), READINGS_AT_ONCE):
         await _read(db, {key: by_id[key] for key in keys[first : first + READINGS_AT_ONCE]}, now_ms)
 
 
-async def _read(db: Database, newest: Mapping[UUID, Sample], now_ms: int) -> None:
+async def _read(db: Database, newest: Mapping[UUID, tuple[Sample, int]], now_ms: int) -> None:
     async def step(tx: Tx) -> None:
         for row in await Listing.filter(id__in=list(newest)).using_db(tx).order_by("id").select_for_update():
-            sample = newest[row.id]
+            sample, heard_ms = newest[row.id]
             if rules.fresher(_reading_ms(row), sample.at_ms):
-                row.metrics, row.metrics_ms = msgspec.to_builtins(sample), now_ms
+                row.metrics, row.metrics_ms = msgspec.to_builtins(sample), heard_ms
                 await row.save(using_db=tx, update_fields=["metrics", "metrics_ms"])
                 await emit(tx, row, now_ms)
 

@@ -19,7 +19,7 @@ from qubix_coordinator.db.database import Database
 from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.telemetry import rules, service
 from qubix_coordinator.telemetry.rules import Said
-from qubix_protocol.messages import Sample, Telemetry
+from qubix_protocol.messages import Telemetry
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ BATCH_MAX: Final = 5_000
 WAITING_MAX: Final = 50_000
 NUMBERS_MAX: Final = 200_000
 
-Told = Callable[[Mapping[tuple[str, str], Sample]], Awaitable[None]]
+Told = Callable[[Mapping[tuple[str, str], Said]], Awaitable[None]]
 """Gets the newest sample of each device of each node, by peer and device id."""
 
 

@@ -56,13 +56,13 @@ def once(batch: Iterable[tuple[int, Said]]) -> dict[tuple[int, int], Said]:
     return found
 
 
-def newest(batch: Iterable[Said]) -> dict[tuple[str, str], Sample]:
-    """The newest sample of each device of each node."""
-    found: dict[tuple[str, str], Sample] = {}
+def newest(batch: Iterable[Said]) -> dict[tuple[str, str], Said]:
+    """The newest sample of each device of each node, by peer and device id."""
+    found: dict[tuple[str, str], Said] = {}
     for one in batch:
         key = (one.peer_id, one.device_id)
-        if key not in found or found[key].at_ms <= one.sample.at_ms:
-            found[key] = one.sample
+        if key not in found or found[key].sample.at_ms <= one.sample.at_ms:
+            found[key] = one
     return found
 
 
