@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from qubix import catalogue, reserves, settings, signing_in, tokens
+from qubix import catalogue, reserves, searching, settings, signing_in, tokens
 from qubix.disputes import AsyncDisputes
 from qubix.errors import NotFound, Unauthorised
 from qubix.inputs import digest_of
@@ -288,13 +288,56 @@ class AsyncClient:
         """What the market can run, each as its specification."""
         return (await self._session.get("/kernels", KernelsView)).kernels
 
+    async def search(
+        self,
+        query: str = "",
+        *,
+        order: str = "",
+        limit: int = 50,
+        after: str | None = None,
+        counts: bool = False,
+        kind: DeviceKind | str | None = None,
+        backend: str | None = None,
+        provider: str | None = None,
+    ) -> OffersView:
+        """One page of the market. `query` is a query line (`gpu_ram>=8 price<500 region in [EU, US]`), `order` what to
+        sort by (`score_per_qu-, price`); `after` is `next` of the page before. With `counts`, and where nothing is
+        found, it says how many offers each filter leaves, and what relaxing it would find. Raises `BadUsage` that shows
+        the place of what is wrong."""
+        asked = searching.asked(query, order, kind, backend, provider) | {"limit": limit}
+        asked |= {"after": after} if after is not None else {}
+        asked |= {"counts": "true"} if counts else {}
+        return await self._session.get("/offers", OffersView, asked)
+
+    async def each_offer(self, query: str = "", *, order: str = "") -> AsyncGenerator[ListingView, None]:
+        """All that `search` finds, asked for page by page as they are taken."""
+        after: str | None = None
+        while True:
+            page = await self.search(query, order=order, limit=searching.PAGE, after=after)
+            for one in page.offers:
+                yield one
+            after = page.next
+            if after is None:
+                return
+
     async def offers(
-        self, *, kind: DeviceKind | str | None = None, backend: str | None = None, provider: str | None = None
+        self,
+        query: str = "",
+        *,
+        order: str = "",
+        kind: DeviceKind | str | None = None,
+        backend: str | None = None,
+        provider: str | None = None,
     ) -> tuple[ListingView, ...]:
-        """The market now: devices for which all that is given holds."""
-        asked = {"kind": kind, "backend": backend, "provider": provider}
-        query: dict[str, str | int] = {name: str(value) for name, value in asked.items() if value is not None}
-        return (await self._session.get("/offers", OffersView, query)).offers
+        """The market now: every device for which all that is given holds, by price if no `order` is given."""
+        asked = searching.asked(query, order, kind, backend, provider)
+        found: list[ListingView] = []
+        while True:
+            page = await self._session.get("/offers", OffersView, asked)
+            found += page.offers
+            if page.next is None:
+                return tuple(found)
+            asked["after"] = page.next
 
     async def watch_offers(
         self, query: str = "", order: str = "", *, every_s: float | None = None

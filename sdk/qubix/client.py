@@ -212,6 +212,8 @@ class Client:
     end_session = blocking(AsyncClient.end_session)
     end_sessions = blocking(AsyncClient.end_sessions)
     kernels = blocking(AsyncClient.kernels)
+    search = blocking(AsyncClient.search)
+    each_offer = iterating(AsyncClient.each_offer)
     offers = blocking(AsyncClient.offers)
     watch_offers = iterating(AsyncClient.watch_offers)
     readings = blocking(AsyncClient.readings)

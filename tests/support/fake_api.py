@@ -45,6 +45,7 @@ from qubix_protocol.envelope import open_envelope, seal
 from qubix_protocol.history import GaugeView, HistoryPoint, HistorySource, HistoryView, ListingChange
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Message, Order, Outcome, Report, Sample, Settlement
+from qubix_protocol.query import order_text, ordered, parse, parse_order
 from qubix_protocol.receipts import JobReceiptView
 from qubix_protocol.reputation import ReputationPart, ReputationView
 from qubix_protocol.selftest import Check, CheckStatus, SelfTestView
@@ -274,8 +275,27 @@ class FakeApi:
         if what == "readings":
             minutes = int(seen.query["minutes"][0])
             return 200, ReadingsView(listing_id=listing_id, readings=(Sample(at_ms=minutes, temperature_c=50.0),))
-        found = [listing("a", 300), listing("b", 100), listing("c", 200)]
-        return 200, OffersView(offers=tuple(found if "kind" not in seen.query else []), cursor="0.0")
+        return 200, self._search({name: values[0] for name, values in seen.query.items()})
+
+    def _search(self, asked: dict[str, str]) -> OffersView:
+        """Offers a, b and c, in pages, as the query line has it."""
+        plain = [f"{name}={asked[name]}" for name in ("kind", "backend", "provider") if name in asked]
+        query = parse(" ".join([asked.get("q", ""), *plain]))
+        keys = parse_order(asked.get("order") or "price")
+        everything = [listing("a", 300), listing("b", 100), listing("c", 200)]
+        found = ordered(filter(query.matches, everything), keys)
+        start = int(asked.get("after", 0))
+        stop = start + int(asked.get("limit", 2))
+        return OffersView(
+            offers=tuple(found[start:stop]),
+            cursor="0.0",
+            next=str(stop) if stop < len(found) else None,
+            query=query.text(),
+            order=order_text(keys),
+            total=len(found),
+            everything=len(everything),
+            why="" if found else "None of the 3 offers satisfies it.",
+        )
 
     def _post_artifacts(self, seen: Seen) -> tuple[int, Any]:
         body = msgspec.json.decode(seen.body, type=ArtifactBody)

@@ -27,6 +27,7 @@ from qubix.cli.tables import print_offers, print_readings
 from qubix.processes import modules
 from qubix_protocol.api import JobView, ListingView
 from qubix_protocol.messages import Sample
+from qubix_protocol.query import FIELDS
 from qubix_protocol.states import AttemptState, DeviceKind, Isolation, JobState, Reason
 from tests.support.fake_api import TOKEN, FakeApi, listing
 from tests.support.receipt_chain import Story
@@ -84,8 +85,39 @@ def test_offers_are_shown_in_the_order_that_was_asked(qubix: Qubix) -> None:
 
 def test_no_match_is_told_from_nothing_there(qubix: Qubix) -> None:
     found = qubix("offers", "search", "--kind", "cuda")
-    assert "exclude all 3 devices" in found.output
+    assert "0 found among 3: rentable=true kind=cuda (by price)" in found.output
+    assert "None of the 3 offers" in found.output
     assert found.exit_code == 0
+
+
+def test_a_query_line_finds_what_it_says_and_shows_its_defaults(qubix: Qubix) -> None:
+    found = qubix("offers", "search", "gpu_ram>=8", "price<250", "-o", "price-", "--json")
+    assert [one["rate_qu_per_h"] for one in json.loads(found.output)] == [200, 100]
+    shown = qubix("offers", "search", "price<250 rentable=any").output
+    assert "device b" in shown
+    assert "device a" not in shown
+    assert "2 found among 3: price<250QU/h rentable=any (by price)" in shown
+    assert "rentable=true price<250QU/h" in qubix("offers", "search", "price<250").output
+    told = json.loads(qubix("offers", "search", "price<250", "--explain", "--json").output)
+    assert (told["query"], told["total"], told["everything"]) == ("price<250QU/h", 2, 3)
+
+
+def test_an_error_in_a_query_line_shows_its_place(qubix: Qubix) -> None:
+    found = qubix("offers", "search", "price<5 gpu_rm>=8")
+    assert found.exit_code == 2
+    lines = found.stderr.splitlines()
+    assert lines[0] == "qubix: QUERY, column 9: there is no field 'gpu_rm'"
+    assert lines[1:3] == ["  price<5 gpu_rm>=8", "          ^^^^^^"]
+    assert "gpu_ram" in lines[3]
+    wrong = qubix("offers", "search", "-o", "price, scor-")
+    assert wrong.exit_code == 2
+    assert "         ^^^^" in wrong.stderr
+
+
+def test_what_can_be_searched_by_is_listed(qubix: Qubix) -> None:
+    names = [one["name"] for one in json.loads(qubix("offers", "fields", "--json").output)]
+    assert names == list(FIELDS)
+    assert "num_gpus" in qubix("offers", "fields").output
 
 
 def test_a_job_from_submission_to_receipt(qubix: Qubix, api: FakeApi, files: list[str], tmp_path: Path) -> None:
@@ -196,7 +228,7 @@ def test_a_failed_job_fails_the_command(qubix: Qubix, api: FakeApi) -> None:
         (["job", "submit", "matmul", "--cap", "5", "-i", "a=none.npy", "-i", "b=none.npy"], "a .npy file"),
         (["job", "show", "no-uuid"], "UUID"),
         (["job", "show", "7d444840-9dc0-11d1-b245-5ffdce74fad2"], "remedy"),
-        (["offers", "search", "-o", "colour"], "price, memory"),
+        (["offers", "search", "-o", "pric"], "Did you mean price"),
         (["offers", "search", "--kind", "abacus"], "cuda"),
         (["kernels", "show"], "NAME"),
         (["nonsense"], "nonsense"),

@@ -224,6 +224,29 @@ def test_wrong_use_is_refused_before_anything_is_sent(
     assert api.seen == []
 
 
+def test_offers_come_from_as_many_pages_as_there_are(play: Play, api: FakeApi) -> None:
+    async def scene(client: AsyncClient) -> list[list[int]]:
+        whole = await client.offers("price>0", order="price-")
+        one = await client.search("price>0", order="price-", limit=1)
+        again = await client.search("price>0", order="price-", limit=1, after=one.next)
+        each = [offer async for offer in client.each_offer("price<300")]
+        return [[offer.rate_qu_per_h for offer in found] for found in (whole, one.offers, again.offers, each)]
+
+    assert play(scene) == [[300, 200, 100], [300], [200], [100, 200]]
+
+
+@pytest.mark.parametrize("given", [{"query": "gpu_rm>=8"}, {"order": "gpu_rm"}])
+def test_a_wrong_query_is_refused_before_anything_is_sent(play: Play, api: FakeApi, given: dict[str, str]) -> None:
+    async def scene(client: AsyncClient) -> None:
+        await client.offers(**given)
+
+    with pytest.raises(errors.BadUsage) as caught:
+        play(scene)
+    assert caught.value.field == next(iter(given))
+    assert "^^^^^^" in caught.value.problem
+    assert api.seen == []
+
+
 def test_missing_balance_is_an_error_of_its_own(play: Play) -> None:
     async def scene(client: AsyncClient) -> None:
         await client.submit("matmul", a=A, b=B, cap_qu=5_000)
@@ -402,7 +425,7 @@ def test_the_synchronous_client_end_to_end(api: FakeApi, tmp_path: Path) -> None
         assert len(job.receipts()) == 1
         assert market.job(job.id).view == job.view
         assert market.balance().available_qu == 1_000
-        assert [one.provider for one in market.offers()] == ["a", "b", "c"]
+        assert [one.provider for one in market.offers()] == ["b", "c", "a"]
         (reading,) = market.readings(market.offers()[0].listing_id, minutes=5)
         assert (reading.at_ms, reading.temperature_c) == (5, 50.0)
 

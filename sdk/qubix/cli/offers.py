@@ -5,14 +5,17 @@ from collections.abc import Iterator
 
 import click
 
+from qubix import searching
 from qubix.cli import readings as reading
 from qubix.cli import rows
+from qubix.cli.found import print_found, units_of
 from qubix.cli.history import history
-from qubix.cli.output import console, json_option, market, print_json, print_pairs
+from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
 from qubix.cli.tables import print_offers, print_readings
 from qubix.cli.watch import watch
 from qubix.errors import BadUsage
 from qubix_protocol.api import ListingView
+from qubix_protocol.query import FIELDS, SEARCH_DEFAULTS, parse
 from qubix_protocol.reputation import ReputationView
 from qubix_protocol.states import DeviceKind
 
@@ -27,28 +30,58 @@ offers.add_command(watch)
 
 
 @offers.command()
+@click.argument("query", nargs=-1)
 @click.option("--kind", type=click.Choice([str(kind) for kind in DeviceKind]), help="Kind of device.")
 @click.option("--backend", metavar="NAME", help="Only devices with this back end, such as cuda or cpu.")
 @click.option("--provider", metavar="PEER", help="Only this provider's.")
 @click.option("--readings", is_flag=True, help="Show use, heat, memory, power, clock and what slows it.")
-@click.option("-o", "--order", default="price", show_default=True, metavar="NAME", help="Sort by NAME; NAME- reverses.")
+@click.option(
+    "-o", "--order", default="price", show_default=True, metavar="FIELDS", help="Sort by fields; FIELD- reverses."
+)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Show at most so many.")
+@click.option("--explain", is_flag=True, help="Say how the query was understood, and what each filter leaves.")
 @json_option
 def search(
-    kind: str | None, backend: str | None, provider: str | None, readings: bool, order: str, as_json: bool
+    query: tuple[str, ...],
+    kind: str | None,
+    backend: str | None,
+    provider: str | None,
+    readings: bool,
+    order: str,
+    limit: int,
+    explain: bool,
+    as_json: bool,
 ) -> None:
-    """List devices; all filters must hold."""
+    """Search the market: qubix offers search 'gpu_ram>=8 price<500 region in [EU, US]' -o score_per_qu-
+
+    What people see is free to be taken (rentable=true) unless the query says otherwise, such as rentable=any; with
+    --json the query stands as it is. `qubix offers fields` lists what can be searched by.
+    """
+    line = " ".join(query)
+    searching.order(order, "-o")
+    asked = searching.query(line, "QUERY")
+    if not as_json:
+        asked = parse(line, defaults=SEARCH_DEFAULTS)
     with market() as client:
-        found = rows.ordered(client.offers(kind=kind, backend=backend, provider=provider), order)
-        everything = len(found) if found or not (kind or backend or provider) else len(client.offers())
+        plain = {"kind": kind, "backend": backend, "provider": provider}
+        found = client.search(asked.text(), order=order, limit=limit, counts=explain or not as_json, **plain)
     if as_json:
-        print_json(found)
-    elif found:
-        (print_readings if readings else print_offers)(found)
-    elif everything:
-        devices = "the only device" if everything == 1 else f"all {everything:,} devices"
-        console().print(f"No match: the filters exclude {devices}. Leave one of them out.", soft_wrap=True)
-    else:
-        console().print("Nothing is offered yet. `qubix node` shares this machine.")
+        print_json(found if explain else found.offers)
+        return
+    if found.offers:
+        (print_readings if readings else print_offers)(found.offers)
+    print_found(found, explain=explain)
+
+
+@offers.command()
+@json_option
+def fields(as_json: bool) -> None:
+    """What the market can be searched and sorted by."""
+    if as_json:
+        print_json([{"name": one.name, "aliases": one.aliases, "about": one.about} for one in FIELDS.values()])
+        return
+    rows_ = [[one.name, ", ".join(one.aliases), units_of(one), one.about] for one in FIELDS.values()]
+    print_table(("field", "also", "values", "what it is"), rows_)
 
 
 @offers.command()

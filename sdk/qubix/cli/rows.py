@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The columns of offers, jobs and attempts: the same order in every face of QUBIX. Pure."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from qubix.cli import shown
-from qubix.errors import BadUsage
 from qubix_protocol.api import AttemptView, JobView, ListingView
 from qubix_protocol.selftest import SelfTestView, summary
 
@@ -45,26 +44,6 @@ ATTEMPT_COLUMNS: Final = (
 )
 ATTEMPT_RIGHT: Final = frozenset({"units", "run", "billed", "check", "paid", "fee"})
 ATTEMPT_SPARE: Final = ("verdict", "why")
-
-ORDERS: Final[dict[str, Callable[[ListingView], Any]]] = {
-    "price": lambda one: one.rate_qu_per_h,
-    "memory": lambda one: one.memory_bytes,
-    "model": lambda one: one.model.lower(),
-    "region": lambda one: one.region,
-    "cores": lambda one: one.cores,
-    "checked": lambda one: one.jobs_accepted,
-    "availability": lambda one: one.availability,
-    "use": lambda one: (one.metrics.utilisation_pct if one.metrics else None) or 0.0,
-    "provider": lambda one: one.provider,
-}
-
-
-def ordered(offers: Sequence[ListingView], order: str) -> list[ListingView]:
-    """By a name of ORDERS, `-` behind it for the largest first. Raises `BadUsage`."""
-    name = order.removesuffix("-")
-    if name not in ORDERS:
-        raise BadUsage("-o", f"offers cannot be sorted by {name!r}", f"Sort by one of: {', '.join(ORDERS)}")
-    return sorted(offers, key=ORDERS[name], reverse=order.endswith("-"))
 
 
 def offer(one: ListingView) -> list[str]:
