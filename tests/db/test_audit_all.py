@@ -90,6 +90,14 @@ SWEEP = (
     "INSERT INTO sweep (id, identity_no, tx_id, raw, amount_qu, covers_tick, tick, outgoing_qu, outgoing_count, state, signed_ms)"
     " VALUES (gen_random_uuid(), 1, repeat('{0}', 60), decode(repeat('00', 144), 'hex'), 1, 1, 2, 0, 0, 'live', 1)"
 )
+SPOT = (
+    "INSERT INTO spot_check (attempt_id, job_id, peer_id, provider_id, state, start, stop, worth_qu, drawn_ms, due_ms)"
+    " SELECT id, job_id, peer_id, gen_random_uuid(), 'waiting', 0, 1, 1, 1, {due_ms} FROM attempt LIMIT 1"
+)
+FORFEIT = (
+    "INSERT INTO forfeit (id, account_id, attempt_id, reason, new_qu, amount_qu, at_ms)"
+    " SELECT gen_random_uuid(), gen_random_uuid(), id, 'r', {0}, {1}, 1 FROM attempt LIMIT 1"
+)
 DAMAGE = [
     (
         "I5-job",
@@ -134,6 +142,17 @@ DAMAGE = [
     ("I4-bond", [DISPUTE.format(due_ms=2**62, award_qu=0)]),
     ("I5-award", [DISPUTE.format(due_ms=2**62, award_qu=5)]),
     ("I6-dispute", [DISPUTE.format(due_ms=1, award_qu=0)]),
+    ("I5-forfeit", [FORFEIT.format(5, 5)]),
+    ("I5-forfeit", [FORFEIT.format(5, 0)]),
+    ("I6-spot", [SPOT.format(due_ms=1)]),
+    (
+        "I5-spot",
+        [
+            SPOT.format(due_ms=2**62),
+            "INSERT INTO spot_rerun (job_id, attempt_id, peer_id, draw, lent_qu, lent_ms)"
+            " SELECT job_id, attempt_id, peer_id, 1, 7, 1 FROM spot_check",
+        ],
+    ),
     ("I6-withdrawal", [WITHDRAWAL]),
     ("I7-withdrawal", [WITHDRAWAL]),
     (
