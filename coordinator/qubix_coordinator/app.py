@@ -48,6 +48,7 @@ from qubix_coordinator.signals import StopSignal
 from qubix_coordinator.spots.engine import Engine as SpotsEngine
 from qubix_coordinator.telemetry import rollups as telemetry
 from qubix_coordinator.trials import probes
+from qubix_coordinator.trials.engine import Engine as TrialsEngine
 from qubix_coordinator.withdrawals.desk import Desk as WithdrawalDesk
 from qubix_coordinator.withdrawals.engine import Engine as WithdrawalEngine
 from qubix_protocol import barriers
@@ -70,6 +71,7 @@ class Coordinator:
     rentals: RentalsEngine
     disputes: DisputesEngine
     spots: SpotsEngine
+    trials: TrialsEngine
     market: MarketEngine
 
     async def run(self) -> None:
@@ -84,6 +86,7 @@ class Coordinator:
             tasks.create_task(self.rentals.run(), name="rentals")
             tasks.create_task(self.disputes.run(), name="disputes")
             tasks.create_task(self.spots.run(), name="spots")
+            tasks.create_task(self.trials.run(), name="trials")
             tasks.create_task(self.market.run(), name="market")
             tasks.create_task(_every(context.db, _MINUTE_S, lambda: _each_minute(context)), name="minutes")
             tasks.create_task(_every(context.db, _HOUR_S, lambda: _each_hour(context)), name="hours")
@@ -117,6 +120,7 @@ async def assemble(
         rentals=RentalsEngine(desk),
         disputes=DisputesEngine(desk),
         spots=SpotsEngine(desk),
+        trials=TrialsEngine(desk),
         market=MarketEngine(db, desk.clock),
     )
 

@@ -176,6 +176,48 @@ class Settings:
         minimum=0,
         maximum=7 * 86_400,
     )
+    trial_every_s: float = setting(
+        "QUBIX_TRIAL_EVERY_S",
+        "Usual seconds between two trials of a node's hardware, at random times; 0: nobody is tried, or verified.",
+        21_600.0,
+        minimum=0,
+        maximum=30 * 86_400,
+    )
+    trial_first_s: float = setting(
+        "QUBIX_TRIAL_FIRST_S",
+        "Usual seconds from a node's passed self-test to its first trial.",
+        60.0,
+        minimum=0,
+        maximum=86_400,
+    )
+    trial_age_s: float = setting(
+        "QUBIX_TRIAL_AGE_S",
+        "Seconds after which a self-test or a trial verifies nobody any more.",
+        7 * 86_400.0,
+        minimum=1,
+        maximum=366 * 86_400,
+    )
+    trial_fill_s: float = setting(
+        "QUBIX_TRIAL_FILL_S",
+        "Seconds that filling a card's memory in a trial aims at; a quarter of it on a processor.",
+        8.0,
+        minimum=0.1,
+        maximum=60,
+    )
+    trial_slack_s: float = setting(
+        "QUBIX_TRIAL_SLACK_S",
+        "Seconds that the network may add to each timed answer of a trial.",
+        1.0,
+        minimum=0.1,
+        maximum=120,
+    )
+    trial_cpu_bytes: int = setting(
+        "QUBIX_TRIAL_CPU_BYTES",
+        "Most memory of a processor that a trial fills; of a card it fills nine tenths of what is claimed.",
+        256 * 1024**2,
+        minimum=1024**2,
+        maximum=2**50,
+    )
     accept_s: float = setting(
         "QUBIX_ACCEPT_S",
         "Seconds in which the result of a kernel without a verifier can be disputed before it is paid.",

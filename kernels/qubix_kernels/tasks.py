@@ -11,28 +11,27 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
 from qubix_kernels import get
+from qubix_kernels.frames import DETAIL_MAX, Digest, Frame, Milliseconds, Size, Word, Words
 from qubix_kernels.kernel import BadInput, UnknownKernel, metas_of
+from qubix_kernels.trial import task as trial
+from qubix_kernels.trial.frames import TrialDone, TrialFull, TrialKey, TrialRoom, TrialSeed, TrialTask
 from qubix_protocol.arrays import Array, from_npy, pack_arrays, unpack_arrays
 from qubix_protocol.errors import Malformed, ProtocolError
 from qubix_protocol.messages import Params
 from qubix_protocol.units import CHUNKS_MAX
 
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
-DETAIL_MAX: Final = 4000
+W = TypeVar("W", TrialSeed, TrialKey)
 _LENGTH: Final = struct.Struct(">I")
-
-
-class Frame(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="t"):
-    """Base of what travels between parent and worker."""
 
 
 class RunTask(Frame, frozen=True, kw_only=True, tag="run"):
@@ -82,14 +81,6 @@ class WipeDone(Frame, frozen=True, kw_only=True, tag="wipe_done"):
     cleared_bytes: int
 
 
-# A worker may have become anybody's: what it says is bounded by type, and read as data alone.
-Milliseconds = Annotated[float, Meta(ge=0, le=1e11)]
-Size = Annotated[int, Meta(ge=0, le=2**53)]
-Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
-Word = Annotated[str, Meta(max_length=100)]
-Words = Annotated[str, Meta(max_length=DETAIL_MAX)]
-
-
 class ChunkDone(Frame, frozen=True, kw_only=True, tag="chunk"):
     """`digest` is the SHA-256 of the file; `run_ms` is the kernel's own time, without writing the file."""
 
@@ -123,8 +114,8 @@ class TaskFailed(Frame, frozen=True, kw_only=True, tag="failed"):
     detail: Words
 
 
-Task = RunTask | VerifyTask | WipeTask
-Event = ChunkDone | RunDone | VerifyDone | WipeDone | TaskFailed
+Task = RunTask | VerifyTask | WipeTask | TrialTask
+Event = ChunkDone | RunDone | VerifyDone | WipeDone | TrialRoom | TrialFull | TrialDone | TaskFailed
 _event_decoder: Final = msgspec.msgpack.Decoder(Event)
 _task_decoder: Final = msgspec.msgpack.Decoder(Task)
 
@@ -163,7 +154,7 @@ def serve(sock: socket.socket) -> None:
     """The worker's whole life: one task in, events out. Errors of the task become `TaskFailed`."""
     try:
         task = _task_of(_receive(sock))
-        for event in _carry_out(task):
+        for event in _carry_out(task, lambda kind: _word_of(_receive(sock), kind)):
             sock.sendall(encode_frame(event))
     except MemoryError:
         sock.sendall(
@@ -176,11 +167,22 @@ def serve(sock: socket.socket) -> None:
         sock.sendall(encode_frame(TaskFailed(code="kernel_error", detail=detail)))
 
 
-def _carry_out(task: Task) -> Iterator[Event]:
+def _word_of(body: bytes, kind: type[W]) -> W:
+    """What the parent says later in the task."""
+    try:
+        word: W = msgspec.msgpack.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Malformed(f"not what was waited for: {error}") from error
+    return word
+
+
+def _carry_out(task: Task, hear: Callable[..., Any]) -> Iterator[Event]:
     if isinstance(task, RunTask):
         yield from run(task)
     elif isinstance(task, VerifyTask):
         yield verify(task)
+    elif isinstance(task, TrialTask):
+        yield from trial.run(task, hear)
     else:
         yield wipe()
 

@@ -3,7 +3,7 @@
 
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from qubix_node.gpu import cpu
 from qubix_node.gpu.boxes import cards_of
 from qubix_node.gpu.cpu import CpuProbe
 from qubix_node.gpu.detect import detected
+from qubix_node.gpu.device import DeviceProbe
 from qubix_node.identity import load_or_create_key
 from qubix_node.jobs.store_http import HttpStore
 from qubix_node.jobs.worker import Workers
@@ -40,11 +41,17 @@ AGENT: Final = "qubix-node/0.1"
 SELFTEST_SCALE_MAX: Final = 256
 _CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4)
 MakeWorkers = Callable[[int, Path, Isolation], Workers]
+Detect = Callable[[str, str, tuple[str, ...]], Awaitable[list[DeviceProbe]]]
 
 
-async def serve(settings: Settings, make_workers: MakeWorkers = Workers, plans: Mapping[str, Plan] = PLANS) -> None:
-    """Until SIGTERM or SIGINT. `plans` say how much is measured. Raises `Fatal`, inside an exception group once tasks
-    run."""
+async def serve(
+    settings: Settings,
+    make_workers: MakeWorkers = Workers,
+    plans: Mapping[str, Plan] = PLANS,
+    detect: Detect = detected,
+) -> None:
+    """Until SIGTERM or SIGINT. `plans` say how much is measured, `detect` finds the hardware. Raises `Fatal`, inside an
+    exception group once tasks run."""
     if settings.barriers is not None:
         barriers.install(partial(hold, settings.barriers))
     with files.locked(settings.node_dir):
@@ -54,21 +61,26 @@ async def serve(settings: Settings, make_workers: MakeWorkers = Workers, plans: 
         workers = make_workers(settings.threads or cpu.cores(), settings.node_dir / "scratch", isolation)
         try:
             async with httpx.AsyncClient(limits=_CONNECTIONS, trust_env=False) as client:
-                await _until_stopped(settings, key, client, workers, plans)
+                await _until_stopped(settings, key, client, workers, plans, detect)
         finally:
             await workers.close()
     log.info("node.stopped")
 
 
 async def _until_stopped(
-    settings: Settings, key: SigningKey, client: httpx.AsyncClient, workers: Workers, plans: Mapping[str, Plan]
+    settings: Settings,
+    key: SigningKey,
+    client: httpx.AsyncClient,
+    workers: Workers,
+    plans: Mapping[str, Plan],
+    detect: Detect,
 ) -> None:
     stop = trio.Event()
     path = settings.node_dir / "enrolment.json"
     enroller = Enroller(client, settings.coordinator_url, key, cpu.host(AGENT), settings.network, path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, stop)
-        measuring = await look_for_hardware(settings, key, workers, plans)
+        measuring = await look_for_hardware(settings, key, workers, plans, detect)
         nursery.start_soon(measuring.run)
         scales = {backend: min(plan.scale_first, SELFTEST_SCALE_MAX) for backend, plan in plans.items()}
         machine = await _prepare(key, enroller, measuring, stop, scales)
@@ -90,11 +102,15 @@ async def _until_stopped(
 
 
 async def look_for_hardware(
-    settings: Settings, key: SigningKey, workers: Workers, plans: Mapping[str, Plan]
+    settings: Settings,
+    key: SigningKey,
+    workers: Workers,
+    plans: Mapping[str, Plan],
+    detect: Detect = detected,
 ) -> Measuring:
     """What hardware there is. Where no kernel runs on any card and the choice is ours, the CPU is taken instead. Raises
     `NothingToOffer`."""
-    found = await detected(settings.devices, key.peer_id, catalogue.cuda_backends())
+    found = await detect(settings.devices, key.peer_id, catalogue.cuda_backends())
     workers.cards = await trio.to_thread.run_sync(cards_of, found)
     with_cpu = any(device.kind is DeviceKind.CPU for device in devices_of(found))
     spare = partial(CpuProbe, key.peer_id) if settings.devices == "auto" and not with_cpu else None

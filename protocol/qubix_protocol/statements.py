@@ -26,6 +26,16 @@ from qubix_protocol.messages import (
     Welcome,
 )
 from qubix_protocol.selftest import SelfTest, SelfTestAsk
+from qubix_protocol.trials import (
+    TrialAnswer,
+    TrialAsk,
+    TrialEnd,
+    TrialFailed,
+    TrialFilled,
+    TrialGo,
+    TrialProve,
+    TrialReady,
+)
 
 FromNode = (
     Hello
@@ -40,6 +50,10 @@ FromNode = (
     | RentalBeat
     | RentalNotice
     | SelfTest
+    | TrialReady
+    | TrialFilled
+    | TrialAnswer
+    | TrialFailed
     | Refused
 )
 FromCoordinator = (
@@ -54,5 +68,9 @@ FromCoordinator = (
     | RentalNonce
     | RentalEnd
     | SelfTestAsk
+    | TrialAsk
+    | TrialGo
+    | TrialProve
+    | TrialEnd
     | Refused
 )

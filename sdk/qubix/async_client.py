@@ -50,6 +50,7 @@ from qubix_protocol.reputation import ReputationView
 from qubix_protocol.reserves import ReservesProof, ReservesView, view_of
 from qubix_protocol.selftest import SelfTestBody, SelfTestView
 from qubix_protocol.states import DeviceKind
+from qubix_protocol.trials import TrialsView, TrialView
 from qubix_protocol.wallets import (
     EndedView,
     PaymentProofBody,
@@ -370,6 +371,10 @@ class AsyncClient:
     async def selftest(self, listing_id: str) -> SelfTestView:
         """The device's last self-test, with the time at which it was heard; its node's word."""
         return await self._session.get(f"/offers/{listing_id}/selftest", SelfTestView)
+
+    async def trials(self, listing_id: str) -> tuple[TrialView, ...]:
+        """What the market tried of the device itself, newest first: its speed, and the memory that it held."""
+        return (await self._session.get(f"/offers/{listing_id}/trials", TrialsView)).trials
 
     async def ask_selftest(self, listing_id: str, *, quick: bool = False) -> SelfTestView:
         """Has the device's node test it now (its owner, or an operator); `selftest` reads the outcome."""

@@ -221,6 +221,7 @@ class Client:
     reputation = blocking(AsyncClient.reputation)
     selftest = blocking(AsyncClient.selftest)
     ask_selftest = blocking(AsyncClient.ask_selftest)
+    trials = blocking(AsyncClient.trials)
     audit = blocking(AsyncClient.audit)
     reserves = blocking(AsyncClient.reserves)
     reserves_proof = blocking(AsyncClient.reserves_proof)

@@ -164,7 +164,7 @@ async def test_failures_pause_a_provider_and_good_work_forgives_them(db: Databas
     assert ((await candidate()).backoff_until_ms, (await candidate()).failures) == (0, 0)
     await db.run(lambda tx: service.count_rejected(tx, key, now_ms=NOW))
     (listing,) = await service.listings(db, now_ms=NOW)
-    assert (listing.verified, listing.jobs_accepted, listing.jobs_rejected) == (True, 1, 1)
+    assert (listing.verified, listing.jobs_accepted, listing.jobs_rejected) == (False, 1, 1)
     assert (await candidate()).backoff_until_ms == NOW + rules.WRONG_RESULT_BACKOFF_MS
 
 

@@ -12,12 +12,15 @@ import pytest
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Scope
+from qubix_coordinator.clock import FakeClock
 from qubix_coordinator.db.database import Database, value
 from qubix_coordinator.errors import LimitExceeded
 from qubix_coordinator.ledger.audit import audit_all_now
+from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import events
 from qubix_coordinator.outbox.rules import START
+from qubix_coordinator.settings import Settings
 from qubix_coordinator.trials import probes, selftests
 from qubix_protocol import envelope
 from qubix_protocol.keys import SigningKey
@@ -47,6 +50,13 @@ def selftest(status: CheckStatus = CheckStatus.PASS, **changes: object) -> SelfT
     return SelfTest(**(plain | changes))  # type: ignore[arg-type]
 
 
+async def hear(db: Database, peer_id: str, test: SelfTest, now_ms: int) -> None:
+    clock = FakeClock()
+    clock.advance(now_ms / 1000 - clock.now().timestamp())
+    desk = Desk(db, Settings(data_dir=Path("/nonexistent")), clock, SigningKey.generate(), "devnet")
+    await selftests.on_selftest(desk, peer_id, test)
+
+
 async def listed(db: Database) -> tuple[SigningKey, uuid.UUID]:
     key = SigningKey.generate()
     async with db.transaction() as tx:
@@ -61,7 +71,7 @@ async def test_the_newest_is_read_with_its_age_and_what_the_market_found_stands_
     assert (await selftests.view(db, listing, now_ms=NOW)).at_ms is None
     first, second = selftest(), selftest(CheckStatus.FAIL)
     for at_ms, one in ((NOW, first), (NOW + 5, second), (NOW + 9, first)):
-        await selftests.on_selftest(db, key.peer_id, one, now_ms=at_ms)
+        await hear(db, key.peer_id, one, at_ms)
     found = await selftests.view(db, listing, now_ms=NOW + 1_005)
     assert (found.at_ms, found.age_ms, found.took_ms) == (NOW + 5, 1_000, 7), "a test that comes again is no news"
     assert (found.passed, found.full, found.verified, found.score) == (False, True, False, 0.0)
@@ -71,15 +81,15 @@ async def test_the_newest_is_read_with_its_age_and_what_the_market_found_stands_
 async def test_tests_and_devices_are_bounded(db: Database) -> None:
     key, _ = await listed(db)
     for number in range(selftests.KEPT + 3):
-        await selftests.on_selftest(db, key.peer_id, selftest(), now_ms=NOW + number)
+        await hear(db, key.peer_id, selftest(), NOW + number)
     async with db.transaction() as tx:
         assert await value(tx, "SELECT count(*) FROM self_test") == selftests.KEPT
         assert await value(tx, "SELECT min(heard_ms) FROM self_test") == NOW + 3
     for number in range(DEVICES_MAX - 1):
-        await selftests.on_selftest(db, key.peer_id, selftest(device_id=f"made-up-{number}"), now_ms=NOW)
+        await hear(db, key.peer_id, selftest(device_id=f"made-up-{number}"), NOW)
     with pytest.raises(LimitExceeded):
-        await selftests.on_selftest(db, key.peer_id, selftest(device_id="one-too-many"), now_ms=NOW)
-    await selftests.on_selftest(db, key.peer_id, selftest(), now_ms=NOW)
+        await hear(db, key.peer_id, selftest(device_id="one-too-many"), NOW)
+    await hear(db, key.peer_id, selftest(), NOW)
 
 
 async def test_its_owner_asks_and_strangers_only_read(db: Database, tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ STEPS = (
     "withdrawals/schema_5_forfeit.sql",
     "jobs/schema_5_spot.sql",
     "jobs/schema_5_where.sql",
+    "market/schema_6_observed.sql",
+    "trials/schema_2_trials.sql",
 )
 
 CREATE_TABLE = """

@@ -3,6 +3,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -15,6 +16,7 @@ from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import places
 from qubix_coordinator.market import service as market
 from qubix_coordinator.rentals import service as rentals
+from qubix_coordinator.trials import flow as trials
 from qubix_coordinator.trials import selftests
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
@@ -37,6 +39,7 @@ from qubix_protocol.messages import (
 )
 from qubix_protocol.selftest import SelfTest
 from qubix_protocol.statements import FromCoordinator
+from qubix_protocol.trials import TrialAnswer, TrialFailed, TrialFilled, TrialGo, TrialProve, TrialReady
 from qubix_protocol.units import OFFER_S
 
 if TYPE_CHECKING:
@@ -48,6 +51,21 @@ TELEMETRY_S: Final = 5.0
 HANDSHAKE_S: Final = 15.0
 STATEMENT_S: Final = 30.0
 _WAITING_MAX: Final = 1024
+_ASKED_MAX: Final = 16
+NEWS: Final = (
+    Accept,
+    Decline,
+    Progress,
+    Report,
+    RentalAccept,
+    RentalDecline,
+    RentalNotice,
+    TrialReady,
+    TrialFilled,
+    TrialAnswer,
+    TrialFailed,
+)
+"""What others wait for."""
 _REFUSALS_MAX: Final = 200
 """A node that is refused more often in one session is cut off: it may start again with a handshake."""
 _DETAIL_MAX: Final = 1000
@@ -56,6 +74,26 @@ _DETAIL_MAX: Final = 1000
 class Waiting(NamedTuple):
     raw: bytes
     gossip: bool
+    at_s: float
+    """When it came, by a steady clock."""
+
+
+class _Asked:
+    """When the commands of a trial were sealed in this session: what the answers' time is taken from."""
+
+    def __init__(self) -> None:
+        self._sealed_s: dict[tuple[type[object], str], float] = {}
+
+    def sealed(self, message: FromCoordinator) -> None:
+        if isinstance(message, TrialGo | TrialProve):
+            self._sealed_s.setdefault((type(message), message.trial_id), time.monotonic())
+            while len(self._sealed_s) > _ASKED_MAX:
+                del self._sealed_s[next(iter(self._sealed_s))]
+
+    def took_ms(self, command: type[object], answer: TrialFilled | TrialAnswer, heard_s: float) -> int | None:
+        """None: not asked in this session."""
+        sealed_s = self._sealed_s.get((command, answer.trial_id))
+        return None if sealed_s is None else max(0, round((heard_s - sealed_s) * 1000))
 
 
 class Peer:
@@ -69,16 +107,19 @@ class Peer:
         """Its gateway said that the connection broke."""
         self._stopped = False
         self._refusals = 0
+        self._heard_s = 0.0
+        self._asked = _Asked()
 
     def offer_frame(self, raw: bytes) -> bool:
         """False when too many statements wait already."""
-        return self._put(Waiting(raw, gossip=False))
+        return self._put(Waiting(raw, gossip=False, at_s=time.monotonic()))
 
     def offer_gossip(self, raw: bytes) -> bool:
-        return self._put(Waiting(raw, gossip=True))
+        return self._put(Waiting(raw, gossip=True, at_s=time.monotonic()))
 
     def send(self, message: FromCoordinator) -> None:
         self.link.to_peer(self.peer_id, self.session.seal(message))
+        self._asked.sealed(message)
 
     def stop(self) -> None:
         self._stopped = True
@@ -156,6 +197,7 @@ class Peer:
         )
 
     async def _handle(self, waiting: Waiting) -> None:
+        self._heard_s = waiting.at_s
         try:
             if not waiting.gossip and (renewal := self.session.renewal()) is not None:
                 self.send(renewal)
@@ -191,7 +233,7 @@ class Peer:
         message, envelope = self.session.receive(raw)
         self.mesh.count_received(type(message).__name__.lower())
         reply = await self._through_outages(lambda: self._dispatch(message, envelope))
-        if isinstance(message, Accept | Decline | Progress | Report | RentalAccept | RentalDecline | RentalNotice):
+        if isinstance(message, NEWS):
             self.mesh.nudge()
         if isinstance(message, RentalBeat):
             await barriers.reach(Barrier.RENTAL_ANSWERED)
@@ -237,7 +279,15 @@ class Peer:
             case RentalNotice():
                 await rentals.on_notice(desk, peer_id, message)
             case SelfTest():
-                await selftests.on_selftest(desk.db, peer_id, message, now_ms=desk.now_ms())
+                await selftests.on_selftest(desk, peer_id, message)
+            case TrialReady():
+                await trials.on_ready(desk, peer_id, message)
+            case TrialFilled():
+                await trials.on_filled(desk, peer_id, message, self._asked.took_ms(TrialGo, message, self._heard_s))
+            case TrialAnswer():
+                await trials.on_answer(desk, peer_id, message, self._asked.took_ms(TrialProve, message, self._heard_s))
+            case TrialFailed():
+                await trials.on_failed(desk, peer_id, message)
             case Refused():
                 log.warning(
                     "mesh.refused_by_node", extra={"peer": peer_id, "code": message.code, "why": message.detail}

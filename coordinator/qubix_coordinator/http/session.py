@@ -49,6 +49,7 @@ from qubix_protocol.messages import (
 )
 from qubix_protocol.selftest import SelfTest
 from qubix_protocol.statements import FromCoordinator
+from qubix_protocol.trials import TrialAnswer, TrialFailed, TrialFilled, TrialReady
 from qubix_protocol.units import DEVICES_MAX, GOSSIP_BYTES_MAX, Network
 
 Statement: TypeAlias = (
@@ -63,6 +64,10 @@ Statement: TypeAlias = (
     | RentalBeat
     | RentalNotice
     | SelfTest
+    | TrialReady
+    | TrialFilled
+    | TrialAnswer
+    | TrialFailed
     | Refused
 )
 _KINDS: Final[dict[str, type[Statement]]] = {
@@ -77,6 +82,10 @@ _KINDS: Final[dict[str, type[Statement]]] = {
     "rental_beat": RentalBeat,
     "rental_notice": RentalNotice,
     "selftest": SelfTest,
+    "trial_ready": TrialReady,
+    "trial_filled": TrialFilled,
+    "trial_answer": TrialAnswer,
+    "trial_failed": TrialFailed,
     "refused": Refused,
 }
 

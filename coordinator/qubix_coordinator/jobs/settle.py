@@ -11,7 +11,7 @@ from uuid import UUID
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.artifacts import service as artifacts
 from qubix_coordinator.db.database import Tx
-from qubix_coordinator.jobs import billing, flow, lessons, money, outcomes, receipt, rules, spot
+from qubix_coordinator.jobs import billing, flow, lessons, money, outcomes, receipt, rules, seen, spot
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.rules import AttemptEvent, JobEvent, Verb
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job, Verdict
@@ -96,6 +96,7 @@ async def _settle(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: Attempt
         await spot.consider(desk, tx, job, attempt, provider, good)
     await _reputation(desk, tx, job, attempt, decision.state, provider)
     if provider not in (None, job.account_id):
+        await seen.note(tx, job, attempt, now_ms=desk.now_ms())
         await lessons.learn(tx, job, attempt, good, now_ms=desk.now_ms())
     paid = attempt.paid_qu + attempt.fee_qu > 0
     await flow.step_job(desk, tx, job, JobEvent.CHECKED, detail=_job_detail(attempt, decision.state), paid=paid)

@@ -8,7 +8,7 @@ topic `market`; a listing that leaves emits `{"gone": listing_id}`.
 import logging
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -78,6 +78,9 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int, see
     changed = shown or not row.online or expired(row)
     back = row.offered_ms < rules.visible_since_ms(now_ms, OFFER_S)
     news = changed or back or row.rates != list(claimed["rates"])
+    if any(getattr(row, name) != claimed[name] for name in _TRIED):
+        # What was tried is not what is offered now (trust C6).
+        row.verified, row.score = False, 0.0
     standing.offered(row, now_ms)
     row.update_from_dict(claimed | {"online": True, "updated_ms": now_ms if changed else row.updated_ms})
     await row.save(using_db=tx)
@@ -105,6 +108,10 @@ async def _recount(tx: Tx, peer_id: str, now_ms: int) -> None:
     changed = await cards.recount(tx, peer_id)
     for row in await Listing.filter(id__in=changed).using_db(tx).order_by("id") if changed else ():
         await emit(tx, row, now_ms)
+
+
+_TRIED: Final = ("kind", "model", "driver", "memory_bytes")
+"""Claims that a trial was about."""
 
 
 async def _check_room(tx: Tx, peer_id: str) -> None:
@@ -296,11 +303,19 @@ async def release(tx: Tx, key: UUID, rental_id: UUID, *, now_ms: int) -> None:
         await _recount(tx, row.peer_id, now_ms)
 
 
+async def set_standing(tx: Tx, key: UUID, *, verified: bool, score: float, now_ms: int) -> None:
+    """What tests and trials have shown; `score` in GFLOP/s of float32 matrix products."""
+    row = await Listing.filter(id=key).using_db(tx).select_for_update().get()
+    row.verified, row.score, row.updated_ms = verified, score, now_ms
+    await row.save(using_db=tx, update_fields=["verified", "score", "updated_ms"])
+    await emit(tx, row, now_ms)
+
+
 async def count_accepted(tx: Tx, key: UUID, *, now_ms: int, forgive: bool) -> None:
-    """A checked, paid piece of work for somebody else verifies the provider. `forgive` its earlier failures when it
+    """A checked, paid piece of work for somebody else. `forgive` the provider's earlier failures when it
     finished what it took on: one that fell silent after some good chunks is not asked again at once."""
     row = await Listing.filter(id=key).using_db(tx).select_for_update().get()
-    row.jobs_accepted, row.verified = row.jobs_accepted + 1, True
+    row.jobs_accepted += 1
     if forgive:
         row.failures = row.backoff_until_ms = 0
     await row.save(using_db=tx)

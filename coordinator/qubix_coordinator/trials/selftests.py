@@ -14,8 +14,10 @@ from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.db.database import Database, Row, Tx, execute, one, value
 from qubix_coordinator.errors import Conflict, Forbidden, LimitExceeded
 from qubix_coordinator.jobs import flow
+from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.market import service as market
 from qubix_coordinator.market.tables import Listing
+from qubix_coordinator.trials import engine, standing
 from qubix_protocol.selftest import Check, SelfTest, SelfTestAsk, SelfTestView, summary
 from qubix_protocol.units import DEVICES_MAX
 
@@ -26,8 +28,10 @@ ASK_MS: Final = 30_000
 """Between two questions about one device."""
 
 
-async def on_selftest(db: Database, peer_id: str, message: SelfTest, *, now_ms: int) -> None:
+async def on_selftest(desk: Desk, peer_id: str, message: SelfTest) -> None:
     """The same test once more changes nothing. Raises LimitExceeded for a node that makes up devices."""
+
+    now_ms = desk.now_ms()
 
     async def step(tx: Tx) -> None:
         await _check_room(tx, peer_id, message.device_id)
@@ -54,8 +58,11 @@ async def on_selftest(db: Database, peer_id: str, message: SelfTest, *, now_ms: 
             message.device_id,
             KEPT,
         )
+        await standing.refresh(desk, tx, peer_id)
+        if message.passed and message.full:
+            await engine.plan_first(desk, tx, peer_id)
 
-    await db.run(step)
+    await desk.db.run(step)
     log.info(
         "selftest.heard",
         extra={"peer": peer_id, "device": message.device_id, "passed": message.passed, "said": summary(message.checks)},

@@ -16,6 +16,7 @@ import trio
 from qubix_kernels.box import machine
 from qubix_kernels.box.machine import Isolation
 from qubix_kernels.box.rules import Gpu, Limits
+from qubix_kernels.frames import Frame
 from qubix_kernels.tasks import (
     Event,
     RunTask,
@@ -27,6 +28,7 @@ from qubix_kernels.tasks import (
     encode_frame,
     frame_length,
 )
+from qubix_kernels.trial.frames import TrialTask
 from qubix_kernels.wire import Reply
 from qubix_kernels.zygote import Worker, Zygote, ZygoteDied
 from qubix_node.errors import WorkerLost
@@ -55,6 +57,13 @@ class Run:
             return None  # it was killed; `fate` tells by what
         except Malformed as error:
             raise WorkerLost(f"the worker cannot be understood: {error}") from error
+
+    async def say(self, frame: Frame) -> None:
+        """To a task that waits for it. Raises `WorkerLost`."""
+        try:
+            await self._stream.send_all(encode_frame(frame))
+        except trio.BrokenResourceError as error:
+            raise WorkerLost("the worker ended while it was spoken to") from error
 
     async def _exactly(self, size: int) -> bytes:
         """None of it when the stream ends first."""
@@ -152,7 +161,7 @@ class Workers:
     @contextlib.asynccontextmanager
     async def run(
         self,
-        task: RunTask | VerifyTask,
+        task: RunTask | VerifyTask | TrialTask,
         *,
         device_id: str,
         scratch: Path,

@@ -7,8 +7,9 @@ from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.routes import route
-from qubix_coordinator.trials import selftests
+from qubix_coordinator.trials import read, selftests
 from qubix_protocol.selftest import SelfTestBody, SelfTestView
+from qubix_protocol.trials import TrialsView
 
 
 @route(
@@ -34,3 +35,9 @@ async def read_selftest(who: Principal, listing_id: UUID) -> SelfTestView:
     """The device's last self-test, check by check, with its time: a claim of its node"""
     context = here()
     return await selftests.view(context.db, listing_id, now_ms=context.now_ms())
+
+
+@route(api, "GET", "/offers/<uuid:listing_id>/trials", scope="user", answer=TrialsView, group="market")
+async def list_trials(who: Principal, listing_id: UUID) -> TrialsView:
+    """What the market tried of this device itself, newest first: how fast it was, and how much memory it held"""
+    return await read.trials(here().db, listing_id)

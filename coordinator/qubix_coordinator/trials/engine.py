@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The task that begins trials unannounced, ends those that are overdue, and judges what came.
+
+Replicas run one each on the same database: rows in somebody else's hands are skipped. Pages are made anew in a thread,
+outside any transaction, one trial at a time: what that costs is bounded by `rules.SAMPLES`.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import secrets
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+from uuid import UUID, uuid4
+
+import msgspec
+
+from qubix_coordinator.db.database import Row, Tx, execute, one, rows, value
+from qubix_coordinator.errors import Unavailable
+from qubix_coordinator.jobs import flow as jobs
+from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.market import rules as market_rules
+from qubix_coordinator.market.tables import Listing
+from qubix_coordinator.trials import flow, rules, standing
+from qubix_coordinator.trials import parts as stored
+from qubix_coordinator.trials.rules import Aims, Claim, Part, State
+from qubix_kernels.trial import rules as pages
+from qubix_protocol.messages import KernelRate
+from qubix_protocol.states import Availability, DeviceKind
+from qubix_protocol.trials import TrialAsk, TrialPart
+from qubix_protocol.units import OFFER_S
+
+log = logging.getLogger(__name__)
+TICK_S: Final = 0.5
+AT_ONCE_MAX: Final = 16
+"""Trials under way at a time, whoever runs them."""
+BATCH: Final = 8
+AGAIN_MS: Final = 60_000
+"""After a time at which the node was busy."""
+STALE_EVERY_S: Final = 60.0
+
+
+class Engine:
+    """`await Engine(desk).run()` in the app's task group; cancelling it is safe at any moment."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._chance = secrets.SystemRandom()
+        self.wake = asyncio.Event()
+        self._next_stale_s = 0.0
+
+    async def run(self) -> None:
+        while True:
+            self.wake.clear()
+            try:
+                await self.tick()
+                if asyncio.get_running_loop().time() >= self._next_stale_s:
+                    self._next_stale_s = asyncio.get_running_loop().time() + STALE_EVERY_S
+                    await self._forget_the_old()
+            except Unavailable:
+                await self._desk.db.until_back()
+            except Exception:  # one trial that cannot be moved must not end everybody's
+                log.exception("trials.step_failed")
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self.wake.wait()
+            except TimeoutError:
+                continue
+
+    async def tick(self) -> None:
+        """One round of everything; tests call it directly with a clock of their own."""
+        await self._end_overdue()
+        await self._judge()
+        if self._desk.settings.trial_every_s > 0:
+            await self._begin_due()
+
+    # Ends -----------------------------------------------------------------------------------------------------------
+
+    async def _end_overdue(self) -> None:
+        desk = self._desk
+
+        async def step(tx: Tx) -> bool:
+            late = await one(
+                tx,
+                "SELECT * FROM trial WHERE ended_ms IS NULL AND due_ms <= $1 ORDER BY due_ms LIMIT 1"
+                " FOR UPDATE SKIP LOCKED",
+                desk.now_ms(),
+            )
+            if late is None:
+                return False
+            verdict = rules.overdue(await stored.of(tx, late["id"]), State(late["state"]))
+            await flow.end(desk, tx, late, verdict)
+            return True
+
+        for _ in range(BATCH):
+            if not await desk.db.run(step):
+                return
+
+    async def _judge(self) -> None:
+        desk = self._desk
+        waiting = await desk.db.run(
+            lambda tx: rows(tx, "SELECT * FROM trial WHERE state = 'judging' ORDER BY due_ms LIMIT $1", BATCH)
+        )
+        for trial in waiting:
+            await self._judge_one(trial)
+
+    async def _judge_one(self, trial: Row) -> None:
+        desk = self._desk
+        parts = await desk.db.run(lambda tx: stored.of(tx, trial["id"]))
+        answers = await desk.db.run(lambda tx: stored.digests_of(tx, trial["id"]))
+        judged = [
+            await asyncio.to_thread(self._looked_at, trial, part, answers[part.claim.device_id]) for part in parts
+        ]
+
+        async def step(tx: Tx) -> None:
+            again = await stored.lock(tx, trial["id"])
+            if again is not None and again["state"] == State.JUDGING:
+                await flow.end(desk, tx, again, rules.judge(judged, flow.slack_ms(desk)))
+
+        await desk.db.run(step)
+
+    def _looked_at(self, trial: Row, part: Part, answer: bytes) -> Part:
+        """Some pages, chosen now, made anew. Takes a while: call it in a thread."""
+        shape = part.shape
+        found = pages.read_digests(answer) if len(answer) == 4 * shape.pages else None
+        chosen = self._chance.sample(range(shape.pages), min(rules.SAMPLES, shape.pages))
+        right = found is not None and [int(found[page]) for page in chosen] == pages.expected(
+            shape, bytes(trial["seed"]), bytes(trial["key"]), part.claim.device_id, chosen
+        )
+        return dataclasses.replace(part, right=right)
+
+    # Beginnings -----------------------------------------------------------------------------------------------------
+
+    async def _begin_due(self) -> None:
+        desk = self._desk
+
+        async def step(tx: Tx) -> bool:
+            if await value(tx, "SELECT count(*) FROM trial WHERE ended_ms IS NULL") >= AT_ONCE_MAX:
+                return False
+            planned = await one(
+                tx,
+                "SELECT peer_id FROM trial_plan WHERE next_ms <= $1 ORDER BY next_ms LIMIT 1 FOR UPDATE SKIP LOCKED",
+                desk.now_ms(),
+            )
+            if planned is None:
+                return False
+            begun = await self.begin(tx, planned["peer_id"])
+            await self._plan(tx, planned["peer_id"], begun=begun)
+            return True
+
+        for _ in range(BATCH):
+            if not await desk.db.run(step):
+                return
+
+    async def _plan(self, tx: Tx, peer_id: str, *, begun: bool) -> None:
+        every_ms = round(self._desk.settings.trial_every_s * 1000)
+        pause_ms = every_ms if begun else min(every_ms, AGAIN_MS)
+        at_ms = rules.next_ms(self._desk.now_ms(), pause_ms, self._chance.random())
+        await execute(tx, "UPDATE trial_plan SET next_ms = $2 WHERE peer_id = $1", peer_id, at_ms)
+
+    async def begin(self, tx: Tx, peer_id: str) -> bool:
+        """A trial of all that the node offers; False while any of it is in use, or nothing is there."""
+        now_ms = self._desk.now_ms()
+        if await value(tx, "SELECT true FROM trial WHERE peer_id = $1 AND ended_ms IS NULL", peer_id):
+            return False
+        listings = await _offered(tx, peer_id, now_ms)
+        if not listings or await _in_use(tx, peer_id, listings):
+            return False
+        parts = _parts(listings, self._aims())
+        if not parts:
+            return False
+        trial_id = uuid4()
+        await execute(
+            tx,
+            "INSERT INTO trial (id, peer_id, state, asked_ms, due_ms) VALUES ($1, $2, 'asked', $3, $4)",
+            trial_id,
+            peer_id,
+            now_ms,
+            now_ms + rules.PREPARE_MS,
+        )
+        await stored.add(tx, trial_id, parts)
+        await jobs.tell(tx, peer_id, _ask(trial_id, parts))
+        log.info("trial.began", extra={"peer": peer_id, "devices": len(parts)})
+        return True
+
+    def _aims(self) -> Aims:
+        settings = self._desk.settings
+        return Aims(
+            fill_s=settings.trial_fill_s, slack_ms=flow.slack_ms(self._desk), cpu_bytes_max=settings.trial_cpu_bytes
+        )
+
+    # Age ------------------------------------------------------------------------------------------------------------
+
+    async def _forget_the_old(self) -> None:
+        """Listings whose evidence has become too old are verified no more."""
+        desk = self._desk
+
+        async def verified(tx: Tx) -> list[str]:
+            return [row["peer_id"] for row in await rows(tx, "SELECT DISTINCT peer_id FROM listing WHERE verified")]
+
+        for peer_id in await desk.db.run(verified):
+            await desk.db.run(partial(self._refresh, peer_id))
+
+    async def _refresh(self, peer_id: str, tx: Tx) -> None:
+        await standing.refresh(self._desk, tx, peer_id)
+
+
+async def plan_first(desk: Desk, tx: Tx, peer_id: str) -> None:
+    """A node that passed its self-test is tried before long; one that is planned for already, no sooner for it, unless
+    something of it is not verified."""
+    soon_ms = rules.next_ms(desk.now_ms(), round(desk.settings.trial_first_s * 1000), secrets.SystemRandom().random())
+    await execute(
+        tx,
+        "INSERT INTO trial_plan AS p (peer_id, next_ms) VALUES ($1, $2) ON CONFLICT (peer_id) DO UPDATE SET"
+        " next_ms = LEAST(p.next_ms, excluded.next_ms) WHERE EXISTS (SELECT FROM listing l WHERE l.peer_id = p.peer_id"
+        " AND l.online AND NOT l.verified) AND NOT EXISTS (SELECT FROM trial t WHERE t.peer_id = p.peer_id"
+        " AND t.asked_ms > $3)",
+        peer_id,
+        soon_ms,
+        desk.now_ms() - FAILED_PAUSE_MS,
+    )
+
+
+FAILED_PAUSE_MS: Final = 10 * 60_000
+"""However often a node asks to be believed, it is tried no more often than this beside its usual times."""
+
+
+async def _offered(tx: Tx, peer_id: str, now_ms: int) -> list[Listing]:
+    since_ms = market_rules.visible_since_ms(now_ms, OFFER_S)
+    found = Listing.filter(peer_id=peer_id, online=True, offered_ms__gte=since_ms)
+    return await found.exclude(availability=Availability.OFFLINE.value).using_db(tx).order_by("id")
+
+
+async def _in_use(tx: Tx, peer_id: str, listings: Sequence[Listing]) -> bool:
+    """By a renter, a job, or because its owner wants it back: a trial never runs beside paid work."""
+    if any(one.rental_id is not None or one.availability != Availability.AVAILABLE.value for one in listings):
+        return True
+    live = await value(
+        tx, "SELECT true FROM attempt WHERE peer_id = $1 AND state IN ('offered', 'running') LIMIT 1", peer_id
+    )
+    return bool(live)
+
+
+def _parts(listings: Sequence[Listing], aims: Aims) -> list[Part]:
+    parts = []
+    for listing in listings:
+        rate = rules.matmul_rate(msgspec.convert(listing.rates, tuple[KernelRate, ...]), listing.backends)
+        if rate is None:
+            continue
+        claim = Claim(
+            listing_id=listing.id,
+            device_id=listing.device_id,
+            kind=DeviceKind(listing.kind),
+            model=listing.model,
+            driver=listing.driver,
+            memory_bytes=listing.memory_bytes,
+            backend=rate[0],
+            flops=rate[1],
+        )
+        shape = rules.shape(claim, aims)
+        if shape is not None:
+            parts.append(Part(claim, shape))
+    return parts
+
+
+def _ask(trial_id: UUID, parts: Sequence[Part]) -> TrialAsk:
+    return TrialAsk(
+        trial_id=str(trial_id),
+        parts=tuple(
+            TrialPart(device_id=part.claim.device_id, backend=part.claim.backend, shape=part.shape) for part in parts
+        ),
+    )
