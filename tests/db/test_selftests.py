@@ -15,8 +15,8 @@ from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.clock import FakeClock
 from qubix_coordinator.db.database import Database, value
 from qubix_coordinator.errors import LimitExceeded
-from qubix_coordinator.ledger.audit import audit_all_now
 from qubix_coordinator.jobs.desk import Desk
+from qubix_coordinator.ledger.audit import audit_all_now
 from qubix_coordinator.market import service as market
 from qubix_coordinator.outbox import events
 from qubix_coordinator.outbox.rules import START
