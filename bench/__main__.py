@@ -18,6 +18,7 @@ from bench.figures import Figure
 BENCHES = {
     "chain": "a Qubic key, a signature and a strict verification, with and without GMP",
     "protocol": "encode and decode, beside msgspec alone",
+    "adverts": "30 libp2p nodes saying an advert each 10 s: loss, delay, and CPU beside stock py-libp2p",
     "control": "a signed control round trip, beside a bare libp2p stream and raw TCP",
     "check": "what a check costs, beside the run",
     "takeover": "from the end of a node in the middle of a job to the next attempt's first chunk, beside the lease",

@@ -16,6 +16,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 
 from qubix_mesh.errors import AlreadySubscribed, FrameTooLarge
+from qubix_mesh.p2p.thrift import Buffered
 from qubix_mesh.port import Counters, GossipMessage, Subscription, Validator
 from qubix_mesh.queues import NewestQueue
 from qubix_protocol.units import GOSSIP_BYTES_MAX
@@ -68,6 +69,9 @@ class Gossip(Pubsub):
             self._counters.hostile += 1
             log.debug("mesh.gossip_stream_refused", extra={"reason": repr(error)})
             await stream.reset()
+
+    async def continuously_read_stream(self, stream: Any) -> None:
+        await super().continuously_read_stream(Buffered(stream))  # type: ignore[arg-type]
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
         author = ID(publish_message.from_id).to_base58()

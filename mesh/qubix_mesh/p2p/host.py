@@ -33,6 +33,7 @@ from qubix_mesh.nursery import plain_nursery
 from qubix_mesh.p2p.connection import Health, PeerLimits, Upgrader, YamuxPipe
 from qubix_mesh.p2p.gossip import Gossip, new_router
 from qubix_mesh.p2p.quiet import tame_libp2p
+from qubix_mesh.p2p.thrift import save_work
 from qubix_mesh.port import Counters, Mesh, Stream, StreamHandler, Subscription, Validator
 from qubix_protocol.errors import Malformed
 from qubix_protocol.keys import SigningKey, public_key_of
@@ -230,6 +231,7 @@ async def open_mesh(
     Raises `BadAddress` or `NotListening`. An empty `listen` makes a node that only dials out.
     """
     tame_libp2p()
+    save_work()
     addresses = [Multiaddr(parse_listen(text)) for text in listen]
     mesh, host, gossip = _assemble(seed, connections_max, health or Health())
     running = trio.CancelScope()
