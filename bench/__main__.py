@@ -29,6 +29,7 @@ BENCHES = {
     "settle": "settlements, beside the bare SQL function and pgbench; 1,000 open jobs settling at once",
     "ingest": "readings of many nodes, beside a bare COPY; a chart from samples and from minutes",
     "forecast": "how far forecasts of 100 mixed jobs are off, beside the same job run twice",
+    "feed": "a change of the market at 1,000 watchers, and a delivery beside websockets.broadcast",
     "market": "submit to first chunk, tiny jobs a second beside Procrastinate, resident memory",
 }
 RESULTS = Path(__file__).parent / "results"

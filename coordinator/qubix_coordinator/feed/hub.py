@@ -45,7 +45,7 @@ class Feeds:
     def __init__(
         self, db: Database, notifier: Notifier, now_ms: Callable[[], int], bounds: Bounds | None = None
     ) -> None:
-        self._db, self._notifier, self._now_ms, self._bounds = db, notifier, now_ms, bounds or Bounds()
+        self._db, self._notifier, self._now_ms, self.bounds = db, notifier, now_ms, bounds or Bounds()
         self._feeds: dict[str, Feed] = {}
         self._by_listing: dict[str, Feed] = {}
         self._market: Market | None = None
@@ -158,7 +158,7 @@ class Feeds:
         self._writing = True
         try:
             for feed, told in made:
-                if len(feed.table.members) > 2 * self._bounds.listings:
+                if len(feed.table.members) > 2 * self.bounds.listings:
                     self._end(feed)
                 elif told:
                     await self._write(feed, told, before)
@@ -179,7 +179,7 @@ class Feeds:
     def _end(self, feed: Feed) -> None:
         """Of a query that by now matches too much."""
         for watcher in tuple(feed.watchers):
-            watcher.wire.cut(outgrown(feed, self._bounds))
+            watcher.wire.cut(outgrown(feed, self.bounds))
 
     # Watchers
 
@@ -195,7 +195,7 @@ class Feeds:
         async with feed.building:
             if not feed.built:
                 await self._build(feed)
-        check_size(feed, self._bounds)
+        check_size(feed, self.bounds)
         return feed
 
     async def _build(self, feed: Feed) -> None:
@@ -218,7 +218,7 @@ class Feeds:
     def _make_room(self, topic: Topic) -> None:
         """Raises LimitExceeded."""
         alike = [one for one in self._feeds.values() if (one.topic.listing_id is None) == (topic.listing_id is None)]
-        most = self._bounds.queries if topic.listing_id is None else self._bounds.listings_watched
+        most = self.bounds.queries if topic.listing_id is None else self.bounds.listings_watched
         if len(alike) < most:
             return
         idle = [one for one in alike if not one.watchers and one.built]
@@ -287,9 +287,9 @@ class Feeds:
                 elif now_s - since_s > PARKED_S:
                     # No replica of this market can have told it that.
                     self._unpark(watcher, Cursor(-1, 0))
-            elif now_s - since_s > self._bounds.slow_s:
+            elif now_s - since_s > self.bounds.slow_s:
                 self._waiting.discard(watcher)
-                watcher.wire.cut(too_slow(self._bounds))
+                watcher.wire.cut(too_slow(self.bounds))
 
     def _unpark(self, watcher: Watcher, cursor: Cursor) -> None:
         watcher.parked = watcher.waits_since_s = None
@@ -301,9 +301,9 @@ class Feeds:
         for feed in tuple(self._feeds.values()):
             if feed.watchers:
                 self._wanted_s = now_s
-            elif feed.built and now_s - (feed.idle_since_s or 0.0) > self._bounds.linger_s:
+            elif feed.built and now_s - (feed.idle_since_s or 0.0) > self.bounds.linger_s:
                 self._drop(feed)
-        if now_s - self._wanted_s > self._bounds.idle_s:
+        if now_s - self._wanted_s > self.bounds.idle_s:
             self._wanted.clear()
 
     async def _tell_still(self, cursor: Cursor) -> None:
