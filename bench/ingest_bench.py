@@ -82,7 +82,7 @@ async def _node(db: Database) -> str:
     key = SigningKey.generate()
     await db.run(lambda tx: accounts.ensure_node(tx, key.peer_id))
     for card in range(_CARDS):
-        device = Device(device_id=f"GPU-{card}", kind=DeviceKind.CUDA, model="x", memory_bytes=1, backends=("cuda",))
+        device = Device(device_id=f"cpu-{card}", kind=DeviceKind.CPU, model="x", memory_bytes=1, backends=("cpu",))
         offer = Offer(device=device, rate_qu_per_h=1, region="", availability=Availability.AVAILABLE)
         await market.offer_received(db, key.peer_id, offer, b"offer", now_ms=_START_S * 1000)
     return key.peer_id
@@ -108,7 +108,7 @@ def _sample(at_s: int, card: int) -> Sample:
 def _message(begin_s: int) -> Telemetry:
     return Telemetry(
         samples=tuple(
-            DeviceSample(device_id=f"GPU-{card}", sample=_sample(begin_s + step * _PERIOD_S, card))
+            DeviceSample(device_id=f"cpu-{card}", sample=_sample(begin_s + step * _PERIOD_S, card))
             for step in range(_SAMPLES)
             for card in range(_CARDS)
         )
@@ -189,14 +189,14 @@ async def _took_s(work: Callable[[], Awaitable[object]]) -> float:
 async def _told(db: Database, peers: list[str]) -> float:
     """Seconds for one reading of each device, all listings and their events."""
     at_s = _START_S + 3600
-    newest = {(peer, f"GPU-{card}"): _sample(at_s, card) for peer in peers for card in range(_CARDS)}
+    newest = {(peer, f"cpu-{card}"): _sample(at_s, card) for peer in peers for card in range(_CARDS)}
     return await _took_s(lambda: market.metrics_received(db, newest, now_ms=at_s * 1000))
 
 
 async def _charts(db: Database, peers: list[str]) -> list[Figure]:
     """Some hours of one device, in points of five minutes."""
     await _filled(db, peers)
-    number = int(await db.fetch_value("SELECT no FROM listing WHERE peer_id = $1 AND device_id = 'GPU-0'", peers[0]))
+    number = int(await db.fetch_value("SELECT no FROM listing WHERE peer_id = $1 AND device_id = 'cpu-0'", peers[0]))
     begin_s, end_s = _START_S + 86_400, _START_S + 86_400 + _HOURS * 3600
     took: dict[HistorySource, float] = {}
     points: dict[HistorySource, list[Any]] = {}
@@ -228,7 +228,7 @@ async def _filled(db: Database, peers: list[str]) -> None:
     for hour in range(_HOURS):
         for peer in peers[:10]:
             said = [
-                Said(peer, 0, f"GPU-{card}", _sample(at_s, card))
+                Said(peer, 0, f"cpu-{card}", _sample(at_s, card))
                 for at_s in range(begin_s + hour * 3600, begin_s + (hour + 1) * 3600, _PERIOD_S)
                 for card in range(_CARDS)
             ]

@@ -147,12 +147,12 @@ async def test_so_many_alike_are_the_named_one_and_the_cheapest_others(db: Datab
 async def test_all_or_none(db: Database) -> None:
     world = await filled(db)
     other = await world.renter()
-    await world.card(other, 0)
+    await world.card(other, MANY)
     await world.together(1)
     events = len(await world.db.fetch("SELECT 1 FROM event"))
     refusals: list[tuple[type[QubixError], str, dict[str, Any]]] = [
         (Conflict, "more", {"more": (world.listing(1), world.listing(2))}),
-        (Conflict, "more", {"more": (world.listing(0, other),)}),
+        (Conflict, "more", {"more": (world.listing(MANY, other),)}),
         (NotFound, "more", {"more": (str(uuid.uuid4()),)}),
         (InvalidInput, "more", {"more": (world.listing(0),)}),
         (InvalidInput, "more", {"more": ("nothing",)}),

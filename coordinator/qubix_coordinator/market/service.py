@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from qubix_coordinator.accounts import service as accounts
-from qubix_coordinator.db.database import Database, Tx
+from qubix_coordinator.db.database import Database, Tx, execute
 from qubix_coordinator.errors import Conflict, LimitExceeded, NotFound
 from qubix_coordinator.market import cards, rules, standing
 from qubix_coordinator.market.tables import Listing
@@ -175,12 +175,21 @@ async def metrics_received(
 
 async def _read(db: Database, newest: Mapping[UUID, tuple[Sample, int]], now_ms: int) -> None:
     async def step(tx: Tx) -> None:
-        for row in await Listing.filter(id__in=list(newest)).using_db(tx).order_by("id").select_for_update():
-            sample, heard_ms = newest[row.id]
-            if rules.fresher(_reading_ms(row), sample.at_ms):
-                row.metrics, row.metrics_ms = msgspec.to_builtins(sample), heard_ms
-                await row.save(using_db=tx, update_fields=["metrics", "metrics_ms"])
-                await emit(tx, row, now_ms)
+        listed = await Listing.filter(id__in=list(newest)).using_db(tx).order_by("id").select_for_update()
+        changed = [row for row in listed if rules.fresher(_reading_ms(row), newest[row.id][0].at_ms)]
+        for row in changed:
+            sample, row.metrics_ms = newest[row.id]
+            row.metrics = msgspec.to_builtins(sample)
+        await execute(
+            tx,
+            "UPDATE listing SET metrics = read.metrics::jsonb, metrics_ms = read.heard_ms"
+            " FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS read (id, metrics, heard_ms)"
+            " WHERE listing.id = read.id",
+            [row.id for row in changed],
+            [msgspec.json.encode(row.metrics).decode() for row in changed],
+            [row.metrics_ms for row in changed],
+        )
+        await events.emit_all(tx, TOPIC, [told_of(row, now_ms) for row in changed if row.rental_id is None])
 
     await db.run(step)
 
@@ -352,11 +361,14 @@ async def _count_bad(tx: Tx, key: UUID, now_ms: int, *, rejected: bool) -> None:
 
 async def emit(tx: Tx, row: Listing, now_ms: int) -> None:
     """A rented device left the market when it was rented: what becomes of it meanwhile is no news there."""
-    if row.rental_id is not None:
-        return
+    if row.rental_id is None:
+        await events.emit(tx, TOPIC, told_of(row, now_ms))
+
+
+def told_of(row: Listing, now_ms: int) -> dict[str, Any]:
+    """What watchers of the market are told of it."""
     gone = not row.online or row.availability == Availability.OFFLINE.value or expired(row)
-    payload = {"gone": str(row.id)} if gone else msgspec.to_builtins(view(row, now_ms)) | {HEARD: row.metrics_ms}
-    await events.emit(tx, TOPIC, payload)
+    return {"gone": str(row.id)} if gone else msgspec.to_builtins(view(row, now_ms)) | {HEARD: row.metrics_ms}
 
 
 def expired(row: Listing) -> bool:
