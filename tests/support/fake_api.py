@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, TypeVar
@@ -44,12 +44,12 @@ from qubix_protocol.earnings import EarningsPeriod, EarningsView, Period, Sums, 
 from qubix_protocol.envelope import open_envelope, seal
 from qubix_protocol.history import GaugeView, HistoryPoint, HistorySource, HistoryView, ListingChange
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import Message, Order, Outcome, Report, Sample, Settlement
+from qubix_protocol.messages import Message, Order, Report, Sample, Settlement
 from qubix_protocol.query import order_text, ordered, parse, parse_order
 from qubix_protocol.receipts import JobReceiptView
 from qubix_protocol.reputation import ReputationPart, ReputationView
 from qubix_protocol.selftest import Check, CheckStatus, SelfTestView
-from qubix_protocol.states import AttemptState, Availability, DeviceKind, JobState, Reason
+from qubix_protocol.states import AttemptState, Availability, DeviceKind, JobState, Outcome, Reason
 from tests.support.receipt_chain import RATE, Story
 
 T = TypeVar("T")
@@ -136,7 +136,7 @@ class FakeApi:
         self.balance_qu = 1_000
         self.estimate: EstimateView | None = None
         self.subscriptions: list[dict[str, Any]] = []
-        self.live: list[list[dict[str, Any]]] = []
+        self.live: list[Iterable[dict[str, Any]]] = []
         """What each next WebSocket connection sends before it closes; without one left, connections are refused."""
         self.hold_last_live = False
         """Whether the last scripted connection stays open at its end."""

@@ -134,7 +134,7 @@ class TuiApi(FakeDisputes):
 
     def _get_account(self, seen: Seen, *rest: str) -> tuple[int, Any]:
         if rest == ("earnings",):
-            return 200, self._earnings(Period(seen.query["by"][0]))
+            return 200, self._own_earnings(Period(seen.query["by"][0]))
         if rest == ("work",):
             return 200, WorksView(work=tuple(self.works))
         if rest == ("statement",):
@@ -145,7 +145,7 @@ class TuiApi(FakeDisputes):
             return 200, AddressesView(addresses=tuple(self.addresses))
         return super()._get_account(seen, *rest)
 
-    def _earnings(self, by: Period) -> EarningsView:
+    def _own_earnings(self, by: Period) -> EarningsView:
         whole = Sums(**sums(sum(one.net_qu for one in self.earned), len(self.earned)))
         listings = (
             (

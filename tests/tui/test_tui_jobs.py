@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from textual.pilot import Pilot
@@ -53,6 +54,12 @@ async def test_from_fields_to_a_job(api: TuiApi, tmp_path: Path, files: tuple[st
         fill(pilot, line_input_a="float32[8, 4]", line_input_b="float32[4, 2]")
         await pilot.press("f5")
         await shows(pilot, "Forecast", "2.1–2.8 s", "45–56", "H100", "2 devices do not fit: it has no back end")
+        fill(pilot, line_where="gpu_rma>=8")
+        await pilot.press("f5")
+        await shows(pilot, "gpu_rma", "gpu_ram")
+        assert pilot.app.focused is not None
+        assert pilot.app.focused.id == "line-where"
+        fill(pilot, line_where="gpu_ram>=8")
         await pilot.press("ctrl+s")
         await shows(pilot, "the cap '' is no amount")
         fill(pilot, line_cap="500")
@@ -69,6 +76,8 @@ async def test_from_fields_to_a_job(api: TuiApi, tmp_path: Path, files: tuple[st
         await shows(pilot, "[3 Jobs]", "◌ queued", "waiting")
         (job,) = api.jobs.values()
         assert (job.kernel, job.cap_qu) == ("matmul", 500)
+        asked = [msgspec.json.decode(one.body) for one in api.calls("POST", "/jobs/estimate")]
+        assert [(one.get("cap_qu"), one.get("where")) for one in asked][-1] == (500, "gpu_ram>=8")
 
 
 async def test_a_file_that_is_none_is_named(api: TuiApi, tmp_path: Path) -> None:
@@ -90,7 +99,7 @@ async def test_parameters_are_checked_where_they_are_typed(api: TuiApi, tmp_path
         await pilot.press("2")
         await shows(pilot, "mandelbrot")
         await _chosen(pilot, "mandelbrot")
-        await shows(pilot, "Mandelbrot set", "(1 to 65536)")
+        await shows(pilot, "Mandelbrot set", "(1 to 65,536)")
         fill(pilot, line_param_width="wide")
         await pilot.press("f5")
         await shows(pilot, "width: 'wide' is not a whole number")

@@ -9,6 +9,7 @@ import pytest
 
 from qubix_protocol.api import AccountView, MarketDelta
 from qubix_protocol.selftest import Check, CheckStatus
+from tests.support.fake_api import TOKEN
 from tests.tui.api import MOMENT_MS, TuiApi
 from tests.tui.world import (
     LARGE,
@@ -71,7 +72,7 @@ async def test_none_yet_is_told_from_no_match(api: TuiApi, tmp_path: Path) -> No
     async with market(api, tmp_path) as (app, pilot, line):
         await shows(pilot, "Waiting for the market", "◌ connecting")
         line.send("market", "snapshot", [])
-        await shows(pilot, "Nothing is offered yet", "qubix node")
+        await shows(pilot, "Nothing is offered now", "qubix node")
         line.send("market", "snapshot", MARKET)
         await shows(pilot, "4 of 4")
         await pilot.press("slash", *"h100")
@@ -120,7 +121,7 @@ async def test_a_lost_connection_keeps_the_data_and_says_how_old_it_is(api: TuiA
         await shows(pilot, "data 34 s old", "RTX 4090")
         assert "● live" not in text(app)
         second.send("market", "delta", MarketDelta(listings=(gpu("five", 1_500),)))
-        api.live.append(second)  # type: ignore[arg-type]
+        api.live.append(second)
         await shows(pilot, "● live", "5 of 5", "1,500")
         assert api.subscriptions[-1]["subscribe"][0]["cursor"] == "1.0", "taken up where it broke"
         second.cut()
@@ -138,6 +139,17 @@ async def test_without_a_coordinator_there_is_a_next_step(tmp_path: Path) -> Non
 async def test_without_a_token_it_says_how_to_sign_in(api: TuiApi, tmp_path: Path) -> None:
     async with terminal(settings(api.url, tmp_path, token="of nobody")) as (_, pilot):
         await shows(pilot, "no such token", "Sign in", "QUBIX_TOKEN")
+
+
+async def test_a_token_that_comes_later_is_taken_up(api: TuiApi, tmp_path: Path) -> None:
+    """`qubix up` may be started after the terminal."""
+    async with market(api, tmp_path, token="") as (_, pilot, line):
+        await shows(pilot, "nobody is signed in here", "QUBIX_TOKEN")
+        token = tmp_path / "developer.token"
+        token.write_text(TOKEN)
+        token.chmod(0o600)
+        line.send("market", "snapshot", MARKET)
+        await shows(pilot, "4 of 4", "● live")
 
 
 async def test_only_rows_in_sight_are_drawn(api: TuiApi, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ async def market(
     """The terminal with a live feed, told of `offers` where there are some. The feed ends before the terminal does:
     nothing waits for anybody."""
     line = Line()
-    api.live.append(line)  # type: ignore[arg-type]  a script is whatever can be gone through
+    api.live.append(line)
     async with terminal(settings(api.url, folder, **more), size, clock) as (app, pilot):
         try:
             if offers is not None:

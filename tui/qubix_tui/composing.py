@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -76,10 +76,14 @@ def lines(spec: KernelSpec) -> list[Line]:
 def _param_line(param: ParamSpec) -> Line:
     bounds = "/".join(param.choices)
     if param.low is not None and param.high is not None:
-        bounds = f"{param.low:g} to {param.high:g}"
+        bounds = f"{_bound(param.low)} to {_bound(param.high)}"
     text = f"{param.name}: {param.doc}" + (f" ({bounds})" if bounds else "")
     default = "" if param.default is None else str(param.default)
     return Line(name=f"param-{param.name}", label=text, value=default, hint=param.kind)
+
+
+def _bound(value: float) -> str:
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
 
 
 def inputs_of(spec: KernelSpec, values: Mapping[str, str]) -> dict[str, Given]:
@@ -141,6 +145,12 @@ def deadline_of(values: Mapping[str, str]) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_080:
         raise BadUsage("deadline", f"the deadline {text[:40]!r} is no number of minutes", "Give 1 to 10,080 minutes.")
     return int(text) * 60
+
+
+def terms_of(values: Mapping[str, str]) -> dict[str, Any]:
+    """What a forecast is to heed: of the cap, the query and the deadline whatever was typed."""
+    cap = cap_of(values) if values.get("cap") and not values.get("rental") else None
+    return {"cap_qu": cap, "where": values.get("where") or None, "deadline_s": deadline_of(values)}
 
 
 # The forecast --------------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from typing import Final, NoReturn
 import msgspec
 
 from qubix.async_client import AsyncClient
-from qubix.errors import ApiError, QubixError
+from qubix.errors import QubixError, Unauthorised
 from qubix.follow import LIVE_PATH
 from qubix.problems import error_of
+from qubix.tokens import token_of
 from qubix.transport import Disconnected, Reply, Socket
 from qubix_protocol.api import AccountView, ListingView, LiveEvent, MarketDelta, Problem, Subscribe, TopicBody
 from qubix_tui.book import Book
@@ -56,7 +57,7 @@ class Feed:
                 await self._follow()
             except Disconnected as problem:
                 await self._lost(str(problem))
-            except ApiError as refusal:
+            except QubixError as refusal:
                 self._cursors = {}
                 self._fail(refusal)
             wait_s = min(LONGEST_S, FIRST_S * 2 ** min(self._failures, 8)) * (0.5 + self._draw() / 2)
@@ -64,6 +65,7 @@ class Feed:
 
     async def _follow(self) -> NoReturn:
         """Raises `Disconnected`, and `ApiError` when the coordinator refuses."""
+        await self._take_token()
         socket = await self._client.session.port.connect(LIVE_PATH)
         try:
             asked = Subscribe(subscribe=tuple(TopicBody(topic=one, cursor=self._cursors.get(one)) for one in TOPICS))
@@ -72,6 +74,14 @@ class Feed:
                 await self._next(socket)
         finally:
             await socket.close()
+
+    async def _take_token(self) -> None:
+        """That of now: a market on this machine makes one when it is first started. Raises `Unauthorised`."""
+        port, settings = self._client.session.port, self._client.settings
+        token = await port.aside(lambda: token_of(settings))
+        if not token:
+            raise Unauthorised("nobody is signed in here", status=401, field="token")
+        port.use_token(token)
 
     async def _next(self, socket: Socket) -> None:
         text = await socket.receive(RECEIVE_S)

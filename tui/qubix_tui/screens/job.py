@@ -212,6 +212,8 @@ class JobPage(Page):
             def came(found: JobReceipt) -> None:
                 self._receipt = found
                 self.tick()
+                scroll = self.query_one("#sheet-scroll", VerticalScroll)
+                self.call_after_refresh(scroll.scroll_end, animate=False)
 
             self.act(job.receipt(), came, doing="checking the receipt")
 

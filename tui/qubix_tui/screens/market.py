@@ -20,7 +20,7 @@ from qubix_tui.told import told
 from qubix_tui.widgets.ask import Field, Form, Values
 from qubix_tui.widgets.grid import Grid
 
-_NONE_YET = "Nothing is offered yet.\n`qubix node` on a machine with a GPU shares it."
+_NONE_YET = "Nothing is offered now.\n`qubix node` on a machine with a GPU shares it."
 
 
 class MarketPage(Page):

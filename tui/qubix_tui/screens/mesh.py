@@ -138,7 +138,7 @@ class MeshPage(Page):
                 f"{known.network}, {', '.join(known.regions)}; believed: whom {known.coordinator_key[:16]}… certified",
             ),
             ("peers", f"{sum(one.connected for one in peers)} connected of {len(peers)} known (p: all)"),
-            *(("", _peer(one)) for one in peers[:_PEERS]),
+            *(("", _peer(one, shown.peer(one.peer_id))) for one in peers[:_PEERS]),
             ("problem", "" if problem is None else told(problem).line()),
         ]
 
@@ -148,7 +148,7 @@ class MeshPage(Page):
         return f"mesh: {standing} · {len(self._offers):,} offers"
 
     def action_peers(self) -> None:
-        lines = [f"{_peer(one)}\n  {one.address}" for one in self._peers()] or ["none so far"]
+        lines = [f"{_peer(one, one.peer_id)}\n  {one.address}" for one in self._peers()] or ["none so far"]
         self.app.push_screen(SheetWindow(section("Peers", lines)))
 
     def on_grid_chosen(self, event: "Grid.Chosen") -> None:
@@ -157,9 +157,9 @@ class MeshPage(Page):
             self.app.push_screen(SheetWindow(pairs(_all(one, self.qubix.clock()), title=one.listing.model)))
 
 
-def _peer(one: Peer) -> str:
+def _peer(one: Peer, name: str) -> str:
     mark = "● connected" if one.connected else "○ not connected"
-    return f"{mark:<15} {one.peer_id}{'  relay' if one.relay else ''}"
+    return f"{mark:<15} {name}{'  relay' if one.relay else ''}"
 
 
 def _all(one: MeshOffer, now_s: float) -> list[tuple[str, Any]]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Values = dict[str, str]
 _TABLE: Final = 74
 TERMS: Final = (
-    Line(name="where", label="where: which providers (empty: any)", hint="price<=90000"),
+    Line(name="where", label="where: only devices that this query finds (empty: any)", hint="gpu_ram>=24 price<90000"),
     Line(name="rental", label="rental: run on a rental of yours, by its id (empty: none)"),
     Line(name="cap", label="cap: the most it may ever cost, in QU", hint="QU"),
     Line(name="deadline", label="deadline: in how many minutes", value="60"),
@@ -43,8 +43,8 @@ TERMS: Final = (
 class RunPage(Page):
     place = "run"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f5", "estimate", "Forecast", priority=True),
-        Binding("ctrl+s", "submit", "Submit", priority=True),
+        Binding("f5", "estimate", "Forecast"),
+        Binding("ctrl+s", "submit", "Submit"),
         Binding("escape", "kernels", "Kernels"),
     ]
 
@@ -139,7 +139,7 @@ class RunPage(Page):
             for one in self.query(f"#line-{name}").results(Input) if name.replace("-", "_").isidentifier() else ():
                 one.focus()
                 return
-        self.query_one("#problem").scroll_visible(animate=False)
+        self.call_after_refresh(self.query_one("#problem").scroll_visible, animate=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.focus_next()
@@ -173,9 +173,10 @@ class RunPage(Page):
             raise BadUsage("kernel", "no kernel is chosen", "Esc asks for them again.")
         inputs = await self._inputs(composing.inputs_of(spec, values))
         params = composing.params_of(spec, values)
-        found = await self.qubix.client.estimate(spec.name, inputs=inputs, params=params)
+        terms = composing.terms_of(values)
+        found = await self.qubix.client.estimate(spec.name, inputs=inputs, params=params, **terms)
         self._say("", composing.forecast(found, _TABLE))
-        self.query_one("#forecast").scroll_visible(animate=False)
+        self.call_after_refresh(self.query_one("#forecast").scroll_visible, top=True, animate=False)
         return spec, inputs, params, found
 
     async def _inputs(self, given: Mapping[str, composing.Given]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Form(ModalScreen[Values | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Leave"),
-        Binding("ctrl+s", "send", "Go on", priority=True),
+        Binding("ctrl+s", "send", "Go on"),
     ]
 
     def __init__(
