@@ -52,7 +52,7 @@ async def test_what_was_earned_and_by_what(api: TuiApi, tmp_path: Path) -> None:
         await pilot.press("b")
         await shows(pilot, "Net by week")
         await pilot.press("p")
-        await shows(pilot, "qubix node --maintenance-in", "QUBIX_NODE_RATE_QU_PER_H")
+        await shows(pilot, "qubix node --maintenance-in", "qubix node --set-rate")
         await pilot.press("escape", "enter")
         await shows(pilot, "began", "rate", "90,000 QU an hour")
 

@@ -112,9 +112,11 @@ def _drawn(app: QubixApp) -> Sequence[Any]:
     return found
 
 
-async def until(pilot: Pilot[None], holds: Callable[[], object], what: str = "") -> None:
+async def until(
+    pilot: Pilot[None], holds: Callable[[], object], what: str = "", deadline_s: float = DEADLINE_S
+) -> None:
     """Goes on as soon as it holds."""
-    end_s = time.monotonic() + DEADLINE_S
+    end_s = time.monotonic() + deadline_s
     while not holds():
         assert time.monotonic() < end_s, f"{what or 'it'} did not come about:\n{text(pilot.app)}"  # type: ignore[arg-type]
         await asyncio.sleep(0.01)

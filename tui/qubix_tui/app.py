@@ -124,7 +124,8 @@ class QubixApp(App[None]):
         """What was told is drawn with the next tick."""
 
     def tick(self) -> None:
-        page = self.screen
+        """What changed is drawn; nothing, once the screens are gone."""
+        page = self.screen_stack[-1] if self.screen_stack else None
         if not isinstance(page, Page) or not page.ready:
             return
         page.tick()

@@ -26,6 +26,7 @@ class Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: Network
     coordinator_key: str
     gateways: tuple[str, ...]
+    """And relays: whoever may be dialled first."""
     regions: tuple[str, ...]
 
 
@@ -60,7 +61,7 @@ async def known(client: AsyncClient, settings: Settings, folder: Path) -> Known:
 
 
 def _said(view: NetworkView) -> Remembered:
-    return Remembered(view.network, view.coordinator_key, view.gateways, view.regions)
+    return Remembered(view.network, view.coordinator_key, (*view.gateways, *view.relays), view.regions)
 
 
 def remembered(settings: Settings, folder: Path) -> Remembered | None:

@@ -24,9 +24,11 @@ PERIODS: Final = tuple(Period)
 _CHART_LINES: Final = 4
 _BAR_MAX: Final = 6
 _HOW: Final = (
-    "The price: QUBIX_NODE_RATE_QU_PER_H of the node, which it reads when it starts.",
-    "Maintenance: `qubix node --maintenance-in 3600 --why TEXT` on its machine gives consumers notice and takes no",
-    "more work; `qubix node --maintenance-off` takes it again. The market has no way to do it from here.",
+    "The node's own machine tells it; the market has no way to do it from here.",
+    "Price: `qubix node --set-rate QU` from now on, for rentals and jobs that begin later.",
+    "Maintenance: `qubix node --maintenance-in SECONDS --why TEXT` gives consumers notice and takes no more work;",
+    "`qubix node --maintenance-off` takes it again. `qubix node --drain` finishes what runs, and stops.",
+    "Self-test: Enter on a device (Tab goes there), then t.",
 )
 
 
