@@ -316,7 +316,6 @@ class Node:
 
     def _tools(self, device: Device) -> Tools:
         """What a self-test of the device works with."""
-        probe = next(one for one in self._machine.probes if device in one.devices())
         return Tools(
             device=device,
             folder=self._settings.node_dir,
@@ -324,7 +323,7 @@ class Node:
             isolation=self._workers.isolation,
             budget_bytes=self._budget_bytes(),
             example_scale=lambda backend: self._machine.scales.get(backend, _SCALES["cpu"]),
-            reading=partial(probe.sample, device.device_id),
+            reading=partial(self.sampler.latest, device.device_id),
             rates=lambda: self._machine.rates.get(device.device_id, ()),
             occupied=partial(self._occupied, device.device_id),
             mesh=self._mesh,

@@ -248,6 +248,19 @@ async def test_accepted_work_lowers_the_score_and_never_raises_it(db: Database) 
     assert await node.standing() == [(True, 1e-3), (True, trial.gflops)]
 
 
+async def test_what_jobs_show_later_counts_within_a_minute(db: Database) -> None:
+    world = TrialWorld(db)
+    node = await world.node()
+    await node.honest(await node.begin())
+    await world.tick()
+    await world.trials._forget_the_old()
+    tried = (await node.newest()).gflops
+    key, now_ms = market.listing_id(node.peer, "cpu-2"), world.desk.now_ms()
+    await db.run(lambda tx: observed.remember(tx, key, uuid.uuid4(), tried / 2, now_ms=now_ms))
+    await world.trials._forget_the_old()
+    assert await node.standing() == [(True, tried), (True, tried / 2)]
+
+
 async def in_use(world: TrialWorld, node: Tried, how: str) -> None:
     if how == "rented":
         await world.open()

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`qubix selftest` on real processes: beside a node that runs, asked for over the API, and alone (R1.6, B10)."""
+"""Self-tests on real processes: unasked, by `qubix selftest` beside a node and alone; then a trial (R1.6, B10, C6)."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.test_main_job import client, offers, until
+from tests.e2e.test_trials import GENTLE
 from tests.support.market import Market
 
 DEADLINE_S = 120.0
@@ -31,16 +35,28 @@ def statuses(test: dict[str, Any]) -> dict[str, str]:
     return {check["id"]: check["status"] for check in test["checks"]}
 
 
-def test_a_node_is_tested_unasked_when_asked_and_alone(market: Market) -> None:
-    market.start_node()
+@pytest.fixture
+def market(folder: Path) -> Iterator[Market]:
+    """An honest device is never late, however busy this machine is."""
+    with Market(folder, **GENTLE, QUBIX_TRIAL_SLACK_S="60") as running:
+        yield running
+
+
+def test_a_node_is_listed_then_tested_then_tried_then_verified_and_tested_when_asked_and_alone(market: Market) -> None:
+    market.start_node(QUBIX_NODE_THREADS="1")
     folder = market.folder / "node"
     with client(market) as api:
         until(offers(api, 1))
         listing = api.offers()[0].listing_id
-        assert not api.offers()[0].verified
+        assert (api.offers()[0].verified, api.offers()[0].score) == (False, 0.0), "at once, and unverified (R1.6)"
         until(lambda: api.selftest(listing).at_ms is not None)
         first = api.selftest(listing)
         assert (first.passed, first.full) == (True, True), first.checks
+        until(lambda: api.trials(listing))
+        (trial,) = api.trials(listing)
+        assert (trial.verdict, trial.reason, trial.fill_bytes) == ("passed", "", 16 * 2**20), trial
+        assert trial.proof_ms is not None
+        assert (api.offers()[0].verified, api.offers()[0].score) == (True, trial.gflops)
         status, told = selftest(market, folder)
         assert (status, told["by"], len(told["tests"])) == (0, "node", 1)
         (test,) = told["tests"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trials on real processes (trust C6, B10): an honest device is verified and scored, no other is."""
+"""Trials on real processes (trust C6, B10): who is not what it claims is not verified."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,23 +8,17 @@ import pytest
 
 import qubix
 from qubix_protocol.trials import TrialView
-from tests.e2e.test_main_job import client, matrices, until
+from tests.e2e.test_main_job import client, until
 from tests.support.market import Market
 
 GENTLE = {
+    "QUBIX_TRIAL_EVERY_S": "21600",
     "QUBIX_TRIAL_FIRST_S": "0.5",
     "QUBIX_TRIAL_FILL_S": "2",
     "QUBIX_TRIAL_CPU_BYTES": str(16 * 2**20),
 }
 """For a small machine: half a second of filling, of 16 MiB."""
 POSING = {"QUBIX_NODE_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-@pytest.fixture
-def patient(folder: Path) -> Iterator[Market]:
-    """An honest device is never late, however busy this machine is."""
-    with Market(folder, **GENTLE, QUBIX_TRIAL_SLACK_S="60") as running:
-        yield running
 
 
 @pytest.fixture
@@ -43,23 +37,6 @@ def tried(api: qubix.Client) -> list[TrialView]:
     until(lambda: api.offers() and all(newest(api, one.listing_id) for one in api.offers()))
     found = [newest(api, one.listing_id) for one in api.offers()]
     return [one for one in found if one is not None]
-
-
-def test_an_honest_device_is_listed_then_tested_then_tried_and_then_verified(patient: Market) -> None:
-    patient.start_node(QUBIX_NODE_THREADS="1")
-    with client(patient) as api:
-        until(lambda: len(api.offers()) == 1)
-        (listed,) = api.offers()
-        assert (listed.verified, listed.score) == (False, 0.0), "at once, and unverified (R1.6)"
-        (trial,) = tried(api)
-        assert (trial.verdict, trial.reason) == ("passed", ""), trial
-        assert trial.fill_bytes == 16 * 2**20
-        assert trial.proof_ms is not None
-        (offer,) = api.offers()
-        assert (offer.verified, offer.score) == (True, trial.gflops)
-        assert api.selftest(offer.listing_id).verified
-        a, b = matrices(300)
-        assert api.submit("matmul", a=a, b=b, cap_qu=500).wait(120).units_accepted == 300
 
 
 def test_a_processor_that_poses_as_a_card_is_refused_by_memory_and_by_time(strict: Market) -> None:

@@ -79,7 +79,7 @@ def test_a_trial_fits_its_memory_its_message_and_the_coordinator(
     assert 4.0 * shape.rows * shape.columns * shape.depth < 4e10, "what one page costs who checks it"
 
 
-@pytest.mark.parametrize("architecture", ["7.5", "9.0"])
+@pytest.mark.parametrize("architecture", [pytest.param("7.5", marks=pytest.mark.slow), "9.0"])
 def test_the_cuda_back_end_becomes_machine_code_without_spills(architecture: str) -> None:
     found = sass.report(architecture, "qubix_kernels.trial.cuda")
     assert [one.function for one in found] == ["trial_entries", "trial_pack", "trial_digest"]

@@ -91,7 +91,13 @@ class Market:
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder
-        self.env = {"QUBIX_DATA_DIR": str(folder / "data"), "QUBIX_NETWORK": "devnet", "QUBIX_HTTP_PORT": "0", **env}
+        self.env = {
+            "QUBIX_DATA_DIR": str(folder / "data"),
+            "QUBIX_NETWORK": "devnet",
+            "QUBIX_HTTP_PORT": "0",
+            "QUBIX_TRIAL_EVERY_S": "0",  # hardware is tried where a test is about that
+            **env,
+        }
         self.parts: dict[str, Process] = {}
 
     def __enter__(self) -> Self:

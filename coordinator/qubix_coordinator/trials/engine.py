@@ -49,6 +49,7 @@ class Engine:
         self._chance = secrets.SystemRandom()
         self.wake = asyncio.Event()
         self._next_stale_s = 0.0
+        self._swept_ms = 0
 
     async def run(self) -> None:
         while True:
@@ -193,17 +194,26 @@ class Engine:
     # Age ------------------------------------------------------------------------------------------------------------
 
     async def _forget_the_old(self) -> None:
-        """Listings whose evidence has become too old are verified no more."""
-        desk = self._desk
-
-        async def verified(tx: Tx) -> list[str]:
-            return [row["peer_id"] for row in await rows(tx, "SELECT DISTINCT peer_id FROM listing WHERE verified")]
-
-        for peer_id in await desk.db.run(verified):
-            await desk.db.run(partial(self._refresh, peer_id))
+        """Listings whose evidence has become too old are verified no more; what jobs showed meanwhile counts."""
+        desk, since_ms = self._desk, self._swept_ms
+        now_ms = self._swept_ms = desk.now_ms()
+        oldest_ms = now_ms - round(desk.settings.trial_age_s * 1000)
+        found = await desk.db.run(lambda tx: rows(tx, _TO_LOOK_AT_AGAIN, since_ms, oldest_ms))
+        for row in found:
+            await desk.db.run(partial(self._refresh, row["peer_id"]))
 
     async def _refresh(self, peer_id: str, tx: Tx) -> None:
         await standing.refresh(self._desk, tx, peer_id)
+
+
+_TO_LOOK_AT_AGAIN: Final = (
+    "SELECT DISTINCT l.peer_id FROM listing l WHERE l.verified AND ("
+    " EXISTS (SELECT FROM listing_observed o WHERE o.listing_id = l.id AND o.at_ms >= $1)"
+    " OR NOT EXISTS (SELECT FROM self_test s WHERE s.peer_id = l.peer_id AND s.device_id = l.device_id AND s.whole"
+    " AND s.heard_ms >= $2)"
+    " OR NOT EXISTS (SELECT FROM trial_part p JOIN trial t ON t.id = p.trial_id WHERE p.listing_id = l.id"
+    " AND t.state = 'passed' AND t.ended_ms >= $2))"
+)
 
 
 async def plan_first(desk: Desk, tx: Tx, peer_id: str) -> None:

@@ -18,6 +18,7 @@ from qubix_kernels import get
 from qubix_kernels.tasks import ChunkDone, Part, RunTask, TaskFailed, VerifyDone, VerifyTask
 from qubix_node import catalogue
 from qubix_node import rates as measuring
+from qubix_node.clock import wall_ms
 from qubix_node.errors import WorkerLost
 from qubix_node.jobs.worker import Run
 from qubix_node.selftest import rules
@@ -26,14 +27,19 @@ from qubix_node.selftest.rules import Ran
 from qubix_node.selftest.tools import Tools
 from qubix_protocol.messages import Sample
 from qubix_protocol.selftest import Check
+from qubix_protocol.states import DeviceKind
 
 _KERNEL_S: Final = 120.0
+_READING_S: Final = 12.0
+"""A card is read every few seconds: one reading under this load is waited for."""
+_LOOK_S: Final = 0.25
 
 
 async def look(tools: Tools) -> list[Check]:
     """A card whose renter or job is at work is left alone."""
     checks: list[Check] = []
     readings: list[Sample] = []
+    began_ms = wall_ms()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_reading, tools, readings)
         for name, (_, backends) in catalogue.kernels().items():
@@ -43,8 +49,12 @@ async def look(tools: Tools) -> list[Check]:
                         nursery.cancel_scope.cancel()
                         return [*checks, rules.kernels_skipped(occupied)]
                     checks.append(rules.kernel(await _run(tools, name, backend)))
+        if tools.device.kind is DeviceKind.CUDA:
+            with trio.move_on_after(_READING_S):
+                while not any(one.at_ms >= began_ms for one in readings):  # noqa: ASYNC110
+                    await trio.sleep(_LOOK_S)
         nursery.cancel_scope.cancel()
-    return [*checks, rules.thermals(readings)]
+    return [*checks, rules.thermals([one for one in readings if one.at_ms >= began_ms])]
 
 
 async def _run(tools: Tools, name: str, backend: str) -> Ran:

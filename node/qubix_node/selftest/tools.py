@@ -14,9 +14,9 @@ from qubix_protocol.messages import Device, KernelRate, Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """`reading` reads the device now and may hang as long as a driver can; `occupied` says why its kernels must not run
-    now, "" when they may; `way` measures the way to the store;
-    `offset_ms` is None while nobody has told another clock."""
+    """`reading` is the newest of the device, and may hang where it asks a driver; `occupied` says why its kernels must
+    not run now, "" when they may; `way` measures the way to the store; `offset_ms` is None while nobody has told
+    another clock."""
 
     device: Device
     folder: Path
