@@ -78,8 +78,10 @@ class Socket:
         self.full = False
         self.sent: list[bytes] = []
 
-    def write(self, frame: bytes) -> None:
-        self.sent.append(frame)
+    def offer(self, frame: bytes) -> bool:
+        if not self.full:
+            self.sent.append(frame)
+        return not self.full
 
     def cut(self, problem: QubixError) -> None:
         raise AssertionError(problem)

@@ -26,14 +26,17 @@ Sort = Callable[[Sequence[Shown]], Sequence[Shown]]
 
 
 class Wire(Protocol):
-    """A socket as the feed sees it. What is written is sent or kept by it, whatever becomes of the other end."""
+    """A socket as the feed sees it. What it takes is sent or kept by it, whatever becomes of the other end."""
 
     @property
     def full(self) -> bool:
         """Whether the other end reads too slowly just now, or is gone."""
         ...
 
-    def write(self, frame: bytes) -> None: ...
+    @property
+    def offer(self) -> Callable[[bytes], bool]:
+        """Takes a frame, unless it is full."""
+        ...
 
     def cut(self, problem: QubixError) -> None:
         """It is to be told the problem and closed."""
@@ -76,7 +79,8 @@ class Watcher:
 
     @property
     def reads_along(self) -> bool:
-        return self.parked is None and self.behind is None and not self.pending and not self.wire.full
+        """What comes next may be written to it, if its socket takes it."""
+        return self.behind is None and self.parked is None and not self.pending
 
 
 class Feed:
@@ -118,18 +122,14 @@ class Feed:
 
     def tell(self, watcher: Watcher, told: list[bytes], before: Cursor, market: Market, now_ms: int) -> bool:
         """What a tick made, when `before` was the market's cursor; whether it has been told. Raises Unavailable."""
-        if watcher.behind is not None or watcher.parked is not None:
-            return False
         if watcher.at == self.version:
-            return not watcher.pending
-        if not watcher.reads_along:
+            return watcher.reads_along
+        if watcher.reads_along and watcher.wire.offer(told[0]):
+            watcher.pending.extend(told[1:])
+            return not watcher.pending or self.pump(watcher, market, now_ms)
+        if watcher.behind is None and watcher.parked is None:
             watcher.behind = before
-            return False
-        if len(told) == 1:
-            watcher.wire.write(told[0])
-            return True
-        watcher.pending.extend(told)
-        return self.pump(watcher, market, now_ms)
+        return False
 
     def start(self, watcher: Watcher, market: Market, now_ms: int) -> None:
         """The whole table. Raises Unavailable while too much waits for others."""
@@ -173,7 +173,8 @@ class Feed:
         """Writes what there is room for; whether that was everything. Raises Unavailable."""
         while not watcher.wire.full:
             if watcher.pending:
-                watcher.wire.write(watcher.pending.popleft())
+                if watcher.wire.offer(watcher.pending[0]):
+                    watcher.pending.popleft()
             elif watcher.behind is not None:
                 watcher.held = None
                 self.resume(watcher, watcher.behind, market, now_ms)

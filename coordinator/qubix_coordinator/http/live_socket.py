@@ -27,6 +27,7 @@ class FramesProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.on_room: Callable[[], None] = lambda: None
         self._parted = False
+        self._paused = False
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -39,17 +40,29 @@ class FramesProtocol(WebSocketsSansIOProtocol):
             raise ClientDisconnected
         await super().send(message)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._paused = True
+
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._paused = False
         self.on_room()
 
     @property
     def open(self) -> bool:
         return self.handshake_complete and not (self.close_sent or self.disconnected or self.transport.is_closing())
 
-    def write_frame(self, frame: bytes) -> None:
-        if self.open:
-            self.transport.write(frame)
+    @property
+    def full(self) -> bool:
+        return self._paused or not self.open
+
+    def offer(self, frame: bytes) -> bool:
+        """Writes it unless it is full. Called for every watcher of a query, so it asks for nothing twice."""
+        if self._paused or self.close_sent or self.disconnected or self.transport.is_closing():
+            return False
+        self.transport.write(frame)
+        return True
 
     def part(self, frame: bytes, code: int, reason: str) -> None:
         """Says goodbye behind what waits to be sent, which may never be read."""
@@ -69,6 +82,7 @@ class LiveSocket:
     def __init__(self, protocol: FramesProtocol) -> None:
         self._protocol = protocol
         self._problem: asyncio.Future[QubixError] = asyncio.get_running_loop().create_future()
+        self.offer: Callable[[bytes], bool] = protocol.offer
 
     @staticmethod
     def of(scope: Any) -> "LiveSocket":
@@ -76,10 +90,7 @@ class LiveSocket:
 
     @property
     def full(self) -> bool:
-        return not self._protocol.writable.is_set() or not self._protocol.open
-
-    def write(self, frame: bytes) -> None:
-        self._protocol.write_frame(frame)
+        return self._protocol.full
 
     def cut(self, problem: QubixError) -> None:
         if not self._problem.done():

@@ -25,8 +25,8 @@ async def until_closing(context: "Context") -> NoReturn:
 
 
 async def close(code: int, reason: str) -> None:
-    """Says goodbye, but does not wait for a peer that reads nothing."""
+    """Says goodbye, but does not wait for a peer that reads nothing, nor minds one that is gone."""
     short = reason.encode()[:_REASON_BYTES_MAX].decode(errors="ignore")
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(OSError):
         async with asyncio.timeout(_CLOSE_S):
             await websocket.close(code, short)
