@@ -31,6 +31,7 @@ BENCHES = {
     "forecast": "how far forecasts of 100 mixed jobs are off, beside the same job run twice",
     "feed": "a change of the market at 1,000 watchers, and a delivery beside websockets.broadcast",
     "tui": "the terminal in front of 2,000 offers and 50 changes a second, beside the same feed only read",
+    "search": "a page of the market by the query line, at 1,000 to 1,000,000 offers, beside SELECT 1",
     "market": "submit to first chunk, tiny jobs a second beside Procrastinate, resident memory",
 }
 RESULTS = Path(__file__).parent / "results"

@@ -4,9 +4,6 @@
 from typing import Final
 
 from qubix.errors import BadUsage
-from qubix_protocol.errors import Malformed
-from qubix_protocol.keys import public_key_of
-from qubix_protocol.messages import Peer
 from qubix_protocol.query import Query, QueryError, SortKey, parse, parse_order
 from qubix_protocol.states import DeviceKind
 
@@ -47,11 +44,3 @@ def asked(
     order(by)
     given = {"q": line, "order": by, "kind": kind, "backend": backend, "provider": provider}
     return {name: str(value) for name, value in given.items() if value not in (None, "")}
-
-
-def provider(peer: str) -> Peer:
-    try:
-        public_key_of(peer)
-    except Malformed as error:
-        raise BadUsage("provider", str(error), "Copy the provider's id from `qubix offers search`") from None
-    return peer

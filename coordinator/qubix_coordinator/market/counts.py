@@ -35,13 +35,20 @@ class Counts:
 async def counts(tx: Tx, query: Query, *, now_ms: int, offer_s: float) -> Counts:
     filters = counted(query.root)
     sql = Sql(now_ms)
-    bits = [f"CASE WHEN {sql.condition(node)} THEN 0 ELSE {1 << n} END" for n, node in enumerate(filters)]
+    # Grouped by truths, not by a number made of them: the planner knows how few those are, and shares the scan.
+    truths = [f"({sql.condition(node)}) IS TRUE AS t{n}" for n, node in enumerate(filters)]
     seen = sql.put(rules.visible_since_ms(now_ms, offer_s), "bigint")
+    names = [f"t{n}" for n in range(len(filters))]
+    grouped = f" GROUP BY {', '.join(names)}" if names else ""
     text = (
-        f"SELECT mask, count(*) AS offers FROM (SELECT {' + '.join(bits) or '0'} AS mask"  # noqa: S608  parameters only
-        f" FROM listing_search WHERE offered_ms >= {seen}) AS masks GROUP BY mask"
+        f"SELECT {', '.join([*names, 'count(*) AS offers'])} FROM (SELECT {', '.join(truths)}"  # noqa: S608  parameters
+        f" FROM listing_search WHERE offered_ms >= {seen}) AS each{grouped}"
     )
-    found = {row["mask"]: row["offers"] for row in await rows(tx, text, *sql.arguments)}
+    found = {
+        sum(1 << n for n, name in enumerate(names) if not row[name]): row["offers"]
+        for row in await rows(tx, text, *sql.arguments)
+        if row["offers"]
+    }
     total, everything = found.get(0, 0), sum(found.values())
     views = tuple(_view(node, 1 << number, found) for number, node in enumerate(filters))
     if total or not everything:

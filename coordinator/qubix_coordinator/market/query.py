@@ -49,7 +49,7 @@ class Asked:
     after: str | None = None
 
 
-class _Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     search: str
     values: tuple[CursorValue, ...]
     id: str
@@ -83,7 +83,7 @@ async def answer(db: Database, asked: Asked, *, counted: bool, now_ms: int, offe
 
 async def page(tx: Tx, asked: Asked, *, now_ms: int, offer_s: float = OFFER_S) -> Page:
     """In a transaction that sees one state (repeatable read). Raises InvalidInput for a cursor of another search."""
-    start = _opened(asked) if asked.after is not None else None
+    start = opened(asked)
     found = await page_ids(tx, asked, start, now_ms=now_ms, offer_s=offer_s)
     shown = found[: asked.limit]
     by_id: dict[object, Listing] = {
@@ -94,7 +94,7 @@ async def page(tx: Tx, asked: Asked, *, now_ms: int, offer_s: float = OFFER_S) -
 
 
 async def page_ids(
-    tx: Tx, asked: Asked, start: _Cursor | None, *, now_ms: int, offer_s: float = OFFER_S
+    tx: Tx, asked: Asked, start: Cursor | None, *, now_ms: int, offer_s: float = OFFER_S
 ) -> list[dict[str, object]]:
     """Ids and sort keys, one row more than the page has when there are more."""
     # A plan for all values alike would walk the price index past a million rows for a filter that nothing satisfies.
@@ -119,7 +119,7 @@ async def page_ids(
     return found
 
 
-def _parts(keys: Sequence[SortKey], start: _Cursor | None) -> Sequence[str]:
+def _parts(keys: Sequence[SortKey], start: Cursor | None) -> Sequence[str]:
     """Behind a known value come the known ones, then the unknown: two statements, each of which an index can serve."""
     if start is None or start.values[0] is None or keys[0].nulls_first or not key_accepts(keys[0], None):
         return ("all",)
@@ -144,11 +144,13 @@ def _sealed(asked: Asked, row: dict[str, object]) -> str:
     return base64.urlsafe_b64encode(plain).decode().rstrip("=")
 
 
-def _opened(asked: Asked) -> _Cursor:
-    assert asked.after is not None
+def opened(asked: Asked) -> Cursor | None:
+    """The cursor of a search that goes on. Raises InvalidInput for one of another search."""
+    if asked.after is None:
+        return None
     try:
         plain = base64.urlsafe_b64decode(asked.after + "=" * (-len(asked.after) % 4))
-        cursor = msgspec.json.decode(plain, type=_Cursor)
+        cursor = msgspec.json.decode(plain, type=Cursor)
         last = uuid.UUID(cursor.id)
     except (binascii.Error, ValueError, msgspec.MsgspecError) as problem:
         raise InvalidInput("after", "this is no cursor of a search", _TRY_AGAIN) from problem
@@ -157,4 +159,4 @@ def _opened(asked: Asked) -> _Cursor:
     pairs = zip(asked.keys, cursor.values, strict=False)
     if len(cursor.values) != len(asked.keys) or not all(key_accepts(key, value) for key, value in pairs):
         raise InvalidInput("after", "the cursor does not fit the order", _TRY_AGAIN)
-    return _Cursor(cursor.search, cursor.values, str(last))
+    return Cursor(cursor.search, cursor.values, str(last))
