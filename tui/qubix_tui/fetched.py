@@ -23,7 +23,8 @@ async def fetched(url: str, folder: Path, *, field: str, limit_bytes: int = ARTI
             await _stream(client, url, part, limit_bytes, field)
         _keep(part, path)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        problem = f"{url[:200]} cannot be fetched ({str(error) or type(error).__name__})"
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        problem = f"{url[:200]} cannot be fetched ({words})"
         raise BadUsage(field, problem, "Check the link, or give a file on this machine.") from None
     finally:
         _forget(part)
