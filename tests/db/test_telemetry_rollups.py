@@ -190,6 +190,37 @@ async def test_to_roll_up_twice_or_at_two_replicas_changes_nothing(db: Database)
 
 
 @pytest.mark.asyncio
+async def test_devices_that_told_in_different_minutes_of_an_hour_each_get_their_hour(db: Database) -> None:
+    peer = await enrolled(db, "a", "b")
+    desk = Desk(db)
+    for device, after_s in (("a", 10), ("b", 70), ("a", 3000)):
+        sample = DeviceSample(device_id=device, sample=Sample(at_ms=(START_S + after_s) * 1000, power_mw=after_s))
+        desk.ingest.offer(peer, Telemetry(samples=(sample,)), (START_S + after_s) * 1000)
+    await desk.ingest.flush()
+    await rollups.roll(db, now_ms=(START_S + 7200) * 1000)
+    rows = await db.fetch(
+        "SELECT l.device_id, h.samples, h.power_mw_sum FROM sample_hour h"
+        " JOIN listing l ON l.no = h.device_no ORDER BY 1"
+    )
+    assert [tuple(row.values()) for row in rows] == [("a", 2, 3010.0), ("b", 1, 70.0)]
+
+
+@pytest.mark.asyncio
+async def test_a_late_sample_is_in_every_chart_before_its_hour_is_made_anew(db: Database) -> None:
+    kept = Kept(db, await enrolled(db, "a"))
+    await kept.tell([Sample(at_ms=(START_S + 3500) * 1000, power_mw=5)], START_S + 3500)
+    await kept.roll(START_S + 3700)
+    assert await db.fetch_value("SELECT power_mw_sum FROM sample_hour") == 5
+    await kept.tell([Sample(at_ms=(START_S + 3000) * 1000, power_mw=7)], START_S + 3800)
+    for points, source in ((2, HistorySource.HOUR), (61, HistorySource.MINUTE), (1_000, HistorySource.SAMPLE)):
+        found = await kept.ask(START_S, START_S + 3600, points, now_s=START_S + 3800)
+        assert (found.source, sum(one.samples for one in found.points)) == (source, 2)
+    assert await db.fetch_value("SELECT power_mw_sum FROM sample_hour") == 5
+    await kept.roll(START_S + 3900)
+    assert await db.fetch_value("SELECT power_mw_sum FROM sample_hour") == 12
+
+
+@pytest.mark.asyncio
 async def test_a_gap_is_a_gap(db: Database) -> None:
     kept = Kept(db, await enrolled(db, "a"))
     at = [*range(START_S, START_S + 600, 5), *range(START_S + 3000, START_S + 3600, 5)]
