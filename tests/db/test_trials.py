@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from qubix_coordinator.db.database import Database, one, value
+from qubix_coordinator.db.database import Database, execute, one, value
+from qubix_coordinator.jobs import seen
+from qubix_coordinator.jobs.tables import Job
 from qubix_coordinator.market import observed
 from qubix_coordinator.market import service as market
 from qubix_coordinator.rentals import service as rentals
@@ -350,3 +352,33 @@ async def test_trials_are_spread_by_chance_and_bounded_however_often_a_node_asks
     async with db.transaction() as tx:
         at_ms = await value(tx, "SELECT next_ms FROM trial_plan WHERE peer_id = $1", node.peer)
     assert at_ms >= world.desk.now_ms() + 0.5 * EVERY_S * 1000
+
+
+async def test_accepted_float32_products_of_some_size_are_what_jobs_show(db: Database) -> None:
+    world = TrialWorld(db)
+    await world.open()
+    node = await Node(world).offer()
+    job_id = uuid.UUID((await world.assigned()).job_id)
+    await node.whole_job()
+    await world.check()
+    attempt, listing = await node.attempt(), market.listing_id(node.peer, "cpu-1")
+    assert await db.run(lambda tx: observed.gflops(tx, listing)) is None, "too small to say anything"
+
+    async def note(dtype: str, billed_ms: int) -> float | None:
+        """As if the job had been of 2,000 rows of 1,000 × 1,000."""
+        async with db.transaction() as tx:
+            await execute(
+                tx,
+                "UPDATE job_input SET meta = jsonb_build_object('dtype', $2::text, 'shape', jsonb_build_array("
+                " CASE name WHEN 'a' THEN 2000 ELSE 1000 END, 1000)) WHERE job_id = $1",
+                job_id,
+                dtype,
+            )
+            attempt.units_accepted, attempt.billed_ms = 2_000, billed_ms
+            await seen.note(tx, await Job.filter(id=job_id).using_db(tx).get(), attempt, now_ms=1)
+            return await observed.gflops(tx, listing)
+
+    assert await note("float64", 1_000) is None
+    assert await note("float32", 100) is None
+    assert await note("float32", 1_000) == pytest.approx(4.0)
+    assert await note("float32", 500) == pytest.approx(4.0), "each attempt once"
