@@ -38,7 +38,10 @@ _WATCHERS: Final = 1_000
 _CHANGES: Final = 60
 _PACE_S: Final = 0.15
 """Longer than a tick of the feed, so that each change is a frame by itself."""
+_SETTLE_S: Final = 5.0
+"""Watchers of the round before are still being let go."""
 _QUIET_S: Final = 6.0
+"""Before and after; the lesser counts, since less is taken off then."""
 _ROUNDS: Final = 3
 _READY_S: Final = 120.0
 _SPAWN: Final = multiprocessing.get_context("spawn")
@@ -104,6 +107,7 @@ async def _told(
     """CPU for a delivery, how much of it is used when nothing happens, every lateness, and the bytes of a frame."""
     with _watchers(live, headers, '{"subscribe": ["market"]}') as pipe:
         await asyncio.to_thread(_ready, pipe)
+        await asyncio.sleep(_SETTLE_S)
         quiet_s = await _quiet(process)
         began: dict[int, float] = {}
         before, began_s = _cpu_s(process), time.monotonic()
@@ -115,6 +119,7 @@ async def _told(
             await asyncio.sleep(_PACE_S)
         found = await asyncio.to_thread(_counted, pipe, max(began))
         cost_s, took_s = _cpu_s(process) - before, time.monotonic() - began_s
+        quiet_s = min(quiet_s, await _quiet(process))
     late = [at - began[rate] for rate, times in found["times"].items() for at in times]
     return cost_s / len(late), quiet_s * took_s / len(late), late, found["size"]
 

@@ -76,7 +76,8 @@ def picture(update: OffersUpdate, height: int) -> RenderableType:
     shown = found[: max(1, height - _FRAME_LINES)]
     columns = [name for name in rows.OFFER_COLUMNS if name not in rows.OFFER_SPARE]
     kept = [rows.OFFER_COLUMNS.index(name) for name in columns]
-    lines = [[cells[at] for at in kept] for cells in map(rows.offer, shown)]
+    short = [rows.SHORTEN.get(name, str) for name in columns]
+    lines = [[cut(cells[at]) for at, cut in zip(kept, short, strict=True)] for cells in map(rows.offer, shown)]
     table = table_of(columns, lines, right=rows.OFFER_RIGHT)
     left_out = f", {len(found) - len(shown):,} more below" if len(shown) < len(found) else ""
     state = f"● live · {len(found):,} offers{left_out}"
