@@ -34,6 +34,12 @@ log = logging.getLogger("qubix_node")
 ENOUGH_MS: Final = 60.0
 """A run this long needs no larger example."""
 _KERNEL_S_MAX: Final = 60.0
+_SHORTEST_S: Final = 1e-6
+_SIZES_APART: Final = 4.0
+"""Examples tell an overhead when one has so many times the operations of the other."""
+_OVERHEAD_S_MAX: Final = 10.0
+_CLEAR_TIMES: Final = 1.5
+"""A rate is read off examples that take so many times the overhead."""
 SCRATCH: Final = "measure."
 """How folders of examples begin, among those of attempts."""
 _CARDS_AT_ONCE: Final = 4
@@ -204,28 +210,62 @@ def _named(subject: _Subject) -> dict[str, object]:
     return {"kernel": subject.kernel, "backend": subject.backend, "device": subject.device.device_id}
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One that ran, and its time: the best of the runs that count."""
+
+    flops: float
+    bytes_moved: float
+    run_s: float
+
+
 async def _measure(workers: Workers, subject: _Subject) -> KernelRate:
-    """The best of larger and larger examples. Both figures were reached, by different examples: large ones compute
-    more for each byte, small ones move more."""
-    plan, found, began_s = subject.plan, list[KernelRate](), trio.current_time()
+    """By larger and larger examples."""
+    plan, found, began_s = subject.plan, list[Example](), trio.current_time()
     scale, repeats = plan.scale_first, plan.repeats
     while repeats and (not found or trio.current_time() < began_s + plan.enough_s):
-        rate, run_ms = await _run_example(workers, subject, scale)
-        found.append(rate)
-        if run_ms >= ENOUGH_MS or scale >= plan.scale_max:
+        found.append(await _run_example(workers, subject, scale))
+        if found[-1].run_s * 1000 >= ENOUGH_MS or scale >= plan.scale_max:
             repeats -= 1
         else:
             scale = min(plan.scale_max, scale * plan.growth)
+    return rate_of(subject.kernel, subject.backend, found)
+
+
+def rate_of(kernel: str, backend: str, found: Sequence[Example]) -> KernelRate:
+    """What every run takes besides is told from the rest by examples of different sizes. Both rates were reached beyond
+    it, by different examples: large ones compute more for each byte, small ones move more."""
+    overhead_s = _overhead_s(found)
+    beyond = [(one, max(one.run_s - overhead_s, _SHORTEST_S)) for one in _clear(found, overhead_s)]
     return KernelRate(
-        kernel=subject.kernel,
-        backend=subject.backend,
-        flops_per_s=max(rate.flops_per_s for rate in found),
-        bytes_per_s=max(rate.bytes_per_s for rate in found),
+        kernel=kernel,
+        backend=backend,
+        flops_per_s=max(one.flops / seconds for one, seconds in beyond),
+        bytes_per_s=max(one.bytes_moved / seconds for one, seconds in beyond),
+        overhead_s=overhead_s,
     )
 
 
-async def _run_example(workers: Workers, subject: _Subject, scale: int) -> tuple[KernelRate, float]:
-    """One example in one worker: its rate and its time, the best of the runs that count."""
+def _overhead_s(found: Sequence[Example]) -> float:
+    """On the line through the largest example and a small one, where there is no work; the least of all small ones,
+    since the machine may have been busy with any. 0 where the sizes are too alike to tell."""
+    largest = min(found, key=lambda one: (-one.flops, one.run_s))
+    guesses = []
+    for one in found:
+        if one.flops < largest.flops and one.flops * _SIZES_APART <= largest.flops:
+            slope = max(0.0, largest.run_s - one.run_s) / (largest.flops - one.flops)
+            guesses.append(max(0.0, one.run_s - one.flops * slope))
+    return min([*guesses, _OVERHEAD_S_MAX]) if guesses else 0.0
+
+
+def _clear(found: Sequence[Example], overhead_s: float) -> list[Example]:
+    """Those that took long enough beside the overhead for a rate to be read off them."""
+    clear = [one for one in found if one.run_s >= _CLEAR_TIMES * overhead_s]
+    return clear or [max(found, key=lambda one: one.run_s)]
+
+
+async def _run_example(workers: Workers, subject: _Subject, scale: int) -> Example:
+    """One example in one worker."""
     scratch = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix=SCRATCH, dir=workers.folder)))
     try:
         write = partial(write_example, subject.kernel, subject.backend, scale, scratch, runs=subject.plan.worker_runs)
@@ -235,14 +275,7 @@ async def _run_example(workers: Workers, subject: _Subject, scale: int) -> tuple
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(partial(shutil.rmtree, scratch, ignore_errors=True))
     cost = get(subject.kernel).cost(metas, task.params, task.chunk_units)
-    run_s = max(run_ms, 1e-3) / 1000
-    rate = KernelRate(
-        kernel=subject.kernel,
-        backend=subject.backend,
-        flops_per_s=cost.flops / run_s,
-        bytes_per_s=cost.bytes_moved / run_s,
-    )
-    return rate, run_ms
+    return Example(cost.flops, cost.bytes_moved, max(run_ms / 1000, _SHORTEST_S))
 
 
 async def _run_times(workers: Workers, subject: _Subject, task: RunTask, scratch: Path) -> list[float]:

@@ -197,6 +197,8 @@ class KernelRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     backend: Name
     flops_per_s: Annotated[float, Meta(ge=0, le=1e21)]
     bytes_per_s: Annotated[float, Meta(ge=0, le=1e18)]
+    overhead_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
+    """What every run takes besides, however small it is."""
 
 
 class Offer(Message, frozen=True, kw_only=True, tag="offer"):

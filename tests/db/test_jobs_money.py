@@ -180,7 +180,7 @@ async def test_a_job_is_never_overspent_by_many_attempts(db: Database) -> None:
     of a node that needs all of 1.25 times its forecast: the next forecast is longer."""
     world = await World(db).open()
     node = await world.node()
-    view = await world.assigned(cap_qu=16_000)
+    view = await world.assigned(cap_qu=20_000)
     for _ in range(ATTEMPTS_BAD_MAX):
         await node.accept()
         attempt = await node.attempt()
@@ -196,5 +196,5 @@ async def test_a_job_is_never_overspent_by_many_attempts(db: Database) -> None:
     job = await world.job(view.job_id)
     assert job.units_accepted == 50
     assert job.paid_qu + job.fee_qu == 6_250
-    assert job.returned_qu == 9_750
+    assert job.returned_qu == 13_750
     await world.check_money()

@@ -104,7 +104,7 @@ async def test_a_job_goes_over_two_nodes_and_each_is_paid_for_its_own(db: Databa
     await world.check()
     half = await team.view()
     assert (half.state, half.units_accepted, half.fraction) == (JobState.RUNNING, HALF, 0.75)
-    assert half.expected_finish_ms == world.desk.now_ms() + 5_000, "the other half of its share, at its pace"
+    assert half.expected_finish_ms == world.desk.now_ms() + 3_750, "between its forecast, 2.5 s, and its pace, 5 s"
     await first.work(25, HALF, 3_000, took_s=0.0)
     await first.report()
     assert (await team.view()).state is JobState.VERIFYING

@@ -55,7 +55,7 @@ fits = st.builds(
     st.floats(0, 5),
     st.floats(0, 5),
 )
-lessons = st.builds(Learned, fits, fits, fits, fits, fits)
+lessons = st.builds(Learned, fits, fits, fits, fits, fits, st.floats(-3, 3), st.floats(-3, 3))
 
 
 @given(st.floats(1e3, 1e15), st.floats(0, 1e18), st.integers(0, 10**12), lessons, st.integers(1, 1000), st.data())
@@ -174,3 +174,16 @@ def test_one_slow_afternoon_is_forgotten() -> None:
     for _ in range(history.RUNS_KEPT):
         slow = history.remember(slow, 0.0)
     assert told(History([kept(slow)])).run_ms == pytest.approx(1_000, rel=0.01)
+
+
+def test_the_hour_is_the_median_of_the_newest_runs_and_fades() -> None:
+    def hour(ratios: list[float], minutes: float = 0) -> float:
+        return history.lately(ratios, round(minutes * 60_000))
+
+    assert hour([]) == 0
+    assert hour([0.6]) == pytest.approx(0.3), "one run is half a proof"
+    assert hour([0.0, 0.0, 3.0, 0.1, 0.0]) == 0, "one stumble is none"
+    assert hour([0.6] * 5) == pytest.approx(0.5)
+    assert hour([0.6] * 5, minutes=10) == pytest.approx(0.25)
+    assert hour([9.0] * 5) == pytest.approx(history.LATELY_MAX)
+    assert len(history.remember_lately([0.0] * 5, 1.0)) == history.LATELY_RUNS

@@ -65,6 +65,8 @@ STEPS = (
     "jobs/schema_5_where.sql",
     "market/schema_6_observed.sql",
     "trials/schema_2_trials.sql",
+    "market/schema_5_lately.sql",
+    "jobs/schema_5_usual.sql",
 )
 
 CREATE_TABLE = """

@@ -312,6 +312,8 @@ def _attempt_of(job: Job, share: Share, ranges: Sequence[Range], inputs: Sequenc
         rated_ms=forecast.rated_ms,
         around_ms=forecast.around_plain_ms,
         pace=forecast.pace,
+        usual_ms=forecast.usual_ms,
+        usual_around_ms=forecast.usual_around_ms,
         time_limit_ms=rules.time_limit_ms(forecast.agreed_ms, sum(one.size_bytes for one in inputs)),
         head=digests.ZERO,
         created_ms=now_ms,

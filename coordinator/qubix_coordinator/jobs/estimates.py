@@ -47,7 +47,7 @@ async def estimate(desk: Desk, body: EstimateBody, account_id: UUID | None = Non
             time_left_ms=body.deadline_s * 1000 if body.deadline_s is not None else None,
             wanted=wanted.found_by(asked, [listing for _, listing in offers]),
             region=body.region or "",
-            history=await learned.of(tx, plan.subject),
+            history=await learned.of(tx, plan.subject, now_ms=now_ms),
         )
         balance = await ledger.balance_qu(tx, user(account_id)) if account_id is not None else None
         running = await assign.running_counts(tx)

@@ -16,13 +16,14 @@ async def learn(tx: Tx, job: Job, attempt: Attempt, good: Sequence[ChainLink], *
 
     Nothing is learned on a rental, whose device its renter may be using meanwhile.
     """
-    if attempt.rated_ms is None or not good or job.rental_id is not None:
+    if attempt.rated_ms is None or attempt.usual_ms is None or not good or job.rental_id is not None:
         return
     try:
         subject = needs.subject_of(get(job.kernel), job.params)
     except UnknownKernel:
         return
     run_ms = min(sum(link.claimed_ms for link in good), max(link.observed_ms for link in good))
+    part = sum(link.stop - link.start for link in good) / attempt.units
     whole = attempt.reason == Reason.COMPLETED.value and attempt.units_accepted == attempt.units
     await learned.remember(
         tx,
@@ -31,9 +32,11 @@ async def learn(tx: Tx, job: Job, attempt: Attempt, good: Sequence[ChainLink], *
             subject=subject,
             backend=attempt.backend,
             pace=attempt.pace or 0.0,
-            rated_ms=attempt.rated_ms * sum(link.stop - link.start for link in good) / attempt.units,
+            rated_ms=attempt.rated_ms * part,
             run_ms=run_ms,
             around_plain_ms=attempt.around_ms or 0.0,
+            usual_ms=attempt.usual_ms * part,
+            usual_around_ms=attempt.usual_around_ms or 0.0,
             around_ms=now_ms - attempt.created_ms - run_ms if whole else None,
         ),
         now_ms=now_ms,

@@ -115,7 +115,7 @@ async def of_job(tx: Tx, job: Job, hold_free_qu: int, now_ms: int) -> Asked:
     """`hold_free_qu`: what is left of the hold beside what open attempts may still cost."""
     inputs = await JobInput.filter(job_id=job.id).using_db(tx)
     plan = plan_of(job.kernel, job.params, {one.name: msgspec.convert(one.meta, ArrayMeta) for one in inputs})
-    need = dataclasses.replace(plan.need(), history=await learned.of(tx, plan.subject))
+    need = dataclasses.replace(plan.need(), history=await learned.of(tx, plan.subject, now_ms=now_ms))
     if job.rental_id is not None:
         # It cannot go elsewhere, and is paid for by its time.
         left_ms = max(0, job.deadline_ms - now_ms)

@@ -118,6 +118,8 @@ class Attempt(Model):
     rated_ms = fields.FloatField(null=True)
     around_ms = fields.FloatField(null=True)
     pace = fields.FloatField(null=True)
+    usual_ms = fields.FloatField(null=True)
+    usual_around_ms = fields.FloatField(null=True)
     time_limit_ms = fields.BigIntField()
     links = fields.IntField(default=0)
     units_done = fields.BigIntField(default=0)

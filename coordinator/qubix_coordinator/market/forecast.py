@@ -56,14 +56,23 @@ class Learned:
     others: Fit = NO_RUNS
     own_around: Fit = NO_RUNS
     others_around: Fit = NO_RUNS
+    lately: float = 0.0
+    """How far off all of that the device is at this hour."""
+    lately_around: float = 0.0
 
-    def run(self) -> Band:
+    def usual_run(self) -> Band:
         """How far off the measured rates are."""
         band = blend(blend(UNKNOWN, self.others), self.alike)
         return blend(band.within(OTHERS_MAX), self.own).within(CORRECTION_MAX)
 
-    def around(self) -> Band:
+    def usual_around(self) -> Band:
         return blend(blend(UNKNOWN, self.others_around).within(OTHERS_MAX), self.own_around).within(CORRECTION_MAX)
+
+    def run(self) -> Band:
+        return self.usual_run().moved(self.lately).within(CORRECTION_MAX)
+
+    def around(self) -> Band:
+        return self.usual_around().moved(self.lately_around).within(CORRECTION_MAX)
 
 
 NOTHING_LEARNED: Final = Learned()
@@ -82,10 +91,21 @@ class Kept:
     around: Fit
 
 
+class Lately(NamedTuple):
+    """How far off its history a device is now; logarithms."""
+
+    run: float
+    around: float
+
+
+_AS_USUAL: Final = Lately(0.0, 0.0)
+
+
 class History:
     """Of one subject, for every device that ever ran it."""
 
-    def __init__(self, found: Iterable[Kept] = ()) -> None:
+    def __init__(self, found: Iterable[Kept] = (), lately: Mapping[UUID, Lately] | None = None) -> None:
+        self._lately = lately or {}
         self._own: dict[tuple[UUID, str], list[Kept]] = defaultdict(list)
         models: dict[tuple[str, str], list[Kept]] = defaultdict(list)
         backends: dict[str, list[Kept]] = defaultdict(list)
@@ -98,9 +118,8 @@ class History:
 
     def of(self, listing_id: UUID, model: str, rate: KernelRate, rated_ms: float) -> Learned:
         """What is known of the device that has this rate, for work that takes it so long by that rate alone."""
-        others = self._backends.get(rate.backend)
-        if others is None:
-            return NOTHING_LEARNED
+        others = self._backends.get(rate.backend, _NO_POOL)
+        state = self._lately.get(listing_id, _AS_USUAL)
         own = [(_away_then(one, rate, rated_ms), one) for one in self._own.get((listing_id, rate.backend), ())]
         alike = self._models.get((model, rate.backend), _NO_POOL)
         return Learned(
@@ -109,6 +128,8 @@ class History:
             others=_near(others.run, rated_ms),
             own_around=near((away, one.around) for away, one in own),
             others_around=_near(others.around, rated_ms),
+            lately=state.run,
+            lately_around=state.around,
         )
 
 
@@ -161,6 +182,8 @@ class Forecast:
     agreed_ms: int
     rated_ms: float
     around_plain_ms: float
+    usual_ms: float
+    usual_around_ms: float
     pace: float
     own_runs: float
     """Past runs of the device's own that it rests on."""
@@ -183,7 +206,8 @@ class Forecast:
 
 
 def rated_ms(rate: KernelRate, work: Work) -> float | None:
-    """Roofline: the slower of computing and moving. None when the device measured neither."""
+    """Roofline, the slower of computing and moving, and what every run takes besides. None when the device measured
+    neither."""
     times = []
     if rate.flops_per_s > 0:
         times.append(work.flops / rate.flops_per_s)
@@ -192,7 +216,7 @@ def rated_ms(rate: KernelRate, work: Work) -> float | None:
     if not times:
         return None
     # Bounded before anything is made of it: a node may claim to be so slow that the time is no finite number.
-    return min(max(times) * 1000, RUN_MS_MAX)
+    return min((rate.overhead_s + max(times)) * 1000, RUN_MS_MAX)
 
 
 def pace(rate: KernelRate) -> float:
@@ -221,6 +245,8 @@ def forecast(
         agreed_ms=agreed_ms,
         rated_ms=rated,
         around_plain_ms=around,
+        usual_ms=moved_ms(rated, learned.usual_run().mid),
+        usual_around_ms=moved_ms(around, learned.usual_around().mid),
         pace=pace(rate),
         own_runs=learned.own.runs,
         cost_low_qu=max(1, owed_qu(rate_qu_per_h, run.low_ms)),
@@ -235,6 +261,11 @@ def agreed(run_ms: int, rated: float) -> int:
     return max(run_ms, math.ceil(rated * FORECAST_DENOMINATOR / FORECAST_NUMERATOR))
 
 
+def moved_ms(plain_ms: float, by: float) -> float:
+    """The other way round of `history.ratio`. Never negative."""
+    return max(0.0, min((plain_ms + SMALLEST_MS) * math.exp(by) - SMALLEST_MS, float(RUN_MS_MAX)))
+
+
 @dataclass(frozen=True, slots=True)
 class Times:
     low_ms: int
@@ -244,13 +275,9 @@ class Times:
     @classmethod
     def of(cls, plain_ms: float, band: Band) -> "Times":
         """`plain_ms`, corrected, with its band; whole milliseconds in which the expected time is never outside."""
-
-        def moved(by: float) -> float:
-            return min((plain_ms + SMALLEST_MS) * math.exp(by) - SMALLEST_MS, float(RUN_MS_MAX))
-
-        mid_ms = max(1, math.ceil(moved(band.mid)))
+        mid_ms = max(1, math.ceil(moved_ms(plain_ms, band.mid)))
         return cls(
-            low_ms=max(1, min(mid_ms, math.floor(moved(band.low)))),
+            low_ms=max(1, min(mid_ms, math.floor(moved_ms(plain_ms, band.low)))),
             mid_ms=mid_ms,
-            high_ms=max(mid_ms, math.ceil(moved(band.high))),
+            high_ms=max(mid_ms, math.ceil(moved_ms(plain_ms, band.high))),
         )

@@ -19,8 +19,15 @@ LOW: Final = 0.1
 HIGH: Final = 0.9
 FLOOR: Final = math.log(1.05)
 """A band is never narrower than this on either side."""
-DOUBT_RUNS: Final = 2.0
-"""As many runs weigh as much as what was believed before them."""
+DOUBT_RUNS: Final = 0.5
+"""So many runs weigh as much as what was believed of the middle before them."""
+DOUBT_WIDTH_RUNS: Final = 3.0
+"""And so many as what was believed of the band: how much runs vary is known later than how long they take."""
+LATELY_RUNS: Final = 5
+LATELY_HALF_MS: Final = 600_000
+"""What was so ten minutes ago counts for half."""
+LATELY_KEPT_MS: Final = 6 * LATELY_HALF_MS
+LATELY_MAX: Final = math.log(3.0)
 POOL_RUNS_MAX: Final = 8
 """What many other devices say weighs no more than so many runs."""
 _NEAR: Final = 0.05
@@ -47,10 +54,12 @@ class Band:
     low: float
     high: float
 
+    def moved(self, by: float) -> "Band":
+        return Band(self.mid + by, self.low + by, self.high + by)
+
     def within(self, most: float) -> "Band":
         """The middle moved to what is allowed, and the band with it."""
-        by = min(max(self.mid, -most), most) - self.mid
-        return Band(self.mid + by, self.low + by, self.high + by)
+        return self.moved(min(max(self.mid, -most), most) - self.mid)
 
 
 UNKNOWN: Final = Band(0.0, -math.log(1.5), math.log(1.5))
@@ -88,6 +97,19 @@ def _claimed(then: float, now: float) -> float:
 
 def remember(kept: Sequence[float], ratio: float) -> list[float]:
     return [*kept, min(max(ratio, -RATIO_MAX), RATIO_MAX)][-RUNS_KEPT:]
+
+
+def lately(ratios: Sequence[float], age_ms: int) -> float:
+    """How far off the history a device is now, by its newest runs of whatever kernel: another load, heat. It fades."""
+    if not ratios:
+        return 0.0
+    trust = len(ratios) / (len(ratios) + 1)
+    fresh = math.exp2(-max(0, age_ms) / LATELY_HALF_MS)
+    return min(max(quantile(sorted(ratios), 0.5) * trust * fresh, -LATELY_MAX), LATELY_MAX)
+
+
+def remember_lately(kept: Sequence[float], ratio: float) -> list[float]:
+    return remember(kept, ratio)[-LATELY_RUNS:]
 
 
 def fit_of(ratios: Sequence[float]) -> Fit:
@@ -141,8 +163,12 @@ def _share(away: float) -> float:
 
 def blend(before: Band, found: Fit) -> Band:
     """What was believed, moved by what was found as far as there was enough of it: few runs leave it wide."""
+    if found.runs <= 0:
+        return before
     trust = found.runs / (found.runs + DOUBT_RUNS)
     mid = before.mid + trust * (found.mid - before.mid)
-    below = (1 - trust) * (before.mid - before.low) + trust * (found.mid - found.low)
-    above = (1 - trust) * (before.high - before.mid) + trust * (found.high - found.mid)
+    trust = found.runs / (found.runs + DOUBT_WIDTH_RUNS)
+    few = 1 + 1 / max(found.runs, 1.0)  # the quantiles of few runs lie too near to each other
+    below = (1 - trust) * (before.mid - before.low) + trust * few * (found.mid - found.low)
+    above = (1 - trust) * (before.high - before.mid) + trust * few * (found.high - found.mid)
     return Band(mid, mid - max(below, FLOOR), mid + max(above, FLOOR))

@@ -7,14 +7,14 @@ from uuid import UUID
 
 from qubix_coordinator.db.database import Row, Tx, execute, one, rows
 from qubix_coordinator.market import history
-from qubix_coordinator.market.forecast import History, Kept
+from qubix_coordinator.market.forecast import History, Kept, Lately
 from qubix_coordinator.market.history import Fit
 
 KEPT_MS: Final = 180 * 86_400_000
 FORGET_BATCH: Final = 1_000
 
 
-async def of(tx: Tx, subject: str) -> History:
+async def of(tx: Tx, subject: str, *, now_ms: int) -> History:
     """The fits alone, not the runs that they came from."""
     found = await rows(
         tx,
@@ -23,7 +23,17 @@ async def of(tx: Tx, subject: str) -> History:
         " FROM forecast_fit f JOIN listing l ON l.id = f.listing_id WHERE f.subject = $1",
         subject,
     )
-    return History(_kept(row) for row in found)
+    newest = await rows(
+        tx,
+        "SELECT listing_id, runs, arounds, updated_ms FROM forecast_lately WHERE updated_ms > $1",
+        now_ms - history.LATELY_KEPT_MS,
+    )
+    return History(map(_kept, found), {UUID(str(row["listing_id"])): _lately(row, now_ms) for row in newest})
+
+
+def _lately(row: Row, now_ms: int) -> Lately:
+    age_ms = now_ms - row["updated_ms"]
+    return Lately(history.lately(row["runs"], age_ms), history.lately(row["arounds"], age_ms))
 
 
 def _kept(row: Row) -> Kept:
@@ -55,6 +65,9 @@ class Run:
     run_ms: float
     around_plain_ms: float
     around_ms: float | None
+    usual_ms: float
+    usual_around_ms: float
+    """By its history, without its state of the hour."""
 
 
 async def remember(tx: Tx, run: Run, *, now_ms: int) -> None:
@@ -78,6 +91,31 @@ async def remember(tx: Tx, run: Run, *, now_ms: int) -> None:
         *key,
         run.pace,
         *after,
+        now_ms,
+    )
+    await _remember_lately(tx, run, now_ms)
+
+
+async def _remember_lately(tx: Tx, run: Run, now_ms: int) -> None:
+    """What is older than its newest runs is dropped with them: after a pause nothing is known of its state."""
+    kept = await one(
+        tx,
+        "SELECT runs, arounds FROM forecast_lately WHERE listing_id = $1 AND updated_ms > $2",
+        run.listing_id,
+        now_ms - history.LATELY_KEPT_MS,
+    )
+    runs: list[float] = kept["runs"] if kept is not None else []
+    arounds: list[float] = kept["arounds"] if kept is not None else []
+    if run.around_ms is not None:
+        arounds = history.remember_lately(arounds, history.ratio(run.around_ms, run.usual_around_ms))
+    await execute(
+        tx,
+        "INSERT INTO forecast_lately (listing_id, runs, arounds, updated_ms) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (listing_id) DO UPDATE SET runs = excluded.runs, arounds = excluded.arounds,"
+        " updated_ms = excluded.updated_ms",
+        run.listing_id,
+        history.remember_lately(runs, history.ratio(run.run_ms, run.usual_ms)),
+        arounds,
         now_ms,
     )
 
