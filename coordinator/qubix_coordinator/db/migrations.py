@@ -67,6 +67,7 @@ STEPS = (
     "trials/schema_2_trials.sql",
     "market/schema_5_lately.sql",
     "jobs/schema_5_usual.sql",
+    "jobs/schema_5_related.sql",
 )
 
 CREATE_TABLE = """
