@@ -46,7 +46,7 @@ def devices(pose: str, peer_id: str) -> list[Device]:
     if pose == "card":
         return [
             Device(
-                device_id="GPU-00000000-0000-0000-0000-000000000100",
+                device_id=f"GPU-{peer_id[-12:]}",
                 kind=DeviceKind.CUDA,
                 model="NVIDIA H100 80GB HBM3",
                 memory_bytes=int(os.environ["POSE_MEMORY"]),
