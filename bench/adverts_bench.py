@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import trio
@@ -45,7 +46,10 @@ class Tally:
         if self.measuring:
             self.said[node, number] = time.perf_counter()
 
-    def hear(self, node: int, number: int) -> None:
+    def hear(self, listener: int, node: int, number: int) -> None:
+        """One's own words come by, too: they are no delivery."""
+        if listener == node:
+            return
         began = self.said.get((node, number))
         if began is not None:
             self.late_s.append(time.perf_counter() - began)
@@ -146,19 +150,20 @@ async def _ours() -> dict[str, Any]:
     topic = offers_topic("devnet", TOPIC_REGION)
     peers: dict[str, int] = {key.peer_id: number for number, key in enumerate(world.keys)}
 
-    def take(heard: Heard) -> None:
-        tally.hear(peers[heard.peer_id], heard.sequence[1])
+    def take(listener: int, heard: Heard) -> None:
+        tally.hear(listener, peers[heard.peer_id], heard.sequence[1])
 
     async with AsyncExitStack() as stack:
         meshes: list[Any] = [await stack.enter_async_context(open_mesh(key.seed)) for key in world.keys]
-        for mesh in meshes:
+        for number, mesh in enumerate(meshes):
             adverts = Adverts(
                 network="devnet",
                 coordinator=world.coordinator.public,
                 steady_s=trio.current_time,
                 clock_ms=world.clock_ms,
             )
-            await stack.enter_async_context(mesh.subscribe(topic, adverts.validator(topic, take), capacity=4))
+            accepts = adverts.validator(topic, partial(take, number))
+            await stack.enter_async_context(mesh.subscribe(topic, accepts, capacity=4))
         for number, mesh in enumerate(meshes):
             for other in _neighbours(number, chance):
                 await mesh.connect(meshes[other].addresses[0], timeout_s=10)
@@ -263,8 +268,8 @@ async def _stock() -> dict[str, Any]:
             await pubsub.wait_until_ready()
             nodes.append((host, pubsub))
         nursery = await stack.enter_async_context(trio.open_nursery())
-        for _, pubsub in nodes:
-            nursery.start_soon(_hear_stock, await pubsub.subscribe(topic), tally)
+        for number, (_, pubsub) in enumerate(nodes):
+            nursery.start_soon(_hear_stock, await pubsub.subscribe(topic), tally, number)
         for number, (host, _) in enumerate(nodes):
             for other in _neighbours(number, chance):
                 target = nodes[other][0]
@@ -282,10 +287,10 @@ async def _stock() -> dict[str, Any]:
         os._exit(0)
 
 
-async def _hear_stock(subscription: Any, tally: Tally) -> None:
+async def _hear_stock(subscription: Any, tally: Tally, listener: int) -> None:
     async for message in subscription:
         node, number = struct.unpack(">II", message.data[:8])
-        tally.hear(node, number)
+        tally.hear(listener, node, number)
 
 
 def _stock_node() -> tuple[Any, Any, Any]:
