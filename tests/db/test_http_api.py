@@ -157,7 +157,7 @@ async def test_a_token_in_the_address_is_refused(client: Client, person: Person)
     ("method", "path", "status", "code"),
     [
         ("GET", "/api/v1/nothing", 404, "not_found"),
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/nowhere", 404, "not_found"),
         ("GET", "/api/v1/network/", 404, "not_found"),
         ("GET", "/api//v1/network", 404, "not_found"),
         ("GET", "/api/v1/jobs/not-a-uuid", 404, "not_found"),

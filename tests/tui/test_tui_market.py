@@ -241,6 +241,15 @@ async def test_every_key_is_a_command_too(api: TuiApi, tmp_path: Path) -> None:
         await shows(pilot, "[1 Market]", "4 of 4")
 
 
+async def test_a_withdrawals_step_on_the_accounts_topic_changes_no_balance(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path, SMALL, Clock()) as (_, pilot, line):
+        line.send("market", "snapshot", MARKET)
+        line.send("account", "snapshot", ACCOUNT)
+        line.send("account", "delta", {"withdrawal": {"state": "signed"}})
+        line.send("account", "delta", msgspec.structs.replace(ACCOUNT, balance_qu=7_654_321))
+        await shows(pilot, "4 of 4", "7,654,321 QU", "live")
+
+
 @pytest.mark.parametrize(("name", "size"), [("market-80x24", SMALL), ("market-200x50", LARGE)])
 async def test_how_it_looks(name: str, size: tuple[int, int], api: TuiApi, tmp_path: Path) -> None:
     async with market(api, tmp_path, size, Clock()) as (app, pilot, line):

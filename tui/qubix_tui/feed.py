@@ -101,7 +101,9 @@ class Feed:
     def _apply(self, event: LiveEvent) -> None:
         """What this version does not know is passed over."""
         if event.topic == "account" and event.kind in ("snapshot", "delta"):
-            self.account = msgspec.convert(event.data, AccountView)
+            # Withdrawals tell their steps on the same topic.
+            if "balance_qu" in event.data:
+                self.account = msgspec.convert(event.data, AccountView)
         elif event.topic == "market" and event.kind == "snapshot":
             self.book.snapshot(msgspec.convert(event.data, list[ListingView]), self._clock())
         elif event.topic == "market" and event.kind == "more":

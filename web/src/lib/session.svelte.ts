@@ -50,7 +50,9 @@ class Session {
     this.state = 'in';
     // Both balances move by themselves, on whatever page.
     this.#unwatch ??= feed.watch({ topic: 'account' }, (frame) => {
-      if (frame.kind === 'snapshot' || frame.kind === 'delta') this.account = frame.data as Account;
+      const told = frame.data as Partial<Account> | null;
+      // Withdrawals tell their steps on the same topic.
+      if (told?.balance_qu !== undefined) this.account = told as Account;
     });
   }
 }
