@@ -251,4 +251,4 @@ async def test_how_the_composer_looks(name: str, size: tuple[int, int], api: Tui
         await _chosen(pilot, "matmul")
         await shows(pilot, "Matrix product", "b: float16")
         await until(pilot, lambda: "asking" not in text(app))
-        assert_screen(app, name)
+        await assert_screen(pilot, name)

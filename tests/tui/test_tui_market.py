@@ -252,11 +252,11 @@ async def test_a_withdrawals_step_on_the_accounts_topic_changes_no_balance(api: 
 
 @pytest.mark.parametrize(("name", "size"), [("market-80x24", SMALL), ("market-200x50", LARGE)])
 async def test_how_it_looks(name: str, size: tuple[int, int], api: TuiApi, tmp_path: Path) -> None:
-    async with market(api, tmp_path, size, Clock()) as (app, pilot, line):
+    async with market(api, tmp_path, size, Clock()) as (_app, pilot, line):
         line.send("market", "snapshot", MARKET)
         line.send("account", "snapshot", ACCOUNT)
         await shows(pilot, "4 of 4", "1,234,567 QU")
-        assert_screen(app, name)
+        await assert_screen(pilot, name)
 
 
 async def test_without_colour_it_says_the_same(api: TuiApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,5 +265,5 @@ async def test_without_colour_it_says_the_same(api: TuiApi, tmp_path: Path, monk
         line.send("market", "snapshot", MARKET)
         line.send("account", "snapshot", ACCOUNT)
         await shows(pilot, "4 of 4", "1,234,567 QU")
-        assert_screen(app, "market-80x24")
+        await assert_screen(pilot, "market-80x24")
         assert_without_colour(app)

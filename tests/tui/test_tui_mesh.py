@@ -235,4 +235,4 @@ async def test_how_it_looks(api: TuiApi, tmp_path: Path) -> None:
         watch.tell((heard(clock.now_s - 7),), (PeerSeen(PEER, GATEWAY, True, True),))
         await shows(pilot, "1 offers", "7 s ago")
         await until(pilot, lambda: "○ offline" in text(app))
-        assert_screen(app, "mesh-80x24")
+        await assert_screen(pilot, "mesh-80x24")

@@ -231,7 +231,7 @@ async def test_how_it_looks(key: str, name: str, sign: str, size: tuple[int, int
     """The wallet's screen names the address, whose port is of the moment."""
     earning(api)
     moving(api)
-    async with market(api, tmp_path, size, Clock(), offers=MARKET) as (app, pilot, _line):
+    async with market(api, tmp_path, size, Clock(), offers=MARKET) as (_app, pilot, _line):
         await pilot.press(key)
         await shows(pilot, sign, "shown")
-        assert_screen(app, f"{name}-{size[0]}x{size[1]}", hide=f"{api.port}")
+        await assert_screen(pilot, f"{name}-{size[0]}x{size[1]}", hide=f"{api.port}")

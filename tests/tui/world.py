@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import difflib
 import os
 import queue
 import time
@@ -183,15 +184,23 @@ MARKET = (
 SCREENS = Path(__file__).parent / "screens"
 
 
-def assert_screen(app: QubixApp, name: str, *, hide: str = "") -> None:
-    """The screen is as it was kept in screens/NAME.txt; QUBIX_WRITE_SCREENS=1 keeps it anew, to be read in the diff.
-    `hide` is of the moment."""
-    kept, found = SCREENS / f"{name}.txt", text(app) + "\n"
-    if hide:
-        found = found.replace(hide, "#" * len(hide))
+async def assert_screen(pilot: Pilot[None], name: str, *, hide: str = "") -> None:
+    """The screen becomes as it was kept in screens/NAME.txt: what it asks for comes in any order.
+    QUBIX_WRITE_SCREENS=1 keeps it anew, to be read in the diff. `hide` is of the moment."""
+    kept = SCREENS / f"{name}.txt"
+
+    def found() -> str:
+        seen = text(pilot.app) + "\n"  # type: ignore[arg-type]
+        return seen.replace(hide, "#" * len(hide)) if hide else seen
+
     if os.environ.get("QUBIX_WRITE_SCREENS"):
-        kept.write_text(found)
-    assert found == kept.read_text()
+        kept.write_text(found())
+    wanted = kept.read_text()
+    try:
+        await until(pilot, lambda: found() == wanted, name)
+    except AssertionError:
+        diff = difflib.unified_diff(wanted.splitlines(), found().splitlines(), "kept", "found", lineterm="")
+        raise AssertionError("\n".join(diff)) from None
 
 
 def assert_without_colour(app: QubixApp) -> None:
