@@ -100,29 +100,29 @@ def _mixed(count: int) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _matmul(rng: np.random.Generator, work: float) -> dict[str, Any]:
-    n = round(440 * work ** (1 / 3))
+    n = round(1_000 * work ** (1 / 3))
     return {name: rng.standard_normal((n, n), dtype=np.float32) for name in ("a", "b")}
 
 
 def _knn(rng: np.random.Generator, work: float) -> dict[str, Any]:
     side = work**0.5
-    queries, data = (rng.standard_normal((round(n * side), 32), dtype=np.float32) for n in (500, 2_000))
+    queries, data = (rng.standard_normal((round(n * side), 32), dtype=np.float32) for n in (1_000, 4_000))
     return {"queries": queries, "data": data, "k": 10}
 
 
 def _mandelbrot(rng: np.random.Generator, work: float) -> dict[str, Any]:
-    side, wide = round(200 * work**0.5), rng.uniform(1.0, 3.0)
+    side, wide = round(400 * work**0.5), rng.uniform(1.0, 3.0)
     left, top = rng.uniform(-2.2, -2.0 + 1.5 / wide), rng.uniform(0.5, 1.5)
     return {"width": side, "height": side, "left": left, "top": top, "pixel": wide / side, "max_iterations": 1_000}
 
 
 def _montecarlo(rng: np.random.Generator, work: float) -> dict[str, Any]:
     market = {"spot": 100.0, "strike": rng.uniform(80, 120), "volatility": rng.uniform(0.1, 0.5), "maturity": 1.0}
-    return {**market, "seed": int(rng.integers(2**53)), "lanes": round(100 * work), "paths_per_lane": 2_048}
+    return {**market, "seed": int(rng.integers(2**53)), "lanes": round(400 * work), "paths_per_lane": 2_048}
 
 
 def _onnx(rng: np.random.Generator, work: float) -> dict[str, Any]:
-    return {"model": _MODEL, "x": rng.standard_normal((round(300 * work), 256), dtype=np.float32)}
+    return {"model": _MODEL, "x": rng.standard_normal((round(1_200 * work), 256), dtype=np.float32)}
 
 
 KINDS: Final[dict[str, Callable[[np.random.Generator, float], dict[str, Any]]]] = {
