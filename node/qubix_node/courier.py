@@ -12,7 +12,7 @@ from qubix_node.clock import wall_ms
 from qubix_node.errors import StatementRefused, Unreachable
 from qubix_node.identity import Incarnations
 from qubix_node.jobs.outbox import Key, Outbox
-from qubix_node.session import Pins
+from qubix_node.voice import Pins
 from qubix_protocol.envelope import open_envelope, seal
 from qubix_protocol.errors import ProtocolError, Replayed
 from qubix_protocol.messages import Acknowledged, Message

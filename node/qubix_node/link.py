@@ -16,7 +16,8 @@ from qubix_mesh.rules import backoff_s
 from qubix_node.clock import wall_ms
 from qubix_node.errors import LinkLost, NotLinked
 from qubix_node.identity import Incarnations
-from qubix_node.session import Pins, Session, answer, believe_challenge
+from qubix_node.session import Session, answer, believe_challenge
+from qubix_node.voice import Pins
 from qubix_protocol.channel import KEY_BYTES, Channel, Exchange, Side, label_of
 from qubix_protocol.errors import NotGenuine, ProtocolError
 from qubix_protocol.messages import Challenge, Hello, Message, Refused, Renewal, Welcome
@@ -199,7 +200,7 @@ class Link:
                     return believe_challenge(raw, self._pins)
                 message = live.session.believe(raw)
                 if isinstance(message, Renewal):
-                    live.session.certify(message.certificate)
+                    live.session.voice.certify(message.certificate)
                     continue
             except ProtocolError as error:
                 self._count(error.code)

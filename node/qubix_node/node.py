@@ -45,9 +45,9 @@ from qubix_node.selftest.bandwidth import Measure
 from qubix_node.selftest.desk import SelfTests
 from qubix_node.selftest.rules import Way
 from qubix_node.selftest.tools import Tools
-from qubix_node.session import Pins
 from qubix_node.settings import Settings
 from qubix_node.trials.desk import Trials
+from qubix_node.voice import KeptVoice, Pins
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import ArtifactRequest, Assign, Device, Hello, Host, KernelRate, Message
 from qubix_protocol.selftest import ProbeRequest
@@ -107,7 +107,9 @@ class Node:
         self._journal = Journal.open(settings.node_dir / "journal")
         self.outbox = Outbox(self._unanswered)
         self.sampler = Sampler(machine.probes, self._device_lost, busy=self._busy)
-        self.publisher = Publisher(mesh, settings.network, self._offer_states)
+        pins = Pins(machine.key, settings.network, self._enrolment.key)
+        kept = KeptVoice(settings.node_dir / "certificate.json", pins)
+        self.publisher = Publisher(mesh, settings.network, self._offer_states, kept)
         self.desk = Desk(self._journal, self.outbox, self._runner(workers, store), self._facts, self._changed)
         self.rentals = Rentals(
             say=self.outbox.say,
@@ -132,7 +134,6 @@ class Node:
             region=lambda: self.publisher.region,
         )
         self.trials = Trials(workers, say=self.outbox.say, occupied=self._occupied, budget_bytes=self._budget_bytes())
-        pins = Pins(machine.key, settings.network, self._enrolment.key)
         incarnations = Incarnations(settings.node_dir / "incarnation")
         self.link = self._make_link(pins, incarnations)
         self.courier = Courier(
@@ -279,11 +280,19 @@ class Node:
     async def _addresses(self, failures: int) -> Sequence[str]:
         """Settings first, then the coordinator's list (asked for again after a round without luck), then memory."""
         if failures:
+            await self._go_on_without()
             try:
                 await self._refresh_enrolment()
             except Unreachable as error:
                 log.debug("link.no_news_of_gateways", extra={"reason": str(error)})
         return self._neighbours.gateways(self._enrolment.gateways)
+
+    async def _go_on_without(self) -> None:
+        """No gateway could be reached: what is for rent here is told to neighbours all the same."""
+        voice = await self.publisher.go_on()
+        if voice is not None and not self.link.linked:
+            self.link.coordinator_ms = voice.clock_ms
+            self._neighbours.moved()
 
     async def _keep_up_with_gateways(self) -> None:
         """While somebody tells of them: with the coordinator away it is too late to ask who else there is."""

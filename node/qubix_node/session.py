@@ -4,38 +4,25 @@
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from qubix_node.clock import steady_ms
-from qubix_protocol.adverts import Licence, encode_advert, read_certificate
+from qubix_node.voice import Pins, Voice, told
 from qubix_protocol.channel import Channel
-from qubix_protocol.envelope import ANYONE, Opened, ReplayGuard, Sealer, open_envelope, read_evidence
+from qubix_protocol.envelope import Opened, ReplayGuard, Sealer, open_envelope, read_evidence
 from qubix_protocol.errors import Expired, Replayed, WrongAudience
-from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import (
     ArtifactRequest,
     Challenge,
     DeviceSample,
     Hello,
     Message,
-    Offer,
-    Sample,
     Telemetry,
     Welcome,
 )
 from qubix_protocol.selftest import ProbeRequest
 from qubix_protocol.statements import FromCoordinator
-from qubix_protocol.units import ENVELOPE_LIFE_MS_MAX, FRAME_BYTES_MAX, OFFER_LIFE_MS, Network
+from qubix_protocol.units import ENVELOPE_LIFE_MS_MAX, FRAME_BYTES_MAX
 
 _PASS_LIFE_MS: Final = 30_000
-
-
-class Pins(msgspec.Struct, frozen=True):
-    """Who speaks to whom: everything else is refused."""
-
-    key: SigningKey
-    network: Network
-    coordinator: bytes
 
 
 def believe_challenge(raw: bytes, pins: Pins) -> Challenge:
@@ -84,10 +71,14 @@ class Session:
         self._channel = channel
         self._pins, self._guard, self._wall_ms, self._steady_ms = pins, guard, wall_ms, steady_ms
         self._offset_ms = welcome.clock_ms - steady_ms()
-        self._licence: Licence | None = None
-        self._certificate = b""
+        self.voice: Final = Voice(
+            pins,
+            welcome.certificate,
+            incarnation=welcome.incarnation,
+            clock_ms=self.coordinator_ms,
+            wall_ms=wall_ms,
+        )
         self._control = self._sealer(pins.coordinator)
-        self._gossip = self._sealer(ANYONE, life_ms=OFFER_LIFE_MS)
         self._passes = self._sealer(pins.coordinator, life_ms=_PASS_LIFE_MS)
 
     @classmethod
@@ -112,30 +103,7 @@ class Session:
         welcome = opened.body(Welcome)
         guard = ReplayGuard(welcome.incarnation)
         guard.check(opened)
-        session = cls(pins, welcome, guard, channel, wall_ms, steady_ms)
-        session.certify(welcome.certificate)
-        return session
-
-    def certify(self, certificate: bytes) -> None:
-        """Takes the coordinator's word that this node may gossip its offers, and where. Raises `NotCertified`."""
-        licence = read_certificate(certificate, network=self._pins.network, coordinator=self._pins.coordinator)
-        licence.check(
-            author=self._pins.key.peer_id,
-            region=licence.region,
-            incarnation=self.welcome.incarnation,
-            now_ms=self.coordinator_ms(),
-        )
-        self._licence, self._certificate = licence, certificate
-
-    @property
-    def licence(self) -> Licence:
-        assert self._licence is not None, "a session begins with a certificate"
-        return self._licence
-
-    @property
-    def certified(self) -> bool:
-        """Whether others still believe the certificate."""
-        return self.coordinator_ms() <= self.licence.expires_ms
+        return cls(pins, welcome, guard, channel, wall_ms, steady_ms)
 
     def _sealer(self, audience: bytes, life_ms: int = 60_000) -> Sealer:
         return Sealer(
@@ -169,22 +137,12 @@ class Session:
     def seal(self, message: Message) -> bytes:
         """For the control stream: send in the order of sealing."""
         if isinstance(message, Telemetry):
-            told = [DeviceSample(device_id=one.device_id, sample=self._told(one.sample)) for one in message.samples]
-            message = Telemetry(samples=tuple(told))
+            shift_ms = self.voice.shift_ms
+            samples = [
+                DeviceSample(device_id=one.device_id, sample=told(one.sample, shift_ms)) for one in message.samples
+            ]
+            message = Telemetry(samples=tuple(samples))
         return self._channel.encrypt(self._control.seal(message))
-
-    def seal_offer(self, offer: Offer) -> bytes:
-        if offer.metrics is not None:
-            offer = msgspec.structs.replace(offer, metrics=self._told(offer.metrics))
-        return self._gossip.seal(offer)
-
-    def advert(self, offer: Offer) -> bytes:
-        """For gossip on the topic of the licence's region."""
-        return encode_advert(self._certificate, self.seal_offer(offer))
-
-    def _told(self, sample: Sample) -> Sample:
-        """With its time by the coordinator's clock: ours may be off by any amount."""
-        return msgspec.structs.replace(sample, at_ms=max(0, sample.at_ms + self.coordinator_ms() - self._wall_ms()))
 
     def seal_pass(self, request: ArtifactRequest | ProbeRequest) -> bytes:
         """For one HTTP request."""

@@ -215,11 +215,13 @@ class Sealer:
         incarnation: int,
         clock_ms: Callable[[], int],
         life_ms: int = 60_000,
+        after: int = 0,
     ) -> None:
-        """`clock_ms` is the receiver's clock as this side knows it (own clock plus the handshake's offset)."""
+        """`clock_ms` is the receiver's clock as this side knows it (own clock plus the handshake's offset); counters
+        go on after `after`."""
         self._key, self._network, self._audience = key, network, audience
         self._incarnation, self._clock_ms, self._life_ms = incarnation, clock_ms, life_ms
-        self._counter = 0
+        self._counter = after
 
     def seal(self, message: Message) -> bytes:
         self._counter += 1

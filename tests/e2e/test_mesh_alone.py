@@ -111,6 +111,9 @@ def test_p5_with_the_coordinator_and_every_gateway_killed_nodes_and_watchers_sti
             until(lambda: rates(watch) == wanted, lambda: (rates(watch), wanted, market.logs()))
             # One relay is enough.
             market.parts["one"].kill()
+            # Nor is a node that starts again lost: it kept what the coordinator said of it.
+            market.parts["three"].kill()
+            market.start_node("three", QUICK, QUBIX_NODE_THREADS="1", QUBIX_BOOTSTRAP=first)
             set_rate(market, "three", 999)
             three = str(plain.info["peer_id"])
             until(lambda: rates(watch).get(three) == 999, lambda: (rates(watch), market.logs()))

@@ -321,9 +321,9 @@ async def test_p5_offers_are_said_on_without_a_coordinator_until_the_certificate
                     while 77 not in heard:  # noqa: ASYNC110
                         await trio.sleep(0.05)
                 assert not node.link.linked
-                session = node.publisher._session
-                assert session is not None
-                session._licence = msgspec.structs.replace(session.licence, expires_ms=0)
+                voice = node.publisher._voice
+                assert voice is not None
+                voice.licence = msgspec.structs.replace(voice.licence, expires_ms=0)
                 heard.clear()
                 (folder / "rate.json").write_text('{"rate_qu_per_h": 78, "setting_qu_per_h": 1000}')
                 with trio.fail_after(60):
@@ -337,15 +337,15 @@ async def test_p3_a_renewed_certificate_is_what_offers_carry_and_a_wrong_one_is_
     async with open_world(tmp_path) as world, world.node() as node:
         coordinator = world.coordinator
         await coordinator.until(lambda: bool(coordinator.offers))
-        session = node.publisher._session
-        assert session is not None
-        first = session.licence
+        voice = node.publisher._voice
+        assert voice is not None
+        first = voice.licence
         await coordinator.send(Renewal(certificate=coordinator.certificate(MALLORY.public)))
         await refused(node, "not_certified")
-        assert session.licence == first
+        assert voice.licence == first
         await coordinator.send(Renewal(certificate=coordinator.certificate(NODE_KEY.public, life_ms=172_800_000)))
         with trio.fail_after(60):
-            while session.licence == first:  # noqa: ASYNC110
+            while voice.licence == first:  # noqa: ASYNC110
                 await trio.sleep(0.01)
-        assert session.licence.expires_ms >= first.expires_ms + 80_000_000
+        assert voice.licence.expires_ms >= first.expires_ms + 80_000_000
         await still_works(world)

@@ -12,7 +12,7 @@ from qubix_node.courier import LOOK_S, Courier
 from qubix_node.errors import StatementRefused, Unreachable
 from qubix_node.identity import Incarnations
 from qubix_node.jobs.outbox import Key, Outbox
-from qubix_node.session import Pins
+from qubix_node.voice import Pins
 from qubix_protocol import digests
 from qubix_protocol.envelope import Opened, open_envelope, seal
 from qubix_protocol.keys import SigningKey
