@@ -40,8 +40,12 @@ GMP = "the GMP library's headers (gmp.h)"
 VENV = "Python's venv module with ensurepip"
 BOX = "bubblewrap (bwrap), which confines jobs"
 NEEDS = (COMPILER, HEADERS, GMP, VENV, BOX)
-OPTIONAL = (BOX,)
-"""Without these QUBIX runs and offers less: what cannot be installed from here is told and stops nothing."""
+# What the tests need as well.
+BROWSER = "Chromium, which the tests of the web pages drive"
+TEST_NEEDS = (BROWSER,)
+WITHOUT = {BOX: "this machine can run the catalogue only", BROWSER: "the tests of the web pages fail"}
+"""What can be done without, and what that means: what cannot be installed from here is told and stops nothing."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # Per package manager: how to install, and the packages for each need ({minor} is the Python version, such as 3.11).
 INSTALL_COMMANDS = {"apt-get": "apt-get install -y", "dnf": "dnf install -y", "brew": "brew install"}
@@ -52,6 +56,7 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
         GMP: ("libgmp-dev",),
         VENV: ("python{minor}-venv",),
         BOX: ("bubblewrap",),
+        BROWSER: ("chromium",),
     },
     "dnf": {
         COMPILER: ("gcc",),
@@ -59,6 +64,7 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
         GMP: ("gmp-devel",),
         VENV: ("python{minor}",),
         BOX: ("bubblewrap",),
+        BROWSER: ("chromium",),
     },
     "brew": {
         COMPILER: ("gcc",),
@@ -66,6 +72,7 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
         GMP: ("gmp",),
         VENV: ("python@{minor}",),
         BOX: (),
+        BROWSER: ("chromium",),
     },
 }
 
@@ -215,7 +222,11 @@ def compiles(compiler: list[str], source: str, *flags: str) -> bool:
     return done.returncode == 0
 
 
-def missing_needs(python: Interpreter) -> tuple[str, ...]:
+def needs_of(level: str) -> tuple[str, ...]:
+    return (*NEEDS, *TEST_NEEDS) if level == "test" else NEEDS
+
+
+def missing_needs(python: Interpreter, level: str = "run") -> tuple[str, ...]:
     """Looks at this machine. Without a compiler gmp.h cannot be tried, and counts as missing."""
     compiler = compiler_of(python)
     has_compiler = compiles(compiler, "int main(void) { return 0; }")
@@ -225,8 +236,9 @@ def missing_needs(python: Interpreter) -> tuple[str, ...]:
         GMP: has_compiler and compiles(compiler, "#include <gmp.h>\nint main(void) { return 0; }", "-lgmp"),
         VENV: python.has_venv,
         BOX: sys.platform != "linux" or shutil.which("bwrap") is not None,
+        BROWSER: any(map(shutil.which, BROWSERS)),
     }
-    return tuple(need for need in NEEDS if not present[need])
+    return tuple(need for need in needs_of(level) if not present[need])
 
 
 def this_machine() -> Machine:
@@ -234,12 +246,13 @@ def this_machine() -> Machine:
     return Machine(is_root=os.geteuid() == 0, package_manager=manager)
 
 
-def provide_needs(python: Interpreter) -> None:
+def provide_needs(python: Interpreter, level: str = "run") -> None:
     """Raises SetupFailed when something is missing that cannot be installed from here."""
-    missing, machine = missing_needs(python), this_machine()
+    missing, machine = missing_needs(python, level), this_machine()
     decided = plan(missing, python, machine)
-    if decided.remedy and set(missing) <= set(OPTIONAL):
-        say(f"Going on without {', '.join(missing)}: this machine can run the catalogue only. {decided.remedy}")
+    if decided.remedy and set(missing) <= set(WITHOUT):
+        means = "; ".join(WITHOUT[need] for need in missing)
+        say(f"Going on without {', '.join(missing)}: {means}. {decided.remedy}")
         return
     if decided.remedy:
         raise SetupFailed(decided.remedy)
@@ -249,7 +262,7 @@ def provide_needs(python: Interpreter) -> None:
     for command in decided.commands:
         run_apt(command)
     again = probe_interpreter(python.command)
-    still = missing_needs(again) if again else NEEDS
+    still = missing_needs(again, level) if again else needs_of(level)
     if still:
         raise SetupFailed(f"Still missing after installing: {', '.join(still)}. See apt's messages above.")
 
@@ -440,7 +453,7 @@ def setup(root: Path, level: str, wanted: str | None) -> None:
             build_web(root, venv)
             return
         say(f"Setting up QUBIX in .venv with Python {python.full} ({python.command})")
-        provide_needs(python)
+        provide_needs(python, level)
         make_venv(venv, python)
         install(root, venv, python.minor, level)
         write_stamp(root, venv, python.full, level)

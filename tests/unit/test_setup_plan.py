@@ -90,7 +90,9 @@ def test_a_hand_built_python_without_headers_is_not_mended_by_a_system_package()
 
 @pytest.mark.parametrize("manager", sorted(setup.INSTALL_COMMANDS))
 def test_every_package_manager_knows_a_package_for_every_need(manager: str) -> None:
-    needs = [need for need in setup.NEEDS if (need, manager) != (setup.BOX, "brew")]  # bubblewrap is for Linux alone
+    needs = [
+        need for need in setup.needs_of("test") if (need, manager) != (setup.BOX, "brew")
+    ]  # bubblewrap is for Linux alone
     assert all(setup.packages_for((need,), manager, "3.12") for need in needs)
 
 
@@ -121,7 +123,7 @@ def test_a_command_that_is_no_python_is_passed_over(tmp_path: Path) -> None:
 
 def test_this_machine_has_all_it_was_set_up_with() -> None:
     python = setup.probe_interpreter(sys.executable)
-    assert setup.missing_needs(python) == ()
+    assert setup.missing_needs(python, "test") == ()
 
 
 def test_without_a_compiler_and_headers_both_are_reported_and_gmp_with_them(
@@ -131,16 +133,20 @@ def test_without_a_compiler_and_headers_both_are_reported_and_gmp_with_them(
     bare = replace(DEBIAN_PYTHON, include=str(tmp_path), compiler=str(tmp_path / "no-such-cc"), has_venv=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert setup.missing_needs(bare) == setup.NEEDS
+    assert setup.missing_needs(bare, "test") == setup.needs_of("test")
 
 
 def test_without_the_box_set_up_goes_on_and_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(setup, "missing_needs", lambda python: (setup.BOX,))
+    monkeypatch.setattr(setup, "missing_needs", lambda python, level: (setup.BOX,))
     monkeypatch.setattr(setup, "this_machine", lambda: USER_ON_DEBIAN)
     setup.provide_needs(DEBIAN_PYTHON)
     assert "sudo apt-get install -y bubblewrap" in capsys.readouterr().out
-    monkeypatch.setattr(setup, "missing_needs", lambda python: (setup.GMP, setup.BOX))
+    monkeypatch.setattr(setup, "missing_needs", lambda python, level: (setup.BOX, setup.BROWSER))
+    setup.provide_needs(DEBIAN_PYTHON, "test")
+    assert "the tests of the web pages fail" in capsys.readouterr().out
+    monkeypatch.setattr(setup, "missing_needs", lambda python, level: (setup.GMP, setup.BOX))
     with pytest.raises(setup.SetupFailed, match="libgmp-dev bubblewrap"):
         setup.provide_needs(DEBIAN_PYTHON)
 
