@@ -81,11 +81,12 @@ def npm_command() -> tuple[list[str], dict[str, str]]:
 
 
 def digest(web: Path) -> str:
-    """Of every source file and its place; what the build makes is not one."""
+    """Of every source file and its place, the kernels' shaders among them; what the build makes is not one."""
     total = hashlib.sha256()
-    for path in sorted(path for path in web.rglob("*") if path.is_file()):
-        place = path.relative_to(web)
-        if NOT_SOURCE & set(place.parts) or place.parts == GENERATED:
+    shaders = web.parent.glob("kernels/qubix_kernels/*/shader.wgsl")
+    for path in sorted([*shaders, *(path for path in web.rglob("*") if path.is_file())]):
+        place = path.relative_to(web.parent)
+        if NOT_SOURCE & set(place.parts) or place.parts[1:] == GENERATED:
             continue
         total.update(f"{place.as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()

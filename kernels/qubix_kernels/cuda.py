@@ -30,7 +30,6 @@ __all__ = [
     "DeviceFailed",
     "DeviceKernel",
     "NoDevice",
-    "Resident",
     "blocks_for",
     "cuda",
     "device",
@@ -144,24 +143,6 @@ def blocks_for(size: int, per_block: int) -> int:
 def multiprocessors() -> int:
     """Of the device: with fewer blocks than these, part of it idles. The simulator counts as two."""
     return 2 if SIMULATED else int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
-
-
-class Resident:
-    """Keeps what was made of the last array, for as long as the same one is asked for: the chunks of a job share an
-    input, which need not cross the bus for each. Only a read-only array is known to be the same still."""
-
-    def __init__(self, make: Callable[[Array], Any]) -> None:
-        self._make = make
-        self._of: Array | None = None
-        self._made: Any = None
-
-    def get(self, array: Array) -> Any:
-        if array is self._of and not array.flags.writeable:
-            return self._made
-        self._of = self._made = None  # gives the room back before more is taken
-        made = self._make(array)
-        self._of, self._made = array, made
-        return made
 
 
 def compile_to_ltoir(kernel: DeviceKernel, compute_capability: tuple[int, int]) -> list[Any]:

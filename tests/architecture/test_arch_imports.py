@@ -37,6 +37,8 @@ VIOLATIONS = {
     ),
     "numba": ("qubix_kernels.planted.cuda", "import numba", "qubix_kernels.planted.cuda -> numba"),
     "cuda": ("qubix_kernels.tasks", "import qubix_kernels.cuda", "qubix_kernels.tasks -> qubix_kernels.cuda"),
+    "wgpu": ("qubix_kernels.planted.webgpu", "import wgpu", "qubix_kernels.planted.webgpu -> wgpu"),
+    "webgpu": ("qubix_kernels.zygote", "import qubix_kernels.webgpu", "qubix_kernels.zygote -> qubix_kernels.webgpu"),
     "money": (
         "qubix_coordinator.market.planted_money",
         "from qubix_coordinator.ledger.post import post",
@@ -54,6 +56,8 @@ MORE_VIOLATIONS = {
 ALLOWED = {
     "qubix_kernels.cuda": "import numba",
     "qubix_kernels.planted.cuda": "import qubix_kernels.cuda",
+    "qubix_kernels.webgpu": "import wgpu",
+    "qubix_kernels.planted.webgpu": "import qubix_kernels.webgpu",
     "qubix_mesh.planted_allowed": "import libp2p",
     "qubix_tui.mesh.thread": "import trio, qubix_mesh",
     "qubix_coordinator.http.planted_allowed": "import quart",

@@ -64,7 +64,7 @@ def test_errors_of_the_driver_come_out_in_words_of_ours() -> None:
 
 RESIDENT = """
 import numpy as np
-from qubix_kernels.cuda import Resident
+from qubix_kernels.resident import Resident
 made = []
 resident = Resident(lambda array: made.append(array.sum()) or len(made))
 a = np.ones(3); a.flags.writeable = False

@@ -73,6 +73,16 @@ def test_what_is_generated_or_downloaded_changes_nothing(project: Path) -> None:
     assert hook.digest(project / "web") != before
 
 
+def test_a_shader_is_a_source_of_the_pages(project: Path) -> None:
+    before = hook.digest(project / "web")
+    shader = project / "kernels" / "qubix_kernels" / "matmul" / "shader.wgsl"
+    shader.parent.mkdir(parents=True)
+    shader.write_text("1")
+    first = hook.digest(project / "web")
+    shader.write_text("2")
+    assert len({before, first, hook.digest(project / "web")}) == 3
+
+
 def test_a_build_that_fails_leaves_the_last_pages_and_is_tried_again(project: Path) -> None:
     assert hook.build(project)
     (project / "web" / "src" / "main.ts").write_text("2")

@@ -14,7 +14,6 @@ import numpy as np
 from qubix_kernels.cuda import (
     ALIGNED,
     DeviceKernel,
-    Resident,
     blocks_for,
     cuda,
     device,
@@ -27,6 +26,7 @@ from qubix_kernels.cuda import (
     warm_up,
 )
 from qubix_kernels.knn.inputs import check_finite
+from qubix_kernels.resident import Resident
 from qubix_protocol.arrays import Array
 
 _TILE, _SIDE, _DEPTH = 64, 16, 8

@@ -13,7 +13,6 @@ import numpy as np
 from qubix_kernels.cuda import (
     ALIGNED,
     DeviceKernel,
-    Resident,
     blocks_for,
     cuda,
     device,
@@ -28,6 +27,7 @@ from qubix_kernels.cuda import (
 )
 from qubix_kernels.kernel import BadInput
 from qubix_kernels.matmul.norms import Vector, column_norms, refusal, row_norms, safe, summed_in
+from qubix_kernels.resident import Resident
 from qubix_protocol.arrays import Array
 
 _DEPTH: Final = 8
