@@ -19,12 +19,24 @@ from qubix_tui import columns, drawn
 from qubix_tui.book import CHANGES_KEPT, Book, Entry
 from qubix_tui.columns import Column, fit
 from qubix_tui.link import Link, Standing, ago
+from qubix_tui.screens.base import Page
+from qubix_tui.screens.lists import ListPage
 from qubix_tui.screens.renting import most_qu
 from qubix_tui.search import ORDERS, pointed, query, reversed_first
 from qubix_tui.settings import from_mapping
 from qubix_tui.sorting import Shown
 from qubix_tui.told import told
 from tests.tui.world import MARKET, gpu
+
+# Screens -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_without_a_body_and_a_list_without_a_load_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="Bare is a page without a `body`"):
+        type("Bare", (Page,), {})
+    with pytest.raises(TypeError, match="Empty is a list without a `load`"):
+        type("Empty", (ListPage,), {})
+
 
 # The book and what is shown of it ------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 """What every screen has: the places above, the status and the keys below, and a tick a few times a second."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -25,6 +25,11 @@ class Page(Screen[None]):
     place: ClassVar[str] = ""
     mounted = False
 
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if cls.body is Page.body:
+            raise TypeError(f"{cls.__name__} is a page without a `body`")
+
     @property
     def qubix(self) -> "QubixApp":
         from qubix_tui.app import QubixApp
@@ -40,7 +45,8 @@ class Page(Screen[None]):
             yield Footer(compact=True, show_command_palette=False)
 
     def body(self) -> ComposeResult:
-        raise NotImplementedError
+        """What it is made of. Every page has one of its own."""
+        return ()
 
     def tick(self) -> None:
         """A few times a second, while it is in sight."""

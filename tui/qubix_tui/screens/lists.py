@@ -30,6 +30,11 @@ class ListPage(Page, Generic[T]):
     none_yet: ClassVar[str] = ""
     BINDINGS: ClassVar[list[BindingType]] = [Binding("u", "again", "Update", show=False)]
 
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if cls.load is ListPage.load:
+            raise TypeError(f"{cls.__name__} is a list without a `load`")
+
     def __init__(self) -> None:
         super().__init__()
         self._items: dict[str, T] | None = None
@@ -39,8 +44,8 @@ class ListPage(Page, Generic[T]):
         self._head = ""
 
     async def load(self) -> Sequence[tuple[str, T]]:
-        """Each with its key, in their order. Raises `QubixError`."""
-        raise NotImplementedError
+        """Each with its key, in their order. Raises `QubixError`. Every list has one of its own."""
+        return ()
 
     def chosen(self, key: str) -> None:
         """Enter on a row."""
