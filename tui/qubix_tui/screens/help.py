@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each key does, and how to begin."""
 
-from textual.app import ComposeResult
-from textual.containers import VerticalScroll
-
 from qubix_protocol.query import FIELDS
-from qubix_tui.screens.base import Page
+from qubix_tui.screens.sheets import SheetPage
 from qubix_tui.widgets.frame import PLACES
-from qubix_tui.widgets.pairs import Sheet, pairs, section
+from qubix_tui.widgets.pairs import pairs, section
 
 _EVERYWHERE = (
     ("Ctrl+P", "every action by name"),
@@ -59,16 +56,11 @@ _BEGIN = (
 )
 
 
-class HelpPage(Page):
+class HelpPage(SheetPage):
     place = "help"
 
-    def body(self) -> ComposeResult:
-        with VerticalScroll(id="sheet-scroll"):
-            yield Sheet(id="sheet", markup=False)
-
     def on_mount(self) -> None:
-        self.query_one("#sheet-scroll").focus()
-        self.query_one("#sheet", Sheet).put(
+        self.sheet.put(
             pairs([(key, title) for key, title, _ in PLACES], title="Screens"),
             pairs(_EVERYWHERE, title="Everywhere"),
             pairs(_MARKET, title="Market"),

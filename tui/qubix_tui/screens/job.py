@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 
 from qubix.cli import rows, shown
 from qubix.errors import BadUsage, QubixError
@@ -22,7 +20,7 @@ from qubix_protocol.disputes import DisputeView
 from qubix_protocol.states import DONE_JOB_STATES, FINAL_JOB_STATES, AttemptState, JobState
 from qubix_tui import columns, drawn, marks
 from qubix_tui.link import ago
-from qubix_tui.screens.base import Page
+from qubix_tui.screens.sheets import SheetPage
 from qubix_tui.told import told
 from qubix_tui.widgets.ask import Field, Form, Question, Values
 from qubix_tui.widgets.pairs import Sheet, pairs, section
@@ -31,7 +29,7 @@ AGAIN_S: Final = 3.0
 _STOPPABLE: Final = frozenset(JobState) - DONE_JOB_STATES
 
 
-class JobPage(Page):
+class JobPage(SheetPage):
     place = "jobs"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "app.pop_screen", "Back"),
@@ -53,12 +51,7 @@ class JobPage(Page):
         self._following: asyncio.Task[Any] | None = None
         self._drawn: tuple[object, ...] = ()
 
-    def body(self) -> ComposeResult:
-        with VerticalScroll(id="sheet-scroll"):
-            yield Sheet(id="sheet", markup=False)
-
     def on_mount(self) -> None:
-        self.query_one("#sheet-scroll").focus()
         self._following = self.qubix.tasks.start(self._follow(), f"job {self.job_id}")
 
     async def on_unmount(self) -> None:
@@ -89,7 +82,7 @@ class JobPage(Page):
         state = (self._view, self._error, self._receipt, int(self.qubix.clock()), self.size.width)
         if state != self._drawn:
             self._drawn = state
-            self._draw(self.query_one("#sheet", Sheet))
+            self._draw(self.sheet)
 
     def _draw(self, sheet: Sheet) -> None:
         view, parts = self._view, []
@@ -212,8 +205,7 @@ class JobPage(Page):
             def came(found: JobReceipt) -> None:
                 self._receipt = found
                 self.tick()
-                scroll = self.query_one("#sheet-scroll", VerticalScroll)
-                self.call_after_refresh(scroll.scroll_end, animate=False)
+                self.call_after_refresh(self.scroller.scroll_end, animate=False)
 
             self.act(job.receipt(), came, doing="checking the receipt")
 

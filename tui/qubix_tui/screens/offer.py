@@ -3,9 +3,7 @@
 
 from typing import ClassVar, Final
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 
 from qubix.cli import readings as reading
 from qubix.cli import shown
@@ -16,10 +14,10 @@ from qubix_protocol.selftest import Check, CheckStatus, SelfTestView
 from qubix_tui import columns, drawn
 from qubix_tui.book import Entry
 from qubix_tui.link import ago
-from qubix_tui.screens.base import Page
 from qubix_tui.screens.renting import rent
 from qubix_tui.screens.run import run_here
-from qubix_tui.widgets.pairs import Sheet, pairs, section
+from qubix_tui.screens.sheets import SheetPage
+from qubix_tui.widgets.pairs import pairs, section
 
 SPANS: Final = (("1 h", 60), ("6 h", 360), ("1 day", 1_440), ("7 days", 10_080))
 """History by name, in minutes."""
@@ -28,7 +26,7 @@ _CHART_LINES: Final = 4
 _CHANGES: Final = 6
 
 
-class OfferPage(Page):
+class OfferPage(SheetPage):
     place = "market"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "app.pop_screen", "Back"),
@@ -48,12 +46,7 @@ class OfferPage(Page):
         self._selftest: SelfTestView | None = None
         self._drawn: tuple[object, ...] = ()
 
-    def body(self) -> ComposeResult:
-        with VerticalScroll(id="sheet-scroll"):
-            yield Sheet(id="sheet", markup=False)
-
     def on_mount(self) -> None:
-        self.query_one("#sheet-scroll").focus()
         client, listing_id = self.qubix.client, self.listing_id
         self._ask()
         self.act(client.reputation(listing_id), self._came_reputation, doing="asking for its record")
@@ -123,7 +116,7 @@ class OfferPage(Page):
         width = max(40, self.size.width - 4)
         span = SPANS[self._span][0]
         title = one.kind.titled(one.model) + (" — has left the market" if left else "")
-        self.query_one("#sheet", Sheet).put(
+        self.sheet.put(
             pairs([*_market(entry, now_s)], title=title),
             pairs([*_specification(one)], title="Specification"),
             pairs([*_now(entry, now_s)], title="Now"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A window that shows something in full."""
+"""Something shown in full: as a page that scrolls, or in a window above one."""
 
 from typing import ClassVar
 
@@ -9,6 +9,26 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
+
+from qubix_tui.screens.base import Page
+from qubix_tui.widgets.pairs import Sheet
+
+
+class SheetPage(Page):
+    def body(self) -> ComposeResult:
+        with VerticalScroll(id="sheet-scroll"):
+            yield Sheet(id="sheet", markup=False)
+
+    def on_mount(self) -> None:
+        self.scroller.focus()
+
+    @property
+    def sheet(self) -> Sheet:
+        return self.query_one("#sheet", Sheet)
+
+    @property
+    def scroller(self) -> VerticalScroll:
+        return self.query_one("#sheet-scroll", VerticalScroll)
 
 
 class SheetWindow(ModalScreen[None]):
