@@ -37,9 +37,8 @@ from qubix_protocol.trials import (
     TrialReady,
 )
 
-FromNode = (
-    Hello
-    | Accept
+Statement = (
+    Accept
     | Decline
     | Heartbeat
     | Progress
@@ -56,6 +55,8 @@ FromNode = (
     | TrialFailed
     | Refused
 )
+"""What a node says once the handshake is done."""
+FromNode = Hello | Statement
 FromCoordinator = (
     Challenge
     | Welcome

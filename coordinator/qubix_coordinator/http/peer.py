@@ -11,7 +11,7 @@ from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import QubixError, Unavailable
 from qubix_coordinator.http.problems import code_of
-from qubix_coordinator.http.session import Session, Statement
+from qubix_coordinator.http.session import Session
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import places
 from qubix_coordinator.market import service as market
@@ -38,7 +38,7 @@ from qubix_protocol.messages import (
     Telemetry,
 )
 from qubix_protocol.selftest import SelfTest
-from qubix_protocol.statements import FromCoordinator
+from qubix_protocol.statements import FromCoordinator, Statement
 from qubix_protocol.trials import TrialAnswer, TrialFailed, TrialFilled, TrialGo, TrialProve, TrialReady
 from qubix_protocol.units import OFFER_S
 

@@ -11,7 +11,7 @@ network or audience, oversized or malformed. A refused statement changes nothing
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, get_args
 
 from qubix_protocol import envelope
 from qubix_protocol.adverts import decode_advert
@@ -28,66 +28,11 @@ from qubix_protocol.errors import (
     WrongRegion,
 )
 from qubix_protocol.keys import SigningKey, public_key_of
-from qubix_protocol.messages import (
-    Accept,
-    Certificate,
-    Challenge,
-    Decline,
-    Heartbeat,
-    Hello,
-    Offer,
-    Progress,
-    Refused,
-    Renewal,
-    RentalAccept,
-    RentalBeat,
-    RentalDecline,
-    RentalNotice,
-    Report,
-    Telemetry,
-    Welcome,
-)
-from qubix_protocol.selftest import SelfTest
-from qubix_protocol.statements import FromCoordinator
-from qubix_protocol.trials import TrialAnswer, TrialFailed, TrialFilled, TrialReady
+from qubix_protocol.messages import Certificate, Challenge, Hello, Offer, Renewal, Welcome, type_name
+from qubix_protocol.statements import FromCoordinator, Statement
 from qubix_protocol.units import DEVICES_MAX, GOSSIP_BYTES_MAX, Network
 
-Statement: TypeAlias = (
-    Accept
-    | Decline
-    | Heartbeat
-    | Progress
-    | Report
-    | Telemetry
-    | RentalAccept
-    | RentalDecline
-    | RentalBeat
-    | RentalNotice
-    | SelfTest
-    | TrialReady
-    | TrialFilled
-    | TrialAnswer
-    | TrialFailed
-    | Refused
-)
-_KINDS: Final[dict[str, type[Statement]]] = {
-    "accept": Accept,
-    "decline": Decline,
-    "heartbeat": Heartbeat,
-    "progress": Progress,
-    "report": Report,
-    "telemetry": Telemetry,
-    "rental_accept": RentalAccept,
-    "rental_decline": RentalDecline,
-    "rental_beat": RentalBeat,
-    "rental_notice": RentalNotice,
-    "selftest": SelfTest,
-    "trial_ready": TrialReady,
-    "trial_filled": TrialFilled,
-    "trial_answer": TrialAnswer,
-    "trial_failed": TrialFailed,
-    "refused": Refused,
-}
+_KINDS: Final[dict[str, type[Statement]]] = {type_name(kind): kind for kind in get_args(Statement)}
 
 
 class Heard(NamedTuple):
