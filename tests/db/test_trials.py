@@ -14,7 +14,7 @@ from qubix_coordinator.market import observed
 from qubix_coordinator.market import service as market
 from qubix_coordinator.rentals import service as rentals
 from qubix_coordinator.settings import Settings
-from qubix_coordinator.trials import flow, read, selftests
+from qubix_coordinator.trials import flow, read, rules, selftests
 from qubix_coordinator.trials.engine import Engine
 from qubix_kernels.trial.cpu import CpuMemory
 from qubix_protocol.messages import Device, KernelRate
@@ -44,7 +44,11 @@ class TrialWorld(World):
             trial_cpu_bytes=2**20,
         )
         self.desk = type(self.desk)(db, settings, self.clock, self.key, "devnet")
-        self.trials = Engine(self.desk)
+        self.start()
+
+    def start(self) -> None:
+        """Once more is a restart of the market."""
+        self.trials = Engine(self.desk, steady_s=lambda: 0.0)
 
     async def node(self, **changes: Any) -> "Tried":
         node = Tried(self)
@@ -324,6 +328,26 @@ async def test_an_answer_of_another_session_has_no_time_and_shows_nothing(db: Da
     await node.all_ready(trial_id)
     await node.filled(trial_id, "cpu-1", took_ms=None)
     assert ((await node.newest()).verdict, (await node.newest()).reason) == ("void", "session")
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_what_the_market_was_not_there_to_hear_or_to_judge_is_held_against_nobody(
+    db: Database, answers: bool
+) -> None:
+    world = TrialWorld(db)
+    node = await world.node()
+    await node.honest(await node.begin())
+    await world.tick()
+    for _ in range(rules.VOIDS_MAX):
+        world.clock.advance(1.5 * EVERY_S)
+        ask = await node.begin()
+        if answers:
+            await node.honest(ask)
+        world.start()
+        await world.tick(after_s=200)
+        trial = await node.newest()
+        assert (trial.verdict, trial.reason) == ("void", "away")
+    assert [verified for verified, _ in await node.standing()] == [True, True], "what was shown before stands"
 
 
 async def test_another_node_s_word_changes_nothing(db: Database) -> None:

@@ -125,6 +125,13 @@ def test_trials_that_come_to_nothing_again_and_again_are_a_finding() -> None:
     assert rules.with_voids(failed, 0) is failed
 
 
+@pytest.mark.parametrize("state", [State.ASKED, State.FILLING, State.PROVING, State.JUDGING])
+def test_the_market_s_own_absence_is_no_finding_however_often(state: State) -> None:
+    verdict = rules.overdue([part()], state, attended=state is State.JUDGING)
+    assert (verdict.state, verdict.why) == (State.VOID, Why.AWAY)
+    assert rules.with_voids(verdict, rules.VOIDS_MAX) is verdict
+
+
 KNOWN = Evidence(
     selftest_passed=True,
     selftest_age_ms=DAY_MS,

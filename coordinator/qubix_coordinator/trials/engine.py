@@ -9,7 +9,8 @@ import asyncio
 import dataclasses
 import logging
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
@@ -44,8 +45,11 @@ STALE_EVERY_S: Final = 60.0
 class Engine:
     """`await Engine(desk).run()` in the app's task group; cancelling it is safe at any moment."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, steady_s: Callable[[], float] = time.monotonic) -> None:
+        self._desk, self._steady_s = desk, steady_s
+        self._looked_s = float("-inf")
+        self._attends_ms = 0
+        """Since when, without a pause that nodes are given no time for."""
         self._chance = secrets.SystemRandom()
         self.wake = asyncio.Event()
         self._next_stale_s = 0.0
@@ -56,8 +60,8 @@ class Engine:
             self.wake.clear()
             try:
                 await self.tick()
-                if asyncio.get_running_loop().time() >= self._next_stale_s:
-                    self._next_stale_s = asyncio.get_running_loop().time() + STALE_EVERY_S
+                if self._steady_s() >= self._next_stale_s:
+                    self._next_stale_s = self._steady_s() + STALE_EVERY_S
                     await self._forget_the_old()
             except Unavailable:
                 await self._desk.db.until_back()
@@ -71,10 +75,13 @@ class Engine:
 
     async def tick(self) -> None:
         """One round of everything; tests call it directly with a clock of their own."""
+        if self._steady_s() - self._looked_s > rules.GRACE_MS / 1000:
+            self._attends_ms = self._desk.now_ms()
         await self._end_overdue()
         await self._judge()
         if self._desk.settings.trial_every_s > 0:
             await self._begin_due()
+        self._looked_s = self._steady_s()
 
     # Ends -----------------------------------------------------------------------------------------------------------
 
@@ -90,7 +97,8 @@ class Engine:
             )
             if late is None:
                 return False
-            verdict = rules.overdue(await stored.of(tx, late["id"]), State(late["state"]))
+            attended = late["asked_ms"] >= self._attends_ms
+            verdict = rules.overdue(await stored.of(tx, late["id"]), State(late["state"]), attended=attended)
             await flow.end(desk, tx, late, verdict)
             return True
 

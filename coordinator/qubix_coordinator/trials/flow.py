@@ -194,9 +194,11 @@ def _farewell(trial_id: UUID, verdict: Verdict) -> Message:
 async def _voids_before(tx: Tx, peer_id: str) -> int:
     found = await rows(
         tx,
-        "SELECT state FROM trial WHERE peer_id = $1 AND ended_ms IS NOT NULL ORDER BY asked_ms DESC LIMIT $2",
+        "SELECT state FROM trial WHERE peer_id = $1 AND ended_ms IS NOT NULL AND reason <> $3"
+        " ORDER BY asked_ms DESC LIMIT $2",
         peer_id,
         rules.VOIDS_MAX,
+        Why.AWAY.value,
     )
     states = [row["state"] for row in found]
     return next((number for number, state in enumerate(states) if state != State.VOID), len(states))

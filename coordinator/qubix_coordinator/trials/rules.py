@@ -79,6 +79,8 @@ class Why(StrEnum):
     BROKEN = "broken"
     BUSY = "busy"
     SESSION = "session"
+    AWAY = "away"
+    """The market itself: nothing follows for the node."""
 
 
 REMEDIES: Final = {
@@ -207,8 +209,10 @@ def first_fault(parts: Iterable[Part], slack_ms: int) -> Verdict | None:
     return Verdict(State.FAILED, why, f"{part.claim.model} ({part.claim.device_id}): {detail}"[:500])
 
 
-def overdue(parts: Sequence[Part], state: State) -> Verdict:
-    """The time of a step is over."""
+def overdue(parts: Sequence[Part], state: State, *, attended: bool = True) -> Verdict:
+    """The time of a step is over. `attended`: the market was there all the while to hear what the node says."""
+    if state is State.JUDGING or not attended:
+        return Verdict(State.VOID, Why.AWAY, "the market was away, and did not come to hear or judge it in time")
     if state is State.ASKED:
         late = [part for part in parts if not part.ready]
         why, what = Why.SILENT, "did not make ready"
@@ -233,8 +237,8 @@ def judge(parts: Sequence[Part], slack_ms: int) -> Verdict:
 
 
 def with_voids(verdict: Verdict, voids: int) -> Verdict:
-    """`voids`: how many before it, in a row, came to nothing."""
-    if verdict.state is State.VOID and voids + 1 >= VOIDS_MAX:
+    """`voids`: how many before it, in a row, came to nothing, but for those in which the market was away."""
+    if verdict.state is State.VOID and verdict.why is not Why.AWAY and voids + 1 >= VOIDS_MAX:
         return Verdict(State.FAILED, verdict.why, f"{VOIDS_MAX} trials in a row came to nothing")
     return verdict
 
