@@ -8,7 +8,8 @@ A service takes the transaction as its first argument and passes it on; nothing 
         await Account.filter(id=owner).using_db(tx)
 
 `db.run(step)` does the same and repeats `step(tx)` in a new transaction after a deadlock, a serialisation failure or a
-lost connection. A database that stays away is `Unavailable`; a task that lives on waits for it with `db.until_back()`.
+lost connection. A database that stays away is `Unavailable`; a task that lives on is `db.every(…)`, or waits for it
+with `db.until_back()`.
 
 A connection can be lost after the commit reached the server, so a step must be safe to repeat: ids and
 unique keys derived from the cause, never from a counter.
@@ -20,7 +21,7 @@ import itertools
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -175,6 +176,15 @@ class Database:
                     return
                 await asyncio.sleep(pause_s * (0.5 + self._random.random() / 2))
                 pause_s = min(PROBE_MAX_S, pause_s * 2)
+
+    async def every(self, seconds: float, step: Callable[[], Awaitable[object]]) -> NoReturn:
+        """`step` again and again with a pause between, until cancelled. A database that is away is waited for."""
+        while True:
+            try:
+                await step()
+            except Unavailable:
+                await self.until_back()
+            await asyncio.sleep(seconds)
 
     async def _pause(self, attempt: int, problem: BaseException, last_try_s: float) -> None:
         _end_if_cancelled()

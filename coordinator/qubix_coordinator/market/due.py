@@ -5,12 +5,10 @@ Replicas run one each on the same database. A row that one of them looks at is p
 told is written down with it, so that each is told once.
 """
 
-import asyncio
 from typing import Final
 
 from qubix_coordinator.clock import Clock
 from qubix_coordinator.db.database import Database, Tx, rows
-from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.market import rules, service
 from qubix_coordinator.market.tables import Listing
 from qubix_protocol.units import OFFER_S
@@ -34,12 +32,7 @@ class Engine:
         self._db, self._clock, self._offer_s = db, clock, offer_s
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.tick()
-            except Unavailable:
-                await self._db.until_back()
-            await asyncio.sleep(TICK_S)
+        await self._db.every(TICK_S, self.tick)
 
     async def tick(self) -> int:
         """One round of everything; gives how many listings were told of. Tests call it with a clock of their own."""

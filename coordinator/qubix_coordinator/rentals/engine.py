@@ -4,7 +4,6 @@
 Replicas run one each on the same database; every step is one transaction that looks again under the rental's lock.
 """
 
-import asyncio
 import logging
 import secrets
 from typing import Final
@@ -35,12 +34,7 @@ class Engine:
         self._desk = desk
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.tick()
-            except Unavailable:
-                await self._desk.db.until_back()
-            await asyncio.sleep(TICK_S)
+        await self._desk.db.every(TICK_S, self.tick)
 
     async def tick(self) -> None:
         """One round of everything; tests call it directly with a clock of their own."""

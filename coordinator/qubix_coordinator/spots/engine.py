@@ -2,7 +2,6 @@
 """The task that carries spot checks on. Replicas run one each on the same database; every step is one transaction that
 looks again under the locks."""
 
-import asyncio
 import logging
 from typing import Final
 from uuid import UUID
@@ -24,12 +23,7 @@ class Engine:
         self._desk = desk
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.tick()
-            except Unavailable:
-                await self._desk.db.until_back()
-            await asyncio.sleep(TICK_S)
+        await self._desk.db.every(TICK_S, self.tick)
 
     async def tick(self) -> None:
         """One round of everything; tests call it directly with a clock of their own."""

@@ -7,7 +7,6 @@ One transaction at a time: while one may run, nothing else is signed; the databa
 Killed anywhere, the next start goes on from what is stored.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
@@ -25,7 +24,6 @@ from qubix_coordinator.db.database import Tx, execute, rows, value
 from qubix_coordinator.deposits.ports import Chain, Signed, Signer
 from qubix_coordinator.deposits.rules import Fate, Told, Totals, aim, fate, moved
 from qubix_coordinator.deposits.told import ask, totals_of
-from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.withdrawals import addresses, flow, limits, rules, waiting
 from qubix_coordinator.withdrawals.desk import Desk
 from qubix_coordinator.withdrawals.rules import Event
@@ -84,12 +82,7 @@ class Sender:
 
     async def run(self) -> None:
         """Until cancelled, which is safe at any moment."""
-        while True:
-            try:
-                await self.tick()
-            except Unavailable:
-                await self._desk.db.until_back()
-            await asyncio.sleep(PAUSE_S)
+        await self._desk.db.every(PAUSE_S, self.tick)
 
     async def tick(self) -> None:
         """One look at everything; whatever the network does, nothing is raised but what the database does."""
