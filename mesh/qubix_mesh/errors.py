@@ -3,6 +3,8 @@
 
 MeshError
 ├── BadAddress        the text is not a multiaddr that can be dialled or listened on
+├── BadPin            the file with the coordinator's key cannot be used
+├── NotKnown          nobody told whose certificates to believe, or somebody tells otherwise than before
 ├── NotListening      no listen address could be opened
 ├── DialFailed        the peer could not be reached, or is not who the address says
 ├── NotConnected      a stream was asked for without a connection to its peer
@@ -21,6 +23,14 @@ class MeshError(Exception):
 
 class BadAddress(MeshError):
     code = "bad_address"
+
+
+class BadPin(MeshError):
+    code = "bad_pin"
+
+
+class NotKnown(MeshError):
+    code = "market_not_known"
 
 
 class NotListening(MeshError):

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a watcher knows of its market: told by the coordinator while it answers, remembered for when it does not."""
 
-import json
 import logging
-import os
-import tempfile
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import httpx
 import msgspec
 import trio
-from msgspec import Meta
 
-from qubix_mesh.errors import MeshError
+from qubix_mesh import pins
+from qubix_mesh.errors import NotKnown
 from qubix_protocol.api import NetworkView
 from qubix_protocol.units import Network
 
@@ -22,28 +19,16 @@ ASK_S: Final = 5.0
 _ANSWER_BYTES_MAX: Final = 256 * 1024
 
 
-class NotKnown(MeshError):
-    """Nobody told whose certificates to believe, or somebody tells otherwise than before."""
-
-    code = "market_not_known"
-
-
-class Known(msgspec.Struct, frozen=True, kw_only=True):
-    network: Network
-    coordinator_key: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+class Known(pins.Pin, frozen=True, kw_only=True):
     regions: tuple[str, ...]
     addresses: tuple[str, ...] = ()
     """Gateways and relays."""
 
-    @property
-    def key(self) -> bytes:
-        return bytes.fromhex(self.coordinator_key)
-
 
 async def find(url: str, network: Network, path: Path, *, key: str = "") -> tuple[Known, bool]:
     """What is known now, and whether the coordinator said it just now. `key` is believed before anybody. Raises
-    `NotKnown`."""
-    before = await trio.to_thread.run_sync(load, path, network)
+    `NotKnown`, `BadPin`."""
+    before = await trio.to_thread.run_sync(pins.load, path, Known, network)
     view = await _asked(url)
     if view is None:
         if before is not None and key in ("", before.coordinator_key):
@@ -68,7 +53,7 @@ async def find(url: str, network: Network, path: Path, *, key: str = "") -> tupl
         regions=view.regions,
         addresses=(*view.gateways, *view.relays),
     )
-    await trio.to_thread.run_sync(save, path, known)
+    await trio.to_thread.run_sync(pins.save, path, known)
     return known, True
 
 
@@ -83,27 +68,3 @@ async def _asked(url: str) -> NetworkView | None:
     except (httpx.HTTPError, trio.TooSlowError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         log.debug("mesh.coordinator_away", extra={"url": url, "reason": str(error)})
         return None
-
-
-def load(path: Path, network: Network) -> Known | None:
-    """None when nothing was remembered of this network. A damaged file is `NotKnown`: whom to believe must be a
-    person's choice."""
-    try:
-        known = msgspec.json.decode(path.read_bytes(), type=Known)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise NotKnown(f"{path} cannot be read ({error}). Delete it to trust the coordinator anew.") from error
-    return known if known.network == network else None
-
-
-def save(path: Path, known: Known) -> None:
-    """A disk that cannot be written costs no more than the memory of it: the log says so."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w") as file:
-            json.dump(msgspec.to_builtins(known), file, indent=1)
-        Path(name).replace(path)
-    except OSError as error:
-        log.warning("mesh.market_not_saved", extra={"reason": str(error)})

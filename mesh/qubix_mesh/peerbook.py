@@ -3,8 +3,6 @@
 
 import json
 import logging
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -14,6 +12,7 @@ from typing import Any, Final
 
 from qubix_mesh.addresses import PeerAddress, parse_peer
 from qubix_mesh.errors import BadAddress
+from qubix_mesh.files import replace_json
 
 log = logging.getLogger("qubix_mesh")
 
@@ -54,7 +53,8 @@ class PeerBook:
             return
         others = [known for known in self._fresh() if known.address.peer_id != new.address.peer_id]
         self._known = [new, *others][:PEERS_MAX]
-        _write(self._path, self._known)
+        told = [{"address": str(one.address), "seen_s": one.seen_s} for one in self._known]
+        replace_json(self._path, told)
 
     def to_dial(self, bootstrap: Iterable[str]) -> tuple[str, ...]:
         """The bootstrap addresses, then the remembered ones of other peers. Raises `BadAddress` for the former."""
@@ -98,17 +98,3 @@ def _entry(entry: Any, now_s: int) -> _Known:
     if isinstance(entry, dict) and isinstance(entry.get("address"), str) and isinstance(entry.get("seen_s"), int):
         return _Known(parse_peer(entry["address"]), min(entry["seen_s"], now_s))
     raise BadAddress("it is not a list of addresses")
-
-
-def _write(path: Path, known: list[_Known]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump([{"address": str(one.address), "seen_s": one.seen_s} for one in known], file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from qubix_mesh.errors import MeshError, MeshTimeout, StreamClosed
-from qubix_mesh.gateway.errors import BadPin
+from qubix_mesh.errors import BadPin, MeshError, MeshTimeout, StreamClosed
 from qubix_mesh.peerbook import PeerBook
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.link import Drop, FromPeer, Gossip, LinkOpen, PeerDown, PeerUp, ToPeer

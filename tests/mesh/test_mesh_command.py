@@ -15,8 +15,9 @@ import trio
 
 from qubix_mesh import known
 from qubix_mesh.__main__ import BAD_SETTINGS, NOTHING_HEARD, main
+from qubix_mesh.errors import BadPin, NotKnown
 from qubix_mesh.host import open_mesh
-from qubix_mesh.known import Known, NotKnown
+from qubix_mesh.known import Known
 from qubix_protocol.api import NetworkView
 from tests.mesh.adverts_world import COORDINATOR, START_MS, TOPIC, judge, offer, speaker
 
@@ -153,5 +154,5 @@ async def test_another_key_than_the_first_is_refused(tmp_path: Path) -> None:
     with answering(b"{}") as url:
         assert await known.find(url, "devnet", path) == (found, False)
     path.write_text("{")
-    with pytest.raises(NotKnown, match="Delete it"):
+    with pytest.raises(BadPin, match="Delete it"):
         await known.find("http://127.0.0.1:9", "devnet", path)

@@ -5,10 +5,10 @@ import sys
 
 import trio
 
-from qubix_mesh.errors import BadAddress, NotListening
+from qubix_mesh.errors import BadAddress, BadPin, NotListening
 from qubix_mesh.gateway import logs
 from qubix_mesh.gateway.app import serve
-from qubix_mesh.gateway.errors import BadKeyFile, BadPin
+from qubix_mesh.gateway.errors import BadKeyFile
 from qubix_mesh.gateway.keyfile import load_or_create
 from qubix_mesh.gateway.settings import Settings, from_environment
 from qubix_mesh.host import open_mesh

@@ -11,8 +11,8 @@ from typing import Final
 
 import trio
 
+from qubix_mesh import pins
 from qubix_mesh.errors import BadAddress
-from qubix_mesh.gateway import pin
 from qubix_mesh.gateway.gossip import Topics
 from qubix_mesh.gateway.link import CoordinatorLink
 from qubix_mesh.gateway.outbox import Outbox
@@ -31,6 +31,12 @@ _ADDRESSES_MAX: Final = 16
 _COUNTS_EVERY_S: Final = 60.0
 
 
+class Pin(pins.Pin, frozen=True, kw_only=True):
+    """By it a gateway that starts while the coordinator is away relays offers all the same."""
+
+    topics: tuple[str, ...] = ()
+
+
 class Gateway:
     """Owns nothing but wiring; `run` serves until cancelled."""
 
@@ -43,7 +49,7 @@ class Gateway:
             gossip_max=settings.gossip_queue,
         )
         self.peers = Peers(settings, self.outbox, mesh.remote_ip)
-        self._pin = pin.load(settings.pin_file, settings.network)
+        self._pin = pins.load(settings.pin_file, Pin, settings.network)
         self._offset_ms: int | None = None
         self.topics = Topics(mesh, self.outbox, settings, clock_ms=self.coordinator_ms)
         if self._pin is not None:
@@ -67,12 +73,10 @@ class Gateway:
 
     def _ready(self, ready: LinkReady) -> None:
         self._offset_ms = ready.clock_ms - _steady_ms()
-        pinned = pin.Pin(
-            network=ready.network, coordinator_key=ready.coordinator.hex(), topics=tuple(sorted(ready.topics))
-        )
+        pinned = Pin(network=ready.network, coordinator_key=ready.coordinator.hex(), topics=tuple(sorted(ready.topics)))
         if pinned != self._pin:
             self._pin = pinned
-            pin.save(self._settings.pin_file, pinned)
+            pins.save(self._settings.pin_file, pinned)
         self.topics.want(ready.coordinator, ready.topics)
 
     def _link_up(self) -> None:

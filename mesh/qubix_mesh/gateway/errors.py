@@ -3,7 +3,6 @@
 
 GatewayError
 ├── BadKeyFile     the identity on disk cannot be used (exit status 2)
-├── BadPin         the file with the coordinator's key cannot be used (exit status 2)
 ├── LinkLost       the coordinator is gone: reconnect
 └── LinkRefused    the coordinator said no (token, network): reconnect slowly, and tell a person
 """
@@ -17,10 +16,6 @@ class GatewayError(Exception):
 
 class BadKeyFile(GatewayError):
     code = "bad_key_file"
-
-
-class BadPin(GatewayError):
-    code = "bad_pin"
 
 
 class LinkLost(GatewayError):
