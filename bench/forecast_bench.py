@@ -8,14 +8,10 @@ second run is off the first stands beside.
 """
 
 import random
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +23,7 @@ from qubix_protocol.arrays import ArrayMeta
 from tests.kernels.models_world import dense
 from tests.support.funds import fund_market
 from tests.support.market import Market
+from tests.support_pg import reachable_folder
 
 JOBS: Final = 100
 LEARNING: Final = 60
@@ -65,7 +62,7 @@ class Ran:
 
 
 def run(jobs: int = JOBS, learning: int = LEARNING) -> list[Figure]:
-    with _folder() as folder, Market(folder) as market:
+    with reachable_folder() as folder, Market(folder) as market:
         market.start_node()
         with qubix.Client(market.url, token=market.token, data_dir=folder / "client") as client:
             fund_market(market, client, 50_000_000)
@@ -75,16 +72,6 @@ def run(jobs: int = JOBS, learning: int = LEARNING) -> list[Figure]:
             learnt = [_ran(client, *next(mixed), again=False) for _ in range(learning)]
             counted = [_ran(client, *next(mixed), again=number % AGAIN_EACH == 0) for number in range(jobs)]
     return _figures(learnt, counted)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="qx-"))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _mixed(count: int) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,13 +2,8 @@
 """A whole market of real processes: how soon work starts, how many tiny jobs a second, how much memory rests in it."""
 
 import asyncio
-import shutil
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import procrastinate
@@ -18,6 +13,7 @@ import qubix
 from bench.figures import Figure, beside, percentile, under
 from tests.support.funds import fund_market_async
 from tests.support.market import Market
+from tests.support_pg import reachable_folder
 
 _SUBMITS = 40
 _TINY_JOBS = 120
@@ -27,19 +23,9 @@ _WAIT_S = 60.0
 
 
 def run() -> list[Figure]:
-    with _folder() as folder, Market(folder) as market:
+    with reachable_folder() as folder, Market(folder) as market:
         market.start_node()
         return asyncio.run(_run(market))
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="qx-"))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _run(market: Market) -> list[Figure]:

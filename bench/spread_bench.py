@@ -6,13 +6,8 @@ hits both; where two cores are not free, the whole cannot be gained.
 """
 
 import multiprocessing
-import shutil
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import qubix
@@ -20,6 +15,7 @@ from bench.figures import Figure, beside
 from qubix_kernels import get
 from tests.support.funds import fund_market
 from tests.support.market import Market
+from tests.support_pg import reachable_folder
 
 _OPTION: dict[str, Any] = {"spot": 100.0, "strike": 105.0, "volatility": 0.2, "maturity": 1.0}
 _PATHS = 4096
@@ -31,7 +27,7 @@ _WAIT_S = 600.0
 
 
 def run() -> list[Figure]:
-    with _folder() as folder, Market(folder) as market:
+    with reachable_folder() as folder, Market(folder) as market:
         for name in ("one", "two"):
             market.start_node(name, QUBIX_NODE_THREADS="1")
         with qubix.Client(market.url, token=market.token, data_dir=folder / "client") as client:
@@ -39,16 +35,6 @@ def run() -> list[Figure]:
             while len(client.offers()) < 2:
                 time.sleep(0.1)
             return _figures(client)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="qx-"))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _figures(client: qubix.Client) -> list[Figure]:

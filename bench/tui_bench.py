@@ -8,16 +8,13 @@ import os
 import pty
 import random
 import select
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import psutil
@@ -26,6 +23,7 @@ from bench.figures import Figure, beside, under
 from qubix_protocol.api import ListingView, MarketDelta
 from qubix_protocol.messages import Sample
 from tests.support.fake_api import TOKEN
+from tests.support_pg import reachable_folder
 from tests.tui.api import TuiApi
 from tests.tui.world import Line, gpu
 
@@ -54,7 +52,7 @@ def run() -> list[Figure]:
 
 
 def _measured(size: tuple[int, int]) -> list[Figure]:
-    with _folder() as folder, TuiApi() as api:
+    with reachable_folder() as folder, TuiApi() as api:
         lines = [Line(), Line()]
         api.live += lines
         env = {
@@ -147,12 +145,3 @@ def _in_a_terminal(
         over.set()
         taker.join()
         os.close(master)
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="qx-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
