@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Light, dark, or as the system says. */
 
+import { MediaQuery } from 'svelte/reactivity';
+
 export type Theme = 'system' | 'light' | 'dark';
 const KEY = 'qubix.theme';
 
@@ -10,6 +12,7 @@ function read(): Theme {
 }
 
 export const theme = $state({ now: read() });
+export const systemDark = new MediaQuery('prefers-color-scheme: dark');
 
 export function applyTheme(): void {
   if (theme.now === 'system') delete document.documentElement.dataset['theme'];
