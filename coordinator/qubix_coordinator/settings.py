@@ -126,6 +126,12 @@ class Settings:
         " like the country of its address, in small letters, else the first.",
         ("local",),
     )
+    allow_fallback_adapters: bool = setting(
+        "QUBIX_ALLOW_FALLBACK_ADAPTERS",
+        "List software that takes a GPU's place (SwiftShader, lavapipe), marked as such, for tests; never on the main"
+        " network.",
+        False,
+    )
     certificate_s: int = setting(
         "QUBIX_CERTIFICATE_S",
         "Seconds for which a node may gossip offers without hearing from the coordinator; renewed at half of it.",
@@ -431,6 +437,12 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
     """`toml` is the whole configuration file; the coordinator's table is `[coordinator]`."""
     settings = load(Settings, env, tables(toml, "coordinator"))
     refuse_barriers(settings)
+    if settings.allow_fallback_adapters and settings.network == "main":
+        raise SettingsError(
+            "QUBIX_ALLOW_FALLBACK_ADAPTERS",
+            "software is no GPU, and nobody on the main network rents it",
+            "Leave it unset",
+        )
     if settings.database_url and not settings.database_url.startswith(("postgresql://", "postgres://")):
         raise SettingsError("DATABASE_URL", "is not a PostgreSQL address", "Write it as postgresql://user@host/name")
     if settings.lease_s < 2 * settings.heartbeat_s:

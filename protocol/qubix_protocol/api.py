@@ -69,6 +69,8 @@ class NetworkView(View, frozen=True, kw_only=True):
     relays: tuple[str, ...] = ()
     """Some of the nodes that pass their region's offers on, as multiaddrs."""
     clock_ms: int
+    fallback_adapters: bool = False
+    """Whether software in a GPU's place may be offered: on test markets alone."""
     walletconnect_project_id: str = ""
     """What clients start WalletConnect with; "": it is not offered."""
 
@@ -184,6 +186,17 @@ class ListingView(View, frozen=True, kw_only=True):
     reliability: float = 0.0
     """0 to 1, by checked work for unrelated consumers; 0: no record."""
     listed_ms: int = 0
+    browser: bool = False
+    """A browser's tab: it gets only checked work of the market's own kernels, is not rented, and may close any time."""
+    fallback: bool = False
+    """No GPU: a program on the processor takes its place (test markets alone list it)."""
+
+    @property
+    def title(self) -> str:
+        """The device as every table calls it."""
+        kind = self.kind.titled(self.model)
+        marks = [word for word, applies in (("browser", self.browser), ("software", self.fallback)) if applies]
+        return f"{kind} ({', '.join(marks)})" if marks else kind
 
 
 class FilterView(View, frozen=True, kw_only=True):

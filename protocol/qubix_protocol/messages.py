@@ -188,6 +188,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cuda: Short = ""
     compute_capability: Short = ""
     backends: Annotated[tuple[Name, ...], Meta(max_length=8)]
+    fallback: bool = False
+    """A program that computes on the processor and only takes a GPU's place; by the node's own word."""
 
 
 class KernelRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx, execute
 from qubix_coordinator.errors import Conflict
 from qubix_coordinator.market import service
+from qubix_coordinator.market.rules import Way
 from qubix_coordinator.market.tables import Listing
 from qubix_coordinator.outbox import events
 from qubix_coordinator.outbox.rules import START
@@ -174,7 +175,7 @@ async def test_a_country_that_was_seen_stands_before_the_nodes_word(db: Database
     peer = await enrolled(db)
     told = []
     for at_ms, (claimed, seen) in enumerate((("", ""), ("FR", ""), ("FR", "DE"), ("FR", ""))):
-        await said(db, peer, at_ms, card(country=claimed), seen=seen)
+        await said(db, peer, at_ms, card(country=claimed), way=Way(country=seen))
         (listing,) = await service.listings(db, now_ms=NOW + at_ms)
         told.append((listing.country, listing.country_seen))
     assert told == [("", False), ("FR", False), ("DE", True), ("FR", False)]

@@ -95,13 +95,14 @@ listing_fields: Final = st.fixed_dictionaries(
         "notice_s": st.sampled_from([0, 600, 3600]),
         "country": st.sampled_from(COUNTRIES),
         "country_seen": st.booleans(),
+        "browser": st.booleans(),
         "devices_alike": st.sampled_from([1, 2, 8]),
         "score": st.sampled_from([0.0, 0.1, 1500.0, 82_600.5]),
         "reliability": st.sampled_from([0.0, 0.5, 0.98, 1.0]),
         "metrics": _maybe(_SAMPLES),
         "stale": st.booleans(),
     }
-)
+).map(lambda one: one | {"browser": one["browser"] and one["kind"] is DeviceKind.WEBGPU})
 """Without ids; `stale` only where a test sets the age of the readings by it."""
 
 _NUMBERS: Final = {

@@ -10,6 +10,7 @@ import pytest
 from qubix_coordinator.http.session import NotYet, Session, certificate
 from qubix_protocol import envelope, errors
 from qubix_protocol.adverts import Licence, encode_advert, read_certificate
+from qubix_protocol.browser import NO_EXCHANGE
 from qubix_protocol.channel import Channel, Exchange, Side, label_of
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import (
@@ -322,3 +323,58 @@ def test_p4_what_others_could_read_is_no_statement_and_nobody_else_reads_one() -
     with pytest.raises(errors.BadSignature):
         session.receive(other.encrypt(node.sign(Heartbeat())))
     assert session.receive(frame).message == Accept(attempt_id=ATTEMPT, fence=1)
+
+
+# A browser tab's session, which nothing stands between ---------------------------------------------------------------
+
+
+def tab_session(clock: Clock) -> Session:
+    return Session(COORDINATOR, network="test", peer_id=NODE.peer_id, nonce=NONCE, exchange=None, clock_ms=clock)
+
+
+def welcomed_tab(session: Session) -> bytes:
+    return session.welcome(
+        1,
+        account_id=ATTEMPT,
+        heartbeat_s=2.0,
+        offer_s=30.0,
+        telemetry_s=5.0,
+        artifact_url="http://here/artifacts",
+        region="local",
+        certificate_ms=60_000,
+    )
+
+
+def test_a_tabs_session_is_signed_and_not_hidden() -> None:
+    node = Node()
+    session = tab_session(node.clock)
+    challenge = read(session.challenge(), Challenge)
+    assert challenge.exchange == NO_EXCHANGE
+    hello = Hello(nonce=challenge.nonce, exchange=NO_EXCHANGE, clock_ms=1, host=HOST)
+    session.receive_hello(node.sign(hello))
+    assert read(welcomed_tab(session), Welcome).incarnation == 1
+    node.incarnation = 1
+    assert session.receive(node.sign(Heartbeat())).message == Heartbeat()
+
+
+def test_neither_kind_of_session_believes_the_others_frames() -> None:
+    node = Node()
+    plain = Hello(nonce=NONCE, exchange=NO_EXCHANGE, clock_ms=1, host=HOST)
+    with pytest.raises(errors.ProtocolError):
+        tab_session(node.clock).receive_hello(node.hello())
+    hidden = Session(
+        COORDINATOR, network="test", peer_id=NODE.peer_id, nonce=NONCE, exchange=SECRET, clock_ms=node.clock
+    )
+    with pytest.raises(errors.ProtocolError):
+        hidden.receive_hello(node.sign(plain))
+    hidden.receive_hello(node.hello())
+    welcomed_tab(hidden)
+    node.incarnation = 1
+    with pytest.raises(errors.ProtocolError):
+        hidden.receive(node.sign(Heartbeat()))
+
+
+def test_a_node_agrees_on_nothing_with_a_tabs_challenge() -> None:
+    """A gateway that hands a node a challenge of a session that it could read gets no answer."""
+    with pytest.raises(errors.BadSignature):
+        EXCHANGE.channel(NO_EXCHANGE, nonce=NONCE, side=Side.NODE)

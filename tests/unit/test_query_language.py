@@ -94,7 +94,18 @@ UNTOLD = listing(
 )
 NEVER_UNKNOWN = frozenset(
     [
-        *("gpu_name", "num_gpus", "backend", "kind", "isolation", "country_seen", "price", "verified", "stale"),
+        *(
+            "gpu_name",
+            "num_gpus",
+            "backend",
+            "kind",
+            "browser",
+            "isolation",
+            "country_seen",
+            "price",
+            "verified",
+            "stale",
+        ),
         *("jobs_accepted", "jobs_rejected", "rentable", "availability", "provider", "device", "listing"),
     ]
 )

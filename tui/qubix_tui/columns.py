@@ -64,7 +64,7 @@ def cell(text: str, width: int, *, right: bool = False) -> str:
 
 def model(entry: Entry, now_s: float) -> str:
     one = entry.listing
-    name = one.kind.titled(one.model.removeprefix("NVIDIA ").removeprefix("GeForce "))
+    name = one.title.removeprefix("NVIDIA ").removeprefix("GeForce ")
     many = f" ×{one.devices_alike}" if one.devices_alike > 1 else ""
     return f"{name}{many}"
 

@@ -68,6 +68,7 @@ STEPS = (
     "market/schema_5_lately.sql",
     "jobs/schema_5_usual.sql",
     "jobs/schema_5_related.sql",
+    "market/schema_7_browser.sql",
 )
 
 CREATE_TABLE = """

@@ -19,7 +19,7 @@ import msgspec
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import QubixError, Unavailable
 from qubix_coordinator.http.metrics import Metrics
-from qubix_coordinator.http.peer import Peer
+from qubix_coordinator.http.peer import TAKEN_OVER, Peer
 from qubix_coordinator.http.session import Session
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.jobs.desk import Desk
@@ -176,15 +176,15 @@ class Mesh:
         """Something was committed that followers should see now, not at the next poll."""
         self._notifier.nudge()
 
-    def session(self, peer_id: str) -> Session:
-        """A new handshake. Raises Malformed for what is not a peer id."""
+    def session(self, peer_id: str, *, hidden: bool = True) -> Session:
+        """A new handshake; not `hidden` where no gateway stands between. Raises Malformed for what is not a peer id."""
         desk = self.desk
         return Session(
             desk.key,
             network=desk.network,
             peer_id=peer_id,
             nonce=secrets.token_bytes(32),
-            exchange=secrets.token_bytes(32),
+            exchange=secrets.token_bytes(32) if hidden else None,
             clock_ms=desk.now_ms,
         )
 
@@ -217,7 +217,7 @@ class Mesh:
         old = self._sessions.get(peer.peer_id)
         self._sessions[peer.peer_id] = peer
         if old is not None and old is not peer:
-            old.link.drop(old, "a newer session of this node took over")
+            old.link.drop(old, TAKEN_OVER)
         self._say_changed(peer)
 
     def closed(self, peer: Peer) -> None:

@@ -17,6 +17,7 @@ from werkzeug.routing import BaseConverter, UUIDConverter
 from werkzeug.routing.rules import Rule
 
 from qubix_protocol.api import LiveEvent, MarketDelta, Problem, Subscribe
+from qubix_protocol.browser import BROWSER_PATH
 
 Parts = tuple[Any, dict[str, Any]]
 _REFERENCE: Final = "#/components/schemas/{name}"
@@ -115,6 +116,9 @@ def describe(app: Quart) -> dict[str, Any]:
     document["components"]["schemas"].update(components)
     document["x-websockets"] = {
         "/live": {"send": said[0], "receive": said[1]},
+        BROWSER_PATH: {
+            "description": "For browser tabs that share a GPU: MessagePack frames, see qubix_protocol.browser."
+        },
         "/mesh/link": {"description": "For gateways: MessagePack batches, see qubix_protocol.link."},
     }
     return document

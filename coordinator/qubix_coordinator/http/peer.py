@@ -5,7 +5,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Tx
@@ -15,6 +15,7 @@ from qubix_coordinator.http.session import Session
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.market import places
 from qubix_coordinator.market import service as market
+from qubix_coordinator.market.rules import Way
 from qubix_coordinator.rentals import service as rentals
 from qubix_coordinator.trials import flow as trials
 from qubix_coordinator.trials import selftests
@@ -43,7 +44,7 @@ from qubix_protocol.trials import TrialAnswer, TrialFailed, TrialFilled, TrialGo
 from qubix_protocol.units import OFFER_S
 
 if TYPE_CHECKING:
-    from qubix_coordinator.http.mesh import Link, Mesh
+    from qubix_coordinator.http.mesh import Mesh
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,6 +52,7 @@ TELEMETRY_S: Final = 5.0
 HANDSHAKE_S: Final = 15.0
 STATEMENT_S: Final = 30.0
 _WAITING_MAX: Final = 1024
+_TABS_WAITING_MAX: Final = 64
 _ASKED_MAX: Final = 16
 NEWS: Final = (
     Accept,
@@ -69,6 +71,19 @@ NEWS: Final = (
 _REFUSALS_MAX: Final = 200
 """A node that is refused more often in one session is cut off: it may start again with a handshake."""
 _DETAIL_MAX: Final = 1000
+
+
+TAKEN_OVER: Final = "a newer session of this node took over"
+
+
+class Carrier(Protocol):
+    """What brings a node's frames and takes those for it: a gateway's link, or a tab's own socket. Never waits."""
+
+    def to_peer(self, peer_id: str, raw: bytes) -> None: ...
+
+    def drop(self, peer: "Peer", reason: str) -> None:
+        """Ends the session and the connection under it."""
+        ...
 
 
 class Waiting(NamedTuple):
@@ -97,11 +112,14 @@ class _Asked:
 
 
 class Peer:
-    def __init__(self, mesh: "Mesh", link: "Link", session: Session, country: str = "") -> None:
-        """`country` by the address that the gateway saw."""
-        self.mesh, self.link, self.session, self._country = mesh, link, session, country
+    def __init__(
+        self, mesh: "Mesh", link: Carrier, session: Session, country: str = "", *, browser: bool = False
+    ) -> None:
+        """`country` by the address that the gateway saw; `browser`: a tab, by a socket of its own."""
+        self.mesh, self.link, self.session = mesh, link, session
         self.peer_id: Final = session.peer_id
-        self._inbox: asyncio.Queue[Waiting] = asyncio.Queue(_WAITING_MAX)
+        self._way = Way(country, browser=browser, fallbacks=mesh.desk.settings.allow_fallback_adapters)
+        self._inbox: asyncio.Queue[Waiting] = asyncio.Queue(_TABS_WAITING_MAX if browser else _WAITING_MAX)
         self._task: asyncio.Task[None] | None = None
         self.gone = False
         """Its gateway said that the connection broke."""
@@ -192,7 +210,7 @@ class Peer:
             offer_s=OFFER_S,
             telemetry_s=TELEMETRY_S,
             artifact_url=self.mesh.artifact_url,
-            region=places.region(wish, self._country, desk.settings.regions),
+            region=places.region(wish, self._way.country, desk.settings.regions),
             certificate_ms=desk.settings.certificate_s * 1000,
         )
 
@@ -220,13 +238,14 @@ class Peer:
         if heard is not None:
             offer, said = heard
             self.mesh.count_received("offer")
-            self.mesh.relays_at(self.peer_id, offer.relays_at)
+            if not self._way.browser:
+                self.mesh.relays_at(self.peer_id, offer.relays_at)
             await self._through_outages(lambda: self._fold(offer, said))
 
     async def _fold(self, offer: Offer, raw: bytes) -> None:
         desk = self.mesh.desk
         now_ms = desk.now_ms()
-        if await market.offer_received(desk.db, self.peer_id, offer, raw, now_ms=now_ms, seen=self._country):
+        if await market.offer_received(desk.db, self.peer_id, offer, raw, now_ms=now_ms, way=self._way):
             await jobs.offers_changed(desk, [rate.kernel for rate in offer.rates])
 
     async def _handle_statement(self, raw: bytes) -> None:

@@ -5,8 +5,9 @@ Of this process alone: with several coordinators, each counts for itself.
 """
 
 import ipaddress
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -48,9 +49,40 @@ def _by_identity() -> Rate:
     return Rate(burst=10, per_s=0.1)
 
 
+def _by_new_key() -> Rate:
+    return Rate(burst=10, per_s=1 / 60)
+
+
+class Sockets:
+    """Connections open at a time, by address."""
+
+    def __init__(self, each_max: int = 32, all_max: int = 2_000) -> None:
+        self._each_max, self._all_max = each_max, all_max
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, address: str) -> Iterator[None]:
+        """For as long as it is open. Raises LimitExceeded."""
+        if self._open[address] >= self._each_max or self._open.total() >= self._all_max:
+            raise LimitExceeded(
+                "too many tabs are connected",
+                field="address",
+                remedy="Close others, or try again later",
+                retry_after_s=30,
+            )
+        self._open[address] += 1
+        try:
+            yield
+        finally:
+            self._open[address] -= 1
+            if not self._open[address]:
+                del self._open[address]
+
+
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What strangers may ask for: challenges and sign-ins, each by address, and by identity at an address.
+    """What strangers may ask for: challenges and sign-ins, each by address, and by identity at an address; a browser
+    tab's socket, and the account that a key which was never here gets by it.
 
     Never by the identity alone: anybody could then lock anybody else out.
     """
@@ -59,6 +91,9 @@ class Doors:
     challenges_of_one: Rate = field(default_factory=_by_identity)
     sign_ins: Rate = field(default_factory=_by_address)
     sign_ins_of_one: Rate = field(default_factory=_by_identity)
+    tabs: Rate = field(default_factory=_by_address)
+    new_keys: Rate = field(default_factory=_by_new_key)
+    sockets: Sockets = field(default_factory=Sockets)
 
     def challenge(self, address: str, identity: str, now_s: float) -> None:
         """Raises LimitExceeded."""
@@ -67,6 +102,24 @@ class Doors:
     def sign_in(self, address: str, identity: str, now_s: float) -> None:
         """Raises LimitExceeded."""
         _pass(self.sign_ins, self.sign_ins_of_one, address, identity, now_s)
+
+    def tab(self, address: str, now_s: float) -> None:
+        """Raises LimitExceeded."""
+        _wait(self.tabs.wait_s(address, now_s), "connections")
+
+    def new_key(self, address: str, now_s: float) -> None:
+        """Raises LimitExceeded."""
+        _wait(self.new_keys.wait_s(address, now_s), "new keys")
+
+
+def _wait(wait_s: float, what: str) -> None:
+    if wait_s:
+        raise LimitExceeded(
+            f"too many {what} from this address",
+            field="address",
+            remedy=f"Wait {max(1, round(wait_s))} s, then try again",
+            retry_after_s=wait_s,
+        )
 
 
 def _pass(by_address: Rate, by_identity: Rate, address: str, identity: str, now_s: float) -> None:

@@ -15,7 +15,7 @@ from quart.wrappers import Response as QuartResponse
 
 import qubix_coordinator
 from qubix_coordinator.errors import Unavailable
-from qubix_coordinator.http import api, context, guard, live, mesh_link, openapi, ops, pages, problems
+from qubix_coordinator.http import api, browser_node, context, guard, live, mesh_link, openapi, ops, pages, problems
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.http.live_socket import FramesProtocol
 from qubix_coordinator.http.pacing import BODY_BYTES_MAX, Paced, SizedRequest, drained
@@ -39,6 +39,7 @@ def create_app(parts: Context) -> Quart:
     ops.install(app)
     live.install(app)
     mesh_link.install(app)
+    browser_node.install(app)
     pages.install(app)
     _install_hooks(app, parts)
     return app

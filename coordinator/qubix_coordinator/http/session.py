@@ -4,7 +4,8 @@
     Challenge ──▶ Hello ──▶ Welcome, then statements both ways under the session's incarnation.
 
 From the Hello on everything is encrypted for the two sides (`qubix_protocol.channel`): gateways carry what they cannot
-read.
+read. A session without `exchange` is a browser tab's, which no gateway carries: there TLS alone hides, and nothing of a
+gateway's session is believed (docs/adr/0032).
 
 `receive_*` raise a `ProtocolError` for whatever is not to be believed: forged, replayed, stale, expired, for another
 network or audience, oversized or malformed. A refused statement changes nothing.
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple, get_args
 
 from qubix_protocol import envelope
 from qubix_protocol.adverts import decode_advert
+from qubix_protocol.browser import NO_EXCHANGE
 from qubix_protocol.channel import Channel, Exchange, Side, exchange_in, label_of
 from qubix_protocol.envelope import Opened, ReplayGuard, Sealer
 from qubix_protocol.errors import (
@@ -50,7 +52,7 @@ class NotYet(NotGenuine):
 
 class Session:
     """`nonce` and `exchange` (32 random bytes each) are drawn for this session alone; `peer_id` is what libp2p
-    authenticated at the gateway."""
+    authenticated at the gateway, or what a tab claims. `exchange` None: nothing stands between."""
 
     def __init__(
         self,
@@ -59,14 +61,14 @@ class Session:
         network: Network,
         peer_id: str,
         nonce: bytes,
-        exchange: bytes,
+        exchange: bytes | None,
         clock_ms: Callable[[], int],
     ) -> None:
         self.peer_id: Final = peer_id
         self.public_key: Final = public_key_of(peer_id)
         self._key, self._network, self._clock_ms = key, network, clock_ms
         self._nonce: bytes | None = nonce
-        self._exchange = Exchange(exchange)
+        self._exchange = Exchange(exchange) if exchange is not None else None
         self._channel: Channel | None = None
         self._sealer = self._sealer_of(0)
         self._guard: ReplayGuard | None = None
@@ -90,15 +92,18 @@ class Session:
     def challenge(self) -> bytes:
         assert self._nonce is not None
         now_ms = self._clock_ms()
-        return self._sealer.seal(Challenge(nonce=self._nonce, clock_ms=now_ms, exchange=self._exchange.public))
+        exchange = self._exchange.public if self._exchange is not None else NO_EXCHANGE
+        return self._sealer.seal(Challenge(nonce=self._nonce, clock_ms=now_ms, exchange=exchange))
 
     def receive_hello(self, raw: bytes) -> Hello:
         """The answer to the challenge; its nonce is good for one Hello."""
         if self._nonce is None or label_of(raw) != "hello":
             raise NotYet(f"a frame of {label_of(raw)[:20]!r} is not what a handshake waits for")
-        theirs = exchange_in(raw)
-        channel = self._exchange.channel(theirs, nonce=self._nonce, side=Side.COORDINATOR)
-        opened = self._open(channel.decrypt(raw))
+        theirs, channel = NO_EXCHANGE, None
+        if self._exchange is not None:
+            theirs = exchange_in(raw)
+            channel = self._exchange.channel(theirs, nonce=self._nonce, side=Side.COORDINATOR)
+        opened = self._open(channel.decrypt(raw) if channel is not None else raw)
         if opened.header.type != "hello":
             raise NotYet(f"{opened.header.type!r} is not what a handshake waits for")
         hello = opened.body(Hello)
@@ -166,9 +171,9 @@ class Session:
 
     def receive(self, raw: bytes) -> Heard:
         """One statement of the live session, in rising order of its counter."""
-        if self._channel is None or self._guard is None:
+        if self._guard is None:
             raise NotYet("a statement came before the handshake was done")
-        opened = self._open(self._channel.decrypt(raw))
+        opened = self._open(self._shown(raw))
         if opened.header.audience == envelope.ANYONE:
             raise WrongAudience("a statement to the coordinator names it as audience")
         kind = _KINDS.get(opened.header.type)
@@ -213,9 +218,20 @@ class Session:
         return offer
 
     def seal(self, message: FromCoordinator) -> bytes:
-        """Signed, then encrypted."""
-        assert self._channel is not None, "a Hello was received"
-        return self._channel.encrypt(self._sealer.seal(message))
+        """Signed, then encrypted where somebody stands between."""
+        assert self._nonce is None, "a Hello was received"
+        sealed = self._sealer.seal(message)
+        if self._exchange is None:
+            return sealed
+        assert self._channel is not None, "made by the Hello"
+        return self._channel.encrypt(sealed)
+
+    def _shown(self, raw: bytes) -> bytes:
+        """The envelope in a frame. With an exchange there is no other way to it than through the channel."""
+        if self._exchange is None:
+            return raw
+        assert self._channel is not None, "made by the Hello"
+        return self._channel.decrypt(raw)
 
     def _open(self, raw: bytes, **limits: int) -> Opened:
         return envelope.open_envelope(

@@ -49,6 +49,7 @@ class Plan:
             bytes_moved=cost.bytes_moved,
             memory_bytes=MEMORY_BASE_BYTES + max(cost.memory_bytes, whole),
             moved_bytes=self._moved_bytes(units),
+            browsers=self.kernel.spec.verifier and not self.kernel.spec.open,
         )
 
     def _moved_bytes(self, units: int) -> int:

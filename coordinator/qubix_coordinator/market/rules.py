@@ -11,8 +11,8 @@ from uuid import UUID
 from qubix_coordinator.market import matching
 from qubix_coordinator.market.forecast import NO_HISTORY, Forecast, History, Work, forecast, rated_ms
 from qubix_coordinator.market.matching import Bid
-from qubix_protocol.messages import KernelRate
-from qubix_protocol.states import Availability, Reason
+from qubix_protocol.messages import Device, KernelRate
+from qubix_protocol.states import Availability, DeviceKind, Reason
 from qubix_protocol.units import READING_AGE_S_MAX
 
 STALE_MS: Final = 60_000
@@ -33,6 +33,7 @@ class Obstacle(StrEnum):
     PROVIDER = "is not the provider the job names"
     QUERY = "is not what the job's query asks for"
     BACKEND = "has no back end for this kernel"
+    BROWSER = "is a browser tab, which gets only checked work of the market's own kernels"
     UNMEASURED = "has not measured this kernel"
     MEMORY = "has too little memory"
     RATE = "is above the job's maximum rate"
@@ -69,6 +70,7 @@ class Candidate:
     """The slower way of its connection, as it claims; 0: unknown."""
     reliability: float = 0.0
     region: str = ""
+    browser: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class Need:
     """To the provider and back."""
     history: History = NO_HISTORY
     """What past runs of the same kernel say."""
+    browsers: bool = False
+    """A browser tab may have it: every result is checked (trust C4), and the code is the market's own."""
 
     @property
     def work(self) -> Work:
@@ -164,6 +168,8 @@ def misfit(candidate: Candidate, need: Need, guess: tuple[str, Forecast] | None)
         return Obstacle.QUERY
     if not set(candidate.backends) & set(need.backends):
         return Obstacle.BACKEND
+    if candidate.browser and not need.browsers:
+        return Obstacle.BROWSER
     if guess is None:
         return Obstacle.UNMEASURED
     if need.memory_bytes > candidate.memory_bytes:
@@ -285,6 +291,49 @@ def sorted_out(candidates: Iterable[Candidate], need: Need) -> tuple[list[Choice
     order = list(Obstacle)
     misfits.sort(key=lambda one: (order.index(one.obstacle), str(one.candidate.listing_id)))
     return sorted(fitting, key=lambda one: score(one, need)), misfits
+
+
+_SOFTWARE: Final = ("swiftshader", "llvmpipe", "lavapipe", "softpipe", "basic render driver")
+"""In the names of what computes on the processor in a GPU's place."""
+
+
+def software(device: Device) -> bool:
+    """A claim like any other (trust C6): it keeps the honest from being taken for what they are not."""
+    named = f"{device.model} {device.driver}".lower()
+    return device.fallback or (device.kind is DeviceKind.WEBGPU and any(word in named for word in _SOFTWARE))
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How an offer came. `country` is that of the node's address; without it the node's own word is taken."""
+
+    country: str = ""
+    browser: bool = False
+    """By a tab's own socket."""
+    fallbacks: bool = False
+    """Software in a GPU's place is listed here."""
+
+
+BY_MESH: Final = Way()
+
+
+@dataclass(frozen=True, slots=True)
+class Unwelcome:
+    """Why a device cannot be offered here."""
+
+    problem: str
+    remedy: str
+
+
+def unwelcome(device: Device, way: Way) -> Unwelcome | None:
+    if way.browser and device.kind is not DeviceKind.WEBGPU:
+        return Unwelcome(f"a browser tab has no device of the kind {device.kind.value}", "Offer it with `qubix node`")
+    if software(device) and not way.fallbacks:
+        return Unwelcome(
+            "this is software on the processor, no GPU",
+            "Switch on graphics acceleration, or offer the processor as one with `qubix node`",
+        )
+    return None
 
 
 def backoff_ms(failures: int) -> int:

@@ -28,8 +28,18 @@ _TYPES: Final = {
 }
 _ALWAYS_KNOWN: Final = frozenset(
     [
-        *("gpu_name", "num_gpus", "backend", "kind", "isolation", "country_seen", "price", "jobs_accepted"),
-        *("jobs_rejected", "rentable", "verified", "stale", "availability", "provider", "device", "listing"),
+        *("gpu_name", "num_gpus", "backend", "kind", "browser", "isolation", "country_seen", "price"),
+        *(
+            "jobs_accepted",
+            "jobs_rejected",
+            "rentable",
+            "verified",
+            "stale",
+            "availability",
+            "provider",
+            "device",
+            "listing",
+        ),
     ]
 )
 

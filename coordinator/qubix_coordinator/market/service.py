@@ -15,7 +15,7 @@ import msgspec
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx, execute
-from qubix_coordinator.errors import Conflict, LimitExceeded, NotFound
+from qubix_coordinator.errors import Conflict, Forbidden, LimitExceeded, NotFound
 from qubix_coordinator.market import cards, rules, standing
 from qubix_coordinator.market.tables import Listing
 from qubix_coordinator.outbox import events
@@ -39,11 +39,16 @@ def listing_id(peer_id: str, device_id: str) -> UUID:
     return uuid.uuid5(_NAMESPACE, f"{peer_id}/{device_id}")
 
 
-async def offer_received(db: Database, peer_id: str, offer: Offer, raw: bytes, *, now_ms: int, seen: str = "") -> bool:
+async def offer_received(
+    db: Database, peer_id: str, offer: Offer, raw: bytes, *, now_ms: int, way: rules.Way = rules.BY_MESH
+) -> bool:
     """Folds a verified offer; `raw` is its envelope, kept as evidence. Saying the same again changes nothing else.
-    Whether somebody who waits could find in it what was not there before. `seen` is the country by the node's address;
-    without it the node's own word is taken. Raises Conflict for a card that another node has in the market."""
-    news = await db.run(lambda tx: _fold(tx, peer_id, offer, raw, now_ms, seen))
+    Whether somebody who waits could find in it what was not there before. Raises Conflict for a card that another node
+    has in the market, and Forbidden for a device that is not to be offered in this way."""
+    wrong = rules.unwelcome(offer.device, way)
+    if wrong is not None:
+        raise Forbidden(wrong.problem, field="device", remedy=wrong.remedy)
+    news = await db.run(lambda tx: _fold(tx, peer_id, offer, raw, now_ms, way))
     if news is None:
         raise Conflict(
             "another node offers this very card and can be reached",
@@ -53,7 +58,7 @@ async def offer_received(db: Database, peer_id: str, offer: Offer, raw: bytes, *
     return news
 
 
-async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int, seen: str) -> bool | None:
+async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int, way: rules.Way) -> bool | None:
     """None when the card stays with another node."""
     device = offer.device
     key = listing_id(peer_id, device.device_id)
@@ -61,8 +66,11 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int, see
     row = await Listing.filter(id=key).using_db(tx).select_for_update().first()
     if not await _settled(tx, peer_id, device, row, now_ms):
         return None
+    if way.browser and row is not None and row.rental_id is not None:
+        raise Conflict("the device is rented", field="device", remedy="Offer it from the node that it was rented from")
     claimed = _claims(offer) | {"offer_digest": digests.of_bytes(raw), "offer_raw": raw, "offered_ms": now_ms}
-    claimed |= {"country": seen or offer.country, "country_seen": bool(seen)}
+    claimed |= {"country": way.country or offer.country, "country_seen": bool(way.country)}
+    claimed |= {"browser": way.browser, "fallback": rules.software(device)}
     if offer.metrics is not None and (row is None or rules.fresher(_reading_ms(row), offer.metrics.at_ms)):
         claimed |= {"metrics": msgspec.to_builtins(offer.metrics), "metrics_ms": now_ms}
     if row is None:
@@ -388,6 +396,7 @@ def candidate(row: Listing) -> rules.Candidate:
         availability=Availability(row.availability),
         rates=msgspec.convert(row.rates, tuple[KernelRate, ...]),
         jobs_parallel=row.jobs_parallel,
+        browser=row.browser,
         jobs_rejected=row.jobs_rejected,
         failures=row.failures,
         backoff_until_ms=row.backoff_until_ms,
@@ -435,4 +444,6 @@ def view(row: Listing, now_ms: int) -> ListingView:
         score=row.score,
         reliability=row.reliability,
         listed_ms=row.listed_ms,
+        browser=row.browser,
+        fallback=row.fallback,
     )

@@ -39,6 +39,8 @@ class Listing(Model):
     country = fields.TextField(default="")
     country_seen = fields.BooleanField(default=False)
     devices_alike = fields.IntField(default=1)
+    browser = fields.BooleanField(default=False)
+    fallback = fields.BooleanField(default=False)
     verified = fields.BooleanField(default=False)
     score = fields.FloatField(default=0.0)
     reliability = fields.FloatField(default=0.0)

@@ -201,6 +201,12 @@ async def _refuse_taken(tx: Tx, found: Rentable, rate_max: int | None, now_ms: i
             field=field,
             remedy=f"{_ANOTHER}; it comes back into the market when its rental ends",
         )
+    if found.candidate.browser:
+        raise Conflict(
+            "the device is a browser tab, which can close at any moment: it is not rented by time",
+            field=field,
+            remedy="Submit a job to it, or rent another one (browser=false)",
+        )
     away = found.candidate.availability in (Availability.DRAINING, Availability.OFFLINE)
     if away or not found.online or found.offered_ms < market_rules.visible_since_ms(now_ms, OFFER_S):
         raise Conflict("the device is not in the market now", field=field, remedy=_ANOTHER)

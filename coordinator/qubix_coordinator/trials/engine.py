@@ -226,12 +226,14 @@ _TO_LOOK_AT_AGAIN: Final = (
 
 async def plan_first(desk: Desk, tx: Tx, peer_id: str) -> None:
     """A node that passed its self-test is tried before long; one that is planned for already, no sooner for it, unless
-    something of it is not verified."""
+    something of it is not verified. A browser tab is never tried: it has no way to fill a card's memory."""
     soon_ms = rules.next_ms(desk.now_ms(), round(desk.settings.trial_first_s * 1000), secrets.SystemRandom().random())
     await execute(
         tx,
-        "INSERT INTO trial_plan AS p (peer_id, next_ms) VALUES ($1, $2) ON CONFLICT (peer_id) DO UPDATE SET"
-        " next_ms = LEAST(p.next_ms, excluded.next_ms) WHERE EXISTS (SELECT FROM listing l WHERE l.peer_id = p.peer_id"
+        "INSERT INTO trial_plan AS p (peer_id, next_ms) SELECT $1::text, $2::bigint"
+        " WHERE NOT EXISTS (SELECT FROM listing l WHERE l.peer_id = $1 AND l.browser)"
+        " ON CONFLICT (peer_id) DO UPDATE SET next_ms = LEAST(p.next_ms, excluded.next_ms)"
+        " WHERE EXISTS (SELECT FROM listing l WHERE l.peer_id = p.peer_id"
         " AND l.online AND NOT l.verified) AND NOT EXISTS (SELECT FROM trial t WHERE t.peer_id = p.peer_id"
         " AND t.asked_ms > $3)",
         peer_id,
@@ -246,7 +248,7 @@ FAILED_PAUSE_MS: Final = 10 * 60_000
 
 async def _offered(tx: Tx, peer_id: str, now_ms: int) -> list[Listing]:
     since_ms = market_rules.visible_since_ms(now_ms, OFFER_S)
-    found = Listing.filter(peer_id=peer_id, online=True, offered_ms__gte=since_ms)
+    found = Listing.filter(peer_id=peer_id, online=True, browser=False, offered_ms__gte=since_ms)
     return await found.exclude(availability=Availability.OFFLINE.value).using_db(tx).order_by("id")
 
 

@@ -168,6 +168,7 @@ _ALL: Final = (
         ("device_kind",),
         choices=tuple(one.value for one in DeviceKind),
     ),
+    Field("browser", Kind.YESNO, lambda one: one.browser, "a browser's tab, which may close any time", ("tab",)),
     Field(
         "isolation",
         Kind.CHOICE,

@@ -25,7 +25,7 @@ _NOTHING: Final = Sample(at_ms=0)
 def row(one: ListingView) -> list[str]:
     found = one.metrics or _NOTHING
     return [
-        one.kind.titled(one.model),
+        one.title,
         shown.percent(found.utilisation_pct),
         _number(found.temperature_c),
         _of(_gib(found.memory_used_bytes), _gib(found.memory_total_bytes)),

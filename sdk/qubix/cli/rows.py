@@ -48,7 +48,7 @@ ATTEMPT_SPARE: Final = ("verdict", "why")
 
 def offer(one: ListingView) -> list[str]:
     return [
-        one.kind.titled(one.model),
+        one.title,
         shown.memory(one.memory_bytes),
         shown.qu(one.rate_qu_per_h),
         shown.record(one),

@@ -115,7 +115,7 @@ class OfferPage(SheetPage):
         one = entry.listing
         width = max(40, self.size.width - 4)
         span = SPANS[self._span][0]
-        title = one.kind.titled(one.model) + (" — has left the market" if left else "")
+        title = one.title + (" — has left the market" if left else "")
         self.sheet.put(
             pairs([*_market(entry, now_s)], title=title),
             pairs([*_specification(one)], title="Specification"),

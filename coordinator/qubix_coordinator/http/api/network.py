@@ -30,6 +30,7 @@ async def get_network() -> NetworkView:
         regions=context.settings.regions,
         relays=context.mesh.relays(),
         clock_ms=context.now_ms(),
+        fallback_adapters=context.settings.allow_fallback_adapters,
         walletconnect_project_id=context.settings.walletconnect_project_id,
     )
 
