@@ -454,6 +454,38 @@ class JobView(View, frozen=True, kw_only=True):
     """The query line by which it says which devices it goes to."""
 
 
+class CourseLine(View, frozen=True, kw_only=True):
+    """One thing that happened. `what` is one word of a few; `attempt` is its number, None for the job itself."""
+
+    at_ms: int
+    attempt: int | None
+    what: str
+    text: str
+
+
+class CheckView(View, frozen=True, kw_only=True):
+    """A verifier's verdict on an attempt. `randomness`: hex of what was drawn after the outputs were committed to."""
+
+    attempt: int
+    carried_out: bool
+    accepted: bool
+    reason: str
+    detail: str
+    parts: int
+    parts_good: int
+    check_ms: int
+    at_ms: int
+    randomness: str
+
+
+class JobCourseView(View, frozen=True, kw_only=True):
+    """`GET /jobs/{id}/course`: what happened, oldest first, and the checks that ran."""
+
+    job_id: Id
+    lines: tuple[CourseLine, ...]
+    checks: tuple[CheckView, ...]
+
+
 class SettleView(View, frozen=True, kw_only=True):
     """`POST /jobs/{id}/settle`, for anybody. `due_ms`: when the next thing falls due by itself; None when nothing
     will."""

@@ -94,7 +94,7 @@ class DecisionBody(Body, frozen=True, kw_only=True):
     reason: Words
 
 
-class StepView(View, frozen=True, kw_only=True):
+class DisputeStepView(View, frozen=True, kw_only=True):
     """One line of the timeline. `by`: consumer, provider, arbiter, market."""
 
     at_ms: int
@@ -165,9 +165,41 @@ class DisputeView(View, frozen=True, kw_only=True):
     due_ms: int | None
     """When the state's default outcome comes by itself."""
     resolved_ms: int | None
-    steps: tuple[StepView, ...]
+    steps: tuple[DisputeStepView, ...]
     evidence: EvidenceView
     revision: int
+
+
+class DisputableView(View, frozen=True, kw_only=True):
+    """An attempt that can be disputed now, and what that takes: `bond_qu` is staked for the chance of `stake_qu`."""
+
+    attempt: int
+    provider: Peer
+    model: str
+    stake_qu: int
+    bond_qu: int
+    until_ms: int | None
+    """None: while another dispute of the same job is open."""
+
+
+class JobDisputeView(View, frozen=True, kw_only=True):
+    dispute_id: Id
+    attempt: int
+    state: DisputeState
+    opened_by: Side
+    outcome: Outcome | None
+    opened_ms: int
+    due_ms: int | None
+
+
+class JobDisputesView(View, frozen=True, kw_only=True):
+    """`GET /jobs/{id}/disputes`, for both sides. `why`: where nothing can be disputed, what keeps it from that."""
+
+    job_id: Id
+    side: Side
+    disputable: tuple[DisputableView, ...]
+    why: str
+    disputes: tuple[JobDisputeView, ...]
 
 
 class DisputesView(View, frozen=True, kw_only=True):

@@ -104,7 +104,7 @@ class RentalsView(View, frozen=True, kw_only=True):
     next: str | None = None
 
 
-class SettleView(View, frozen=True, kw_only=True):
+class RentalSettleView(View, frozen=True, kw_only=True):
     """`POST /rentals/{id}/settle`, which anybody may ask. `done`: something was due and was done."""
 
     rental_id: Id

@@ -12,7 +12,7 @@ from qubix.follow import Deadline, Follower
 from qubix.job import AsyncJob
 from qubix_protocol.api import ListingView
 from qubix_protocol.messages import ExtendOrder, RentOrder
-from qubix_protocol.rentals import ExtendBody, RentalBody, RentalGroupView, RentalView, SettleView
+from qubix_protocol.rentals import ExtendBody, RentalBody, RentalGroupView, RentalSettleView, RentalView
 from qubix_protocol.states import Availability, DeviceKind, RentalState
 
 if TYPE_CHECKING:
@@ -108,9 +108,9 @@ class AsyncRental:
         self.view = await self._client.session.post(f"/rentals/{self.id}/stop", None, RentalView)
         return self.view
 
-    async def settle(self) -> SettleView:
+    async def settle(self) -> RentalSettleView:
         """Has done what is due; anybody may ask."""
-        return await self._client.session.post(f"/rentals/{self.id}/settle", None, SettleView)
+        return await self._client.session.post(f"/rentals/{self.id}/settle", None, RentalSettleView)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id}, {self.view.state})"

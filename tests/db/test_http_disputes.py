@@ -15,8 +15,8 @@ from quart.typing import TestClientProtocol as Client
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.db.database import Database
-from qubix_protocol.api import JobView, SettleView
-from qubix_protocol.disputes import DisputeState, DisputesView, DisputeView, Outcome, Side
+from qubix_protocol.api import JobCourseView, JobView, SettleView
+from qubix_protocol.disputes import DisputeState, DisputesView, DisputeView, JobDisputesView, Outcome, Side
 from qubix_protocol.states import JobState
 from qubix_protocol.units import QU_MAX
 from tests.db.disputes_world import DisputesWorld
@@ -183,6 +183,8 @@ async def test_tokens_open_only_their_own_side_of_it(court: Court) -> None:
     for_users = [
         ("POST", "/disputes"),
         ("GET", "/disputes"),
+        ("GET", f"/jobs/{court.job.job_id}/disputes"),
+        ("GET", f"/jobs/{court.job.job_id}/course"),
         ("GET", dispute),
         ("POST", f"{dispute}/answer"),
         ("POST", f"{dispute}/evidence"),
@@ -244,6 +246,66 @@ async def test_each_side_does_its_own_part_and_each_once(court: Court) -> None:
     conceding = {**WORDS, "concede": True}
     await court.refused("POST", f"{path}/answer", court.provider, 409, "conflict", "dispute_id", json=conceding)
     await court.world.clean()
+
+
+async def test_what_can_be_disputed_is_told_with_its_bond_before_it_is_opened(court: Court) -> None:
+    path = f"/jobs/{court.job.job_id}/disputes"
+    before = await court.answer_of(JobDisputesView, "GET", path, court.consumer)
+    assert (before.side, before.disputes, before.why) == (Side.CONSUMER, (), "")
+    (could,) = before.disputable
+    assert (could.stake_qu, could.until_ms) == (OWED, court.job.accept_until_ms)
+    dispute = await court.open()
+    assert (dispute.attempt, dispute.bond_qu) == (could.attempt, could.bond_qu)
+    after = await court.answer_of(JobDisputesView, "GET", path, court.consumer)
+    assert after.disputable == ()
+    assert "already" in after.why
+    assert [(one.dispute_id, one.state) for one in after.disputes] == [(dispute.dispute_id, DisputeState.OPENED)]
+    theirs = await court.answer_of(JobDisputesView, "GET", path, court.provider)
+    assert (theirs.side, theirs.disputable, theirs.disputes) == (Side.PROVIDER, (), after.disputes)
+    assert "rejected" in theirs.why
+    for person, job_id in ((court.stranger, court.job.job_id), (court.consumer, NOBODYS)):
+        await court.refused("GET", f"/jobs/{job_id}/disputes", person, 404, "not_found", "job_id")
+
+
+async def test_what_cannot_be_disputed_any_more_says_why(court: Court) -> None:
+    await court.world.later(WINDOW_S)
+    path = f"/jobs/{court.job.job_id}/disputes"
+    paid = await court.answer_of(JobDisputesView, "GET", path, court.consumer)
+    assert [one.stake_qu for one in paid.disputable] == [OWED]
+    await court.world.later(court.world.desk.settings.dispute_s)
+    late = await court.answer_of(JobDisputesView, "GET", path, court.consumer)
+    assert late.disputable == ()
+    assert "ended more than" in late.why
+
+
+async def test_the_course_of_a_job_tells_each_step_and_each_check_once(court: Court) -> None:
+    path = f"/jobs/{court.job.job_id}/course"
+    found = await court.answer_of(JobCourseView, "GET", path, court.consumer)
+    assert [one.at_ms for one in found.lines] == sorted(one.at_ms for one in found.lines)
+    whats = [one.what for one in found.lines if one.what != "checkpoint"]
+    assert whats == ["submitted", "assigned", "accepted", "ended", "checked", "delivered"]
+    assert sum(one.what == "checkpoint" for one in found.lines) == found.checks[0].parts >= 1
+    assert [(one.attempt, one.accepted, one.parts_good) for one in found.checks] == [(1, True, found.checks[0].parts)]
+    await court.world.later(WINDOW_S)
+    done = await court.answer_of(JobCourseView, "GET", path, court.consumer)
+    assert done.lines[:-1] == found.lines[:-1]
+    assert done.lines[-1].what == "settled"
+    await court.refused("GET", path, court.provider, 404, "not_found", "job_id")
+
+
+async def test_an_arbiters_token_signs_a_page_in_and_follows_a_dispute(db: Database, tmp_path: Path) -> None:
+    async with served(db, tmp_path) as running:
+        judge = await make_person(db, Scope.ARBITER)
+        gateway = await make_person(db, Scope.GATEWAY)
+        async with running.client() as page:
+            origin = {"Origin": running.url}
+            answer = await page.post("/api/v1/session", json={"token": judge.token}, headers=origin)
+            assert answer.status_code == 201
+            assert answer.json()["account"]["scopes"] == ["arbiter"]
+            assert (await page.get("/api/v1/arbiter/disputes")).status_code == 200
+            assert (await page.get("/api/v1/jobs")).status_code == 403
+            refused = await page.post("/api/v1/session", json={"token": gateway.token}, headers=origin)
+            assert refused.status_code == 403
 
 
 async def test_conceding_ends_it_at_once(court: Court) -> None:

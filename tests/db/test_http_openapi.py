@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API's description validates, and no route is missing from it."""
 
+import importlib
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 from openapi_spec_validator import validate
 
+import qubix_protocol
 from qubix_coordinator.db.database import Database
+from qubix_protocol.api import Body, View
 from tests.db.support_http import assembled
 
 pytestmark = pytest.mark.asyncio
@@ -30,6 +34,17 @@ async def test_description_is_valid_and_complete(db: Database, tmp_path: Path) -
     assert routes == described
     assert len(routes) > 20
     assert set(document["x-websockets"]) == {rule.rule for rule in app.url_map.iter_rules() if rule.websocket}
+
+
+async def test_no_two_schemas_share_a_name() -> None:
+    """They would become one component of the description, and one of them would be told wrongly."""
+    found: dict[str, set[str]] = {}
+    for module in pkgutil.walk_packages(qubix_protocol.__path__, "qubix_protocol."):
+        for kind in vars(importlib.import_module(module.name)).values():
+            if isinstance(kind, type) and issubclass(kind, View | Body):
+                found.setdefault(kind.__name__, set()).add(kind.__module__)
+    assert len(found) > 50
+    assert {name: where for name, where in found.items() if len(where) > 1} == {}
 
 
 async def test_every_operation_says_how_it_fails_and_who_may_ask(db: Database, tmp_path: Path) -> None:

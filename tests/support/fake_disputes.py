@@ -13,6 +13,7 @@ from qubix_protocol.disputes import (
     DecisionBody,
     DisputeBody,
     DisputeState,
+    DisputeStepView,
     DisputesView,
     DisputeView,
     EvidenceBody,
@@ -21,7 +22,6 @@ from qubix_protocol.disputes import (
     LinkView,
     Outcome,
     Side,
-    StepView,
 )
 from qubix_protocol.states import JobState, Reason
 from tests.support.fake_api import FakeApi, Refusal, Seen, now_ms
@@ -121,7 +121,7 @@ class FakeDisputes(FakeApi):
         )
 
     def _step(self, dispute_id: str, by: str, what: str, text: str) -> DisputeView:
-        step = StepView(at_ms=now_ms(), by=by, what=what, text=text)
+        step = DisputeStepView(at_ms=now_ms(), by=by, what=what, text=text)
         return self.change_dispute(dispute_id, steps=(*self.disputes[dispute_id].steps, step))
 
     def change_dispute(self, dispute_id: str, **changes: Any) -> DisputeView:
@@ -153,7 +153,7 @@ class FakeDisputes(FakeApi):
             opened_ms=now_ms(),
             due_ms=now_ms() + 60_000,
             resolved_ms=None,
-            steps=(StepView(at_ms=now_ms(), by="consumer", what="opened", text=statement, digests=digests),),
+            steps=(DisputeStepView(at_ms=now_ms(), by="consumer", what="opened", text=statement, digests=digests),),
             evidence=EvidenceView(
                 kernel="orbit",
                 params_digest=DIGEST,

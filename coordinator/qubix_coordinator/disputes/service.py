@@ -10,17 +10,16 @@ from tortoise.expressions import Q
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Principal, Scope
 from qubix_coordinator.db.database import Tx, execute, one, rows, value
-from qubix_coordinator.disputes import flow, look, money, rules, views
+from qubix_coordinator.disputes import flow, look, money, rules, terms, views
 from qubix_coordinator.disputes.engine import settle_due
 from qubix_coordinator.disputes.rules import Event, Verb
 from qubix_coordinator.disputes.tables import Dispute
-from qubix_coordinator.errors import Conflict, Forbidden, InvalidInput, LimitExceeded, NotFound
-from qubix_coordinator.jobs import billing
+from qubix_coordinator.errors import Conflict, Forbidden, InvalidInput, LimitExceeded
 from qubix_coordinator.jobs import flow as jobs_flow
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.read import position
 from qubix_coordinator.jobs.rules import JobEvent
-from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job
+from qubix_coordinator.jobs.tables import Attempt, Job
 from qubix_protocol.disputes import (
     AnswerBody,
     DecisionBody,
@@ -32,8 +31,6 @@ from qubix_protocol.disputes import (
     Outcome,
     Side,
 )
-from qubix_protocol.messages import Range
-from qubix_protocol.states import FINAL_JOB_STATES, AttemptState, JobState
 
 __all__ = ["answer", "decide", "evidence", "get", "list_disputes", "open_dispute", "settle_due", "withdraw"]
 STATEMENTS_MAX = 20
@@ -50,13 +47,14 @@ async def open_dispute(desk: Desk, principal: Principal, body: DisputeBody) -> D
     _check_words("statement", body.statement)
 
     async def step(tx: Tx) -> DisputeView:
-        job = await _job_of_party(tx, principal, body.job_id)
-        attempt, side = await _disputed(tx, principal, job, body.attempt)
+        job = await jobs_flow.lock_job(tx, await terms.key_of_party(tx, principal, body.job_id))
+        attempt, side = await terms.disputed(tx, principal, job, body.attempt)
         provider = await accounts.account_of_node(tx, attempt.peer_id)
         if provider == job.account_id:
             raise Conflict("both sides are you", field="job_id", remedy="Settle it with yourself")
-        dispute = await _new(desk, tx, job, attempt, side, provider)
-        _check_time(desk, job, dispute)
+        found = await terms.of_attempt(desk, tx, job, attempt, side)
+        terms.check_time(desk, job, in_window=found.in_window)
+        dispute = await _new(desk, tx, job, attempt, side, provider, found)
         if await Dispute.filter(attempt_id=attempt.id, opened_by=side.value).using_db(tx).exists():
             raise Conflict(
                 f"attempt {attempt.fence} was disputed already", field="attempt", remedy="List your disputes"
@@ -78,83 +76,9 @@ async def open_dispute(desk: Desk, principal: Principal, body: DisputeBody) -> D
     return await desk.db.run(step)
 
 
-async def _job_of_party(tx: Tx, principal: Principal, job_id: str) -> Job:
-    """Locked. Of the consumer, or of a job in which one of the account's nodes has worked."""
-    missing = NotFound(
-        "there is no such job of yours, nor did a node of yours work on it",
-        field="job_id",
-        remedy="List your jobs with GET /jobs",
-    )
-    try:
-        key = UUID(job_id)
-    except ValueError:
-        raise missing from None
-    worked = await value(
-        tx,
-        "SELECT true FROM attempt a JOIN node n ON n.peer_id = a.peer_id WHERE a.job_id = $1 AND n.account_id = $2",
-        key,
-        principal.account_id,
-    )
-    if not worked and not await Job.filter(id=key, account_id=principal.account_id).using_db(tx).exists():
-        raise missing
-    return await jobs_flow.lock_job(tx, key)
-
-
-async def _disputed(tx: Tx, principal: Principal, job: Job, fence: int | None) -> tuple[Attempt, Side]:
-    """The attempt that is meant, and on which side the account stands."""
-    attempts = await Attempt.filter(job_id=job.id).using_db(tx).order_by("fence")
-    if job.account_id == principal.account_id:
-        side, could = Side.CONSUMER, [one for one in attempts if one.owed_qu or one.paid_qu + one.fee_qu]
-    else:
-        mine = {
-            row["peer_id"]
-            for row in await rows(tx, "SELECT peer_id FROM node WHERE account_id = $1", principal.account_id)
-        }
-        wrong = [one for one in attempts if one.state == AttemptState.REJECTED.value]
-        side, could = Side.PROVIDER, [one for one in wrong if one.peer_id in mine and one.owed_qu == 0]
-    if fence is not None:
-        could = [one for one in could if one.fence == fence]
-    if not could:
-        which = "attempt of it" if fence is None else f"attempt {fence}"
-        raise Conflict(
-            f"no {which} can be disputed: "
-            + ("nothing is owed or paid for" if side is Side.CONSUMER else "none of yours was rejected"),
-            field="attempt",
-            remedy="Look at the job's attempts",
-        )
-    if len(could) > 1:
-        raise InvalidInput(
-            "attempt",
-            f"{len(could)} attempts can be disputed",
-            f"Name one: {', '.join(str(one.fence) for one in could)}",
-        )
-    return could[0], side
-
-
-async def _new(desk: Desk, tx: Tx, job: Job, attempt: Attempt, side: Side, provider: UUID) -> Dispute:
-    links = await ChainLink.filter(attempt_id=attempt.id, verdict=side is Side.CONSUMER).using_db(tx).order_by("index")
-    ranges = billing.merge([Range(link.start, link.stop) for link in links])
-    units = billing.total(ranges)
-    if units == 0:
-        raise Conflict("there are no units to dispute", field="attempt", remedy="Look at the job's attempts")
-    cost_qu = billing.bill_max_qu(
-        attempt.rate_qu_per_h, forecast_ms=attempt.forecast_ms, attempt_units=attempt.units, units=units
-    )
-    if side is Side.CONSUMER:
-        stake_qu = attempt.owed_qu or attempt.paid_qu + attempt.fee_qu
-    else:
-        # All such stakes together, never more than the job's hold had beside what it has paid (awards ≤ hold).
-        others_qu = await value(
-            tx,
-            "SELECT coalesce(sum(CASE state WHEN 'resolved' THEN award_qu ELSE stake_qu END), 0)::bigint"
-            " FROM dispute WHERE job_id = $1 AND attempt_id <> $2 AND opened_by = 'provider'",
-            job.id,
-            attempt.id,
-        )
-        stake_qu = min(cost_qu, job.cap_qu - job.paid_qu - job.fee_qu - job.owed_qu - others_qu)
-    if stake_qu <= 0:
-        raise Conflict("nothing is at stake: others have the whole hold", field="attempt", remedy="Nothing is lost")
-    in_window = side is Side.CONSUMER and attempt.owed_qu > 0
+async def _new(
+    desk: Desk, tx: Tx, job: Job, attempt: Attempt, side: Side, provider: UUID, found: terms.Terms
+) -> Dispute:
     now_ms = desk.now_ms()
     return Dispute(
         id=uuid.uuid4(),
@@ -168,42 +92,13 @@ async def _new(desk: Desk, tx: Tx, job: Job, attempt: Attempt, side: Side, provi
         provider_id=provider,
         state=DisputeState.OPENED.value,
         checked=job.has_verifier or side is Side.PROVIDER,
-        in_window=in_window,
-        ranges=[[one.start, one.stop] for one in ranges],
-        stake_qu=stake_qu,
-        bond_qu=rules.bond_qu(0 if job.has_verifier else cost_qu, desk.settings.dispute_bond_min_qu),
+        in_window=found.in_window,
+        ranges=[[one.start, one.stop] for one in found.ranges],
+        stake_qu=found.stake_qu,
+        bond_qu=found.bond_qu,
         opened_ms=now_ms,
         due_ms=now_ms + flow.wait_ms(desk, DisputeState.OPENED),
     )
-
-
-def _check_time(desk: Desk, job: Job, dispute: Dispute) -> None:
-    if job.data_account_id is not None:
-        raise Conflict("this is a re-run for a dispute", field="job_id", remedy="It is that dispute's evidence")
-    if dispute.in_window:
-        if job.state == JobState.DISPUTED.value or (job.due_ms is not None and job.due_ms > desk.now_ms()):
-            return
-        # Owed for, and not delivered yet, or due already.
-        raise Conflict(
-            f"the job is {job.state}: it can be disputed in its acceptance window",
-            field="job_id",
-            remedy="Wait until it is delivered"
-            if job.due_ms is None
-            else "The window has ended; dispute it after settlement",
-        )
-    if JobState(job.state) not in FINAL_JOB_STATES:
-        raise Conflict(
-            f"the job is {job.state}: what is settled of it can be disputed when it is over",
-            field="job_id",
-            remedy="Wait for its end",
-        )
-    assert job.ended_ms is not None
-    if job.ended_ms + round(desk.settings.dispute_s * 1000) <= desk.now_ms():
-        raise Conflict(
-            f"the job ended more than {desk.settings.dispute_s:g} s ago",
-            field="job_id",
-            remedy="Disputes are opened within that time",
-        )
 
 
 async def answer(desk: Desk, principal: Principal, dispute_id: UUID, body: AnswerBody) -> DisputeView:

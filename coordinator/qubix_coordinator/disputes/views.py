@@ -14,13 +14,13 @@ from qubix_coordinator.telemetry import service as telemetry
 from qubix_protocol.disputes import (
     OUTCOME_TEXT,
     DisputeState,
+    DisputeStepView,
     DisputeView,
     EvidenceView,
     Finding,
     LinkView,
     Outcome,
     Side,
-    StepView,
 )
 
 LINKS_SHOWN_MAX: Final = 256
@@ -64,7 +64,7 @@ async def view(desk: Desk, tx: Tx, dispute: Dispute, you: str) -> DisputeView:
     )
 
 
-async def _steps(tx: Tx, dispute: Dispute) -> tuple[StepView, ...]:
+async def _steps(tx: Tx, dispute: Dispute) -> tuple[DisputeStepView, ...]:
     found = await rows(
         tx,
         "SELECT at_ms, by, what, text, digests FROM dispute_step WHERE dispute_id = $1 ORDER BY id LIMIT $2",
@@ -72,7 +72,7 @@ async def _steps(tx: Tx, dispute: Dispute) -> tuple[StepView, ...]:
         STEPS_SHOWN_MAX,
     )
     return tuple(
-        StepView(
+        DisputeStepView(
             at_ms=row["at_ms"],
             by=row["by"],
             what=row["what"],

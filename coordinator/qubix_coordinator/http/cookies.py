@@ -18,6 +18,8 @@ from qubix_coordinator.http.guard import LOOPBACK
 
 NAME: Final = "qubix_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
+SCOPES: Final = ("user", "operator", "arbiter")
+"""Tokens of people: one of these signs a page in, and each route asks for its own."""
 LIFE_S: Final = 30 * 86_400
 """The token in it may end earlier."""
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})

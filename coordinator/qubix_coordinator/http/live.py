@@ -68,10 +68,10 @@ def install(app: Quart) -> None:
 async def _asker() -> Principal | None:
     """Who the headers speak for; None: the first frame will say. A cookie serves our own pages alone."""
     if "Authorization" in websocket.headers:
-        return await bearer("user", websocket.headers)
+        return await bearer(cookies.SCOPES, websocket.headers)
     if token := cookies.token_of(websocket.headers):
         cookies.check_origin(websocket.headers)
-        return await principal(token, "user")
+        return await principal(token, cookies.SCOPES)
     return None
 
 
@@ -103,7 +103,7 @@ async def _first_frame() -> Principal:
             first = await next_message()
     except TimeoutError:
         raise Unauthorised("no token came in time", field="token", remedy=TOKEN_REMEDY) from None
-    return await principal(_decoded(first, Token).token, "user")
+    return await principal(_decoded(first, Token).token, cookies.SCOPES)
 
 
 async def _listen(context: Context, socket: LiveSocket, who: Principal, tasks: asyncio.TaskGroup) -> NoReturn:

@@ -40,12 +40,13 @@ def route(
     *,
     answer: type[Any],
     group: str,
-    scope: str = "",
+    scope: str | tuple[str, ...] = "",
     body: type[Any] | None = None,
     query: type[Any] | None = None,
     status: int = 200,
 ) -> Callable[[Handler], Handler]:
-    """`body` or `answer` may be `openapi.Binary`: the handler then reads or makes it itself."""
+    """One scope of several suffices. `body` or `answer` may be `openapi.Binary`: the handler then reads or makes it
+    itself."""
 
     def register(handler: Handler) -> Handler:
         @functools.wraps(handler)
@@ -80,7 +81,7 @@ def as_response(answer: Any, status: int = 200) -> QuartResponse:
     return Response(msgspec.json.encode(answer), status, content_type=JSON)
 
 
-async def asker(scope: str, method: str, headers: Headers) -> Principal:
+async def asker(scope: str | tuple[str, ...], method: str, headers: Headers) -> Principal:
     """Who asks: by the token in the headers, or by a page's cookie. Raises Unauthorised or Forbidden."""
     token = "" if "Authorization" in headers else cookies.token_of(headers)
     if not token:
@@ -89,7 +90,7 @@ async def asker(scope: str, method: str, headers: Headers) -> Principal:
     return await principal(token, scope)
 
 
-async def bearer(scope: str, headers: Headers) -> Principal:
+async def bearer(scope: str | tuple[str, ...], headers: Headers) -> Principal:
     """Who the token in the headers speaks for. Raises Unauthorised or Forbidden."""
     header = headers.get("Authorization", "")
     if not header.lower().startswith(_BEARER):
@@ -97,13 +98,15 @@ async def bearer(scope: str, headers: Headers) -> Principal:
     return await principal(header[len(_BEARER) :].strip(), scope)
 
 
-async def principal(token: str, scope: str) -> Principal:
+async def principal(token: str, scope: str | tuple[str, ...]) -> Principal:
+    """With one of the scopes."""
     found = await here().db.run(lambda tx: accounts.authenticate(tx, token))
-    if scope not in found.scopes:
+    enough = (scope,) if isinstance(scope, str) else scope
+    if found.scopes.isdisjoint(enough):
         raise Forbidden(
-            f"the token has no scope {scope!r}",
+            f"the token has no scope {' or '.join(map(repr, enough))}",
             field="Authorization",
-            remedy=f"Use a token with the scope {scope}",
+            remedy=f"Use a token with the scope {' or '.join(enough)}",
         )
     return found
 

@@ -14,6 +14,7 @@ from qubix_coordinator.jobs import accept as acceptance
 from qubix_coordinator.jobs import assign, flow, read, views
 from qubix_coordinator.jobs.access import may_access
 from qubix_coordinator.jobs.connection import on_gone
+from qubix_coordinator.jobs.course import course
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.due import settle_due
 from qubix_coordinator.jobs.estimates import estimate
@@ -30,6 +31,7 @@ __all__ = [
     "Desk",
     "accept",
     "cancel",
+    "course",
     "end_on_rental",
     "estimate",
     "get",

@@ -25,7 +25,7 @@ from qubix_coordinator.rentals.tables import Rental
 from qubix_protocol import digests
 from qubix_protocol.api import JobBody, JobView
 from qubix_protocol.messages import ExtendOrder
-from qubix_protocol.rentals import ExtendBody, RentalBody, RentalGroupView, RentalView, SettleView
+from qubix_protocol.rentals import ExtendBody, RentalBody, RentalGroupView, RentalSettleView, RentalView
 from qubix_protocol.states import RentalState
 from qubix_protocol.units import RENTAL_S_MAX
 
@@ -243,14 +243,14 @@ async def submit_job(desk: Desk, principal: Principal, body: JobBody, idempotenc
     return await jobs.submit(desk, principal, body, idempotency_key, find_berth)
 
 
-async def settle(desk: Desk, rental_id: UUID) -> SettleView:
+async def settle(desk: Desk, rental_id: UUID) -> RentalSettleView:
     """Does what is due of a rental, as the engine would: anybody may ask. Says when the next thing is due."""
 
-    async def step(tx: Tx) -> SettleView:
+    async def step(tx: Tx) -> RentalSettleView:
         rental = await flow.lock(tx, rental_id)
         done = await flow.catch_up(desk, tx, rental)
         facts, times = views.facts(rental), views.times(desk.settings)
-        return SettleView(
+        return RentalSettleView(
             rental_id=str(rental.id),
             done=done,
             state=RentalState(rental.state),

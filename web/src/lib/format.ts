@@ -38,3 +38,12 @@ export function duration(ms: number): string {
   if (s < 3600) return `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`;
   return `${Math.floor(s / 3600)} h ${Math.round((s % 3600) / 60)} min`;
 }
+
+/** The time of day, to the second. */
+export const clock = (ms: number): string => new Date(ms).toLocaleTimeString('en', { hourCycle: 'h23' });
+
+/** From now, in the largest unit that is not 0. */
+export function fromNow(ms: number, now = Date.now()): string {
+  const left = age(Math.abs(ms - now));
+  return ms >= now ? `in ${left}` : `${left} ago`;
+}

@@ -16,6 +16,10 @@ const ENDED = new Set(['settled', 'resolved', 'failed', 'cancelled']);
 
 export const jobTone = (state: string): string => TONES[state] ?? '';
 export const ended = (job: Schemas['JobView']): boolean => ENDED.has(job.state);
+const ATTEMPT_TONES: Record<string, string> = { running: 'info', verifying: 'info', offered: 'warn', delivered: 'warn', accepted: 'good', rejected: 'bad' };
+export const attemptTone = (state: string): string => ATTEMPT_TONES[state] ?? '';
+/** On a device now. */
+export const working = (attempt: Schemas['AttemptView']): boolean => attempt.state === 'running';
 /** There may be a result to read. */
 export const readable = (job: Schemas['JobView']): boolean =>
   (ended(job) || job.state === 'delivered' || job.state === 'disputed') && job.units_accepted > 0;

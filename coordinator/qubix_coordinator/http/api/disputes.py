@@ -9,10 +9,19 @@ from msgspec import Meta
 
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.disputes import service as disputes
+from qubix_coordinator.disputes import terms
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.routes import route
-from qubix_protocol.disputes import AnswerBody, DecisionBody, DisputeBody, DisputesView, DisputeView, EvidenceBody
+from qubix_protocol.disputes import (
+    AnswerBody,
+    DecisionBody,
+    DisputeBody,
+    DisputesView,
+    DisputeView,
+    EvidenceBody,
+    JobDisputesView,
+)
 
 
 class DisputesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,6 +33,12 @@ class DisputesQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 async def open_dispute(who: Principal, body: DisputeBody) -> DisputeView:
     """Dispute an attempt at a job: posts the bond, and holds the payment up while it is not settled"""
     return await disputes.open_dispute(here().desk, who, body)
+
+
+@route(api, "GET", "/jobs/<uuid:job_id>/disputes", scope="user", answer=JobDisputesView, group="disputes")
+async def list_job_disputes(who: Principal, job_id: UUID) -> JobDisputesView:
+    """What of a job you can dispute now, what that stakes, and the disputes that there are about it"""
+    return await terms.of_job(here().desk, who, str(job_id))
 
 
 @route(api, "GET", "/disputes", scope="user", query=DisputesQuery, answer=DisputesView, group="disputes")

@@ -27,6 +27,7 @@ from qubix_protocol.api import (
     EstimateBody,
     EstimateView,
     JobBody,
+    JobCourseView,
     JobsView,
     JobView,
     ReceiptsView,
@@ -78,6 +79,12 @@ async def list_jobs(who: Principal, query: JobsQuery) -> JobsView:
 async def get_job(who: Principal, job_id: UUID) -> JobView:
     """One job with its attempts and its money"""
     return await jobs.get(here().desk, who, str(job_id))
+
+
+@route(api, "GET", "/jobs/<uuid:job_id>/course", scope="user", answer=JobCourseView, group="jobs")
+async def get_job_course(who: Principal, job_id: UUID) -> JobCourseView:
+    """What happened to a job, line by line, and what each check of it said"""
+    return await jobs.course(here().desk, who, str(job_id))
 
 
 @route(api, "POST", "/jobs/<uuid:job_id>/cancel", scope="user", answer=JobView, group="jobs")

@@ -17,14 +17,14 @@ from qubix_protocol.api import PageSessionBody, PageSessionView
 async def begin_page_session(body: PageSessionBody) -> Response:
     """Keep a token for this browser's pages, in a cookie that no script reads"""
     cookies.check_origin(request.headers)
-    who = await principal(body.token, "user")
+    who = await principal(body.token, cookies.SCOPES)
     answer = Response(msgspec.json.encode(await _view(who, body.token)), 201, content_type=JSON)
     answer.headers["Set-Cookie"] = cookies.made(body.token, request.headers.get("Host", ""))
     answer.headers["Cache-Control"] = "no-store"
     return answer
 
 
-@route(api, "GET", "/session", scope="user", answer=PageSessionView, group="page")
+@route(api, "GET", "/session", scope=cookies.SCOPES, answer=PageSessionView, group="page")
 async def get_page_session(who: Principal) -> Response:
     """Who is signed in here, and the value that a page's writes carry"""
     answer = Response(msgspec.json.encode(await _view(who, cookies.token_of(request.headers))), content_type=JSON)
@@ -32,7 +32,7 @@ async def get_page_session(who: Principal) -> Response:
     return answer
 
 
-@route(api, "DELETE", "/session", scope="user", answer=PageSessionView, group="page")
+@route(api, "DELETE", "/session", scope=cookies.SCOPES, answer=PageSessionView, group="page")
 async def end_page_session(who: Principal) -> Response:
     """Sign out: the cookie goes; a wallet's session ends, a token that was made otherwise stays good elsewhere"""
     token = cookies.token_of(request.headers)

@@ -15,7 +15,7 @@ from qubix_coordinator.http.routes import route
 from qubix_coordinator.rentals import service as rentals
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
-from qubix_protocol.rentals import ExtendBody, RentalBody, RentalGroupView, RentalsView, RentalView, SettleView
+from qubix_protocol.rentals import ExtendBody, RentalBody, RentalGroupView, RentalSettleView, RentalsView, RentalView
 
 
 class RentalsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,7 +78,7 @@ async def stop_rental(who: Principal, rental_id: UUID) -> RentalView:
     return view
 
 
-@route(api, "POST", "/rentals/<uuid:rental_id>/settle", scope="user", answer=SettleView, group="rentals")
-async def settle_rental(who: Principal, rental_id: UUID) -> SettleView:
+@route(api, "POST", "/rentals/<uuid:rental_id>/settle", scope="user", answer=RentalSettleView, group="rentals")
+async def settle_rental(who: Principal, rental_id: UUID) -> RentalSettleView:
     """Anybody may ask: does what is due, or says when it will be"""
     return await rentals.settle(here().desk, rental_id)
