@@ -573,8 +573,9 @@ class LiveEvent(View, frozen=True, kw_only=True):
 
     `kind`: `snapshot` (the whole state, then deltas follow), `more` (further listings of it), `delta`, `still` (nothing
     happened up to the cursor), `reset` (the cursor was too old: snapshots follow), or `slow` (nothing was read for too
-    long; the connection ends). A market's or listing's snapshot is its listings, a delta of it a `MarketDelta`; other
-    topics tell their whole view each time. An empty cursor is none: a later frame carries the one for this, too.
+    long; the connection ends). A market's or listing's snapshot is its listings, a delta of it a `MarketDelta`; the
+    account's topic tells `account_news.AccountNews`, others their whole view each time. An empty cursor is none: a
+    later frame carries the one for this, too.
     """
 
     topic: str

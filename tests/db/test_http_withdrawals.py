@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
@@ -18,6 +19,7 @@ from qubix_chain import identity
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.db.database import Database
+from qubix_protocol.account_news import AccountNews, WithdrawalNews
 from qubix_protocol.withdrawals import WithdrawalReason, WithdrawalState
 from tests.db.support_http import Running, make_person, served
 from tests.support.withdrawal_world import RICH, Bank, Person
@@ -154,10 +156,10 @@ async def test_the_account_topic_tells_each_step(client: AsyncClient, running: R
         await client.cancel_withdrawal(asked.withdrawal_id)
         states, balances = [], []
         while len(states) < 2 or len(balances) < 2:
-            data = json.loads(await live.recv())["data"]
-            if "withdrawal" in data:
-                states.append(data["withdrawal"]["state"])
+            news = msgspec.convert(json.loads(await live.recv())["data"], AccountNews)
+            if isinstance(news, WithdrawalNews):
+                states.append(news.withdrawal.state)
             else:
-                balances.append(data["balance_qu"])
+                balances.append(news.account.balance_qu)
     assert states == ["waiting", "cancelled"]
     assert balances == [RICH - 400, RICH]

@@ -81,7 +81,9 @@ async def test_everybody_who_watches_hears_of_it(db: Database) -> None:
     assert [one["revision"] for one in told] == sorted({one["revision"] for one in told})
     fractions = [one["fraction"] for one in told]
     assert fractions == sorted(fractions)
-    balances = [event.payload for event in await events.read(db, START, [f"account:{world.consumer.account_id}"])]
+    balances = [
+        event.payload["account"] for event in await events.read(db, START, [f"account:{world.consumer.account_id}"])
+    ]
     assert [(one["balance_qu"], one["held_qu"]) for one in balances][-2:] == [
         (CREDIT - CAP, CAP),
         (CREDIT - 10_000, 0),

@@ -80,7 +80,7 @@ async def test_snapshot_then_deltas_in_order(db: Database, tmp_path: Path) -> No
         await feed.subscribe("market", "account")
         first = {event.topic: event for event in (await feed.next(), await feed.next())}
         assert (first["market"].kind, first["market"].data) == ("snapshot", [])
-        assert (first["account"].kind, first["account"].data["balance_qu"]) == ("snapshot", 0)
+        assert (first["account"].kind, first["account"].data["account"]["balance_qu"]) == ("snapshot", 0)
         assert all(event.cursor for event in first.values())
         await emit(db, "market", 1, 3)
         await emit(db, f"account:{person.account_id}", 4, 5)

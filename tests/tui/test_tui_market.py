@@ -2,15 +2,18 @@
 """The Market screen: live, sorted, queried, readable without colour, and honest without a coordinator."""
 
 import socket
+import uuid
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from qubix_protocol.account_news import BalanceNews, WithdrawalNews
 from qubix_protocol.api import AccountView, MarketDelta
 from qubix_protocol.selftest import Check, CheckStatus
+from qubix_protocol.withdrawals import WithdrawalState
 from tests.support.fake_api import TOKEN
-from tests.tui.api import MOMENT_MS, TuiApi
+from tests.tui.api import MOMENT_MS, TuiApi, withdrawal
 from tests.tui.world import (
     LARGE,
     MARKET,
@@ -43,7 +46,7 @@ def prices(screen: str) -> list[str]:
 async def test_offers_come_and_change_and_go(api: TuiApi, tmp_path: Path) -> None:
     async with market(api, tmp_path) as (app, pilot, line):
         line.send("market", "snapshot", MARKET)
-        line.send("account", "snapshot", ACCOUNT)
+        line.send("account", "snapshot", BalanceNews(account=ACCOUNT))
         await shows(pilot, "RTX 4090 ×4", "H100", "EPYC", "4 of 4", "● live", "1,234,567 QU")
         assert prices(text(app)) == PRICES
         line.send("market", "delta", MarketDelta(listings=(msgspec.structs.replace(MARKET[0], rate_qu_per_h=1_000),)))
@@ -200,7 +203,7 @@ async def test_a_self_test_says_what_to_do(api: TuiApi, tmp_path: Path) -> None:
 async def test_a_device_is_rented_after_its_price_was_shown(api: TuiApi, tmp_path: Path) -> None:
     async with market(api, tmp_path, offers=MARKET) as (_, pilot, line):
         line.send("market", "snapshot", MARKET)
-        line.send("account", "snapshot", ACCOUNT)
+        line.send("account", "snapshot", BalanceNews(account=ACCOUNT))
         await shows(pilot, "4 of 4", "1,234,567")
         await pilot.press("n")
         await shows(pilot, "Rent this device", "EPYC 7763 (CPU) at 5,000 QU")
@@ -244,9 +247,10 @@ async def test_every_key_is_a_command_too(api: TuiApi, tmp_path: Path) -> None:
 async def test_a_withdrawals_step_on_the_accounts_topic_changes_no_balance(api: TuiApi, tmp_path: Path) -> None:
     async with market(api, tmp_path, SMALL, Clock()) as (_, pilot, line):
         line.send("market", "snapshot", MARKET)
-        line.send("account", "snapshot", ACCOUNT)
-        line.send("account", "delta", {"withdrawal": {"state": "signed"}})
-        line.send("account", "delta", msgspec.structs.replace(ACCOUNT, balance_qu=7_654_321))
+        line.send("account", "snapshot", BalanceNews(account=ACCOUNT))
+        step = withdrawal(400, WithdrawalState.SIGNED, str(uuid.UUID(int=2)))
+        line.send("account", "delta", WithdrawalNews(withdrawal=step))
+        line.send("account", "delta", BalanceNews(account=msgspec.structs.replace(ACCOUNT, balance_qu=7_654_321)))
         await shows(pilot, "4 of 4", "7,654,321 QU", "live")
 
 
@@ -254,7 +258,7 @@ async def test_a_withdrawals_step_on_the_accounts_topic_changes_no_balance(api: 
 async def test_how_it_looks(name: str, size: tuple[int, int], api: TuiApi, tmp_path: Path) -> None:
     async with market(api, tmp_path, size, Clock()) as (_app, pilot, line):
         line.send("market", "snapshot", MARKET)
-        line.send("account", "snapshot", ACCOUNT)
+        line.send("account", "snapshot", BalanceNews(account=ACCOUNT))
         await shows(pilot, "4 of 4", "1,234,567 QU")
         await assert_screen(pilot, name)
 
@@ -263,7 +267,7 @@ async def test_without_colour_it_says_the_same(api: TuiApi, tmp_path: Path, monk
     monkeypatch.setenv("NO_COLOR", "1")
     async with market(api, tmp_path, SMALL, Clock()) as (app, pilot, line):
         line.send("market", "snapshot", MARKET)
-        line.send("account", "snapshot", ACCOUNT)
+        line.send("account", "snapshot", BalanceNews(account=ACCOUNT))
         await shows(pilot, "4 of 4", "1,234,567 QU")
         await assert_screen(pilot, "market-80x24")
         assert_without_colour(app)

@@ -14,6 +14,7 @@ from qubix.follow import LIVE_PATH
 from qubix.problems import error_of
 from qubix.tokens import token_of
 from qubix.transport import Disconnected, Reply, Socket
+from qubix_protocol.account_news import AccountNews, BalanceNews
 from qubix_protocol.api import AccountView, ListingView, LiveEvent, MarketDelta, Problem, Subscribe, TopicBody
 from qubix_tui.book import Book
 from qubix_tui.link import Link
@@ -101,9 +102,9 @@ class Feed:
     def _apply(self, event: LiveEvent) -> None:
         """What this version does not know is passed over."""
         if event.topic == "account" and event.kind in ("snapshot", "delta"):
-            # Withdrawals tell their steps on the same topic.
-            if "balance_qu" in event.data:
-                self.account = msgspec.convert(event.data, AccountView)
+            news = msgspec.convert(event.data, AccountNews)
+            if isinstance(news, BalanceNews):
+                self.account = news.account
         elif event.topic == "market" and event.kind == "snapshot":
             self.book.snapshot(msgspec.convert(event.data, list[ListingView]), self._clock())
         elif event.topic == "market" and event.kind == "more":

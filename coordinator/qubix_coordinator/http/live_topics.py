@@ -15,6 +15,7 @@ from qubix_coordinator.http.context import Context
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.outbox import Cursor, parse_cursor
 from qubix_coordinator.rentals import service as rentals
+from qubix_protocol.account_news import BalanceNews
 from qubix_protocol.api import Subscribe, TopicBody
 from qubix_protocol.query import QueryError, order_text, ordered, parse, parse_order
 
@@ -114,7 +115,7 @@ async def _own(context: Context, who: Principal, name: str) -> str:
 
 async def state(context: Context, who: Principal, name: str) -> Any:
     if name == ACCOUNT:
-        return await money.account(context.db, who)
+        return BalanceNews(account=await money.account(context.db, who))
     if name.startswith(_RENTAL):
         return await rentals.get(context.desk, who, name.removeprefix(_RENTAL))
     if name.startswith(_DISPUTE):

@@ -16,6 +16,7 @@ from quart_schema.openapi import QUART_SCHEMA_OPERATION_ID_ATTRIBUTE, HttpSecuri
 from werkzeug.routing import BaseConverter, UUIDConverter
 from werkzeug.routing.rules import Rule
 
+from qubix_protocol.account_news import AccountNews
 from qubix_protocol.api import LiveEvent, MarketDelta, Problem, Subscribe
 from qubix_protocol.browser import BROWSER_PATH
 
@@ -112,7 +113,9 @@ def describe(app: Quart) -> dict[str, Any]:
     """The whole document. It does not change while the process runs."""
     extension = app.extensions["QUART_SCHEMA"]
     document: dict[str, Any] = extension.openapi_provider.schema()
-    said, components = msgspec.json.schema_components([Subscribe, LiveEvent, MarketDelta], ref_template=_REFERENCE)
+    said, components = msgspec.json.schema_components(
+        [Subscribe, LiveEvent, MarketDelta, AccountNews], ref_template=_REFERENCE
+    )
     document["components"]["schemas"].update(components)
     document["x-websockets"] = {
         "/live": {"send": said[0], "receive": said[1]},

@@ -9,11 +9,12 @@ from qubix_coordinator.db.database import Tx, one, value
 from qubix_coordinator.errors import NotFound
 from qubix_coordinator.ledger import read
 from qubix_coordinator.outbox import events
+from qubix_protocol.account_news import BalanceNews
 from qubix_protocol.api import AccountView
 
 
 async def emit_account(tx: Tx, account_id: UUID) -> None:
-    """The balance as it is now. `scopes` are of a token, not of the account: none stand in an event."""
+    """The balance as it is now."""
     named = await one(
         tx,
         "SELECT a.name, k.public_key FROM account a LEFT JOIN account_key k"
@@ -31,7 +32,7 @@ async def emit_account(tx: Tx, account_id: UUID) -> None:
         scopes=(),
         order_key=bytes(key).hex() if key is not None else None,
     )
-    await events.emit(tx, f"account:{account_id}", msgspec.to_builtins(view))
+    await events.emit(tx, f"account:{account_id}", msgspec.to_builtins(BalanceNews(account=view)))
 
 
 async def order_key(tx: Tx, account_id: UUID) -> bytes | None:

@@ -19,6 +19,7 @@ from qubix_coordinator.withdrawals import rules, views
 from qubix_coordinator.withdrawals.desk import Desk
 from qubix_coordinator.withdrawals.rules import Event, Verb
 from qubix_coordinator.withdrawals.tables import Withdrawal
+from qubix_protocol.account_news import WithdrawalNews
 from qubix_protocol.withdrawals import FINAL_WITHDRAWAL_STATES, WithdrawalReason, WithdrawalState
 
 log = logging.getLogger(__name__)
@@ -95,5 +96,5 @@ async def save(tx: Tx, row: Withdrawal) -> None:
 
 
 async def tell(tx: Tx, row: Withdrawal) -> None:
-    view = await views.of_withdrawal(tx, row)
-    await events.emit(tx, f"account:{row.account_id}", {"withdrawal": msgspec.to_builtins(view)})
+    news = WithdrawalNews(withdrawal=await views.of_withdrawal(tx, row))
+    await events.emit(tx, f"account:{row.account_id}", msgspec.to_builtins(news))

@@ -6,6 +6,7 @@ import { ApiError, get, onSignedOut, post, remove, setCsrf, type Schemas } from 
 
 type Account = Schemas['AccountView'];
 type View = Schemas['PageSessionView'];
+type News = Schemas['BalanceNews'] | Schemas['WithdrawalNews'];
 
 class Session {
   state = $state<'unknown' | 'in' | 'out' | 'offline'>('unknown');
@@ -50,9 +51,8 @@ class Session {
     this.state = 'in';
     // Both balances move by themselves, on whatever page.
     this.#unwatch ??= feed.watch({ topic: 'account' }, (frame) => {
-      const told = frame.data as Partial<Account> | null;
-      // Withdrawals tell their steps on the same topic.
-      if (told?.balance_qu !== undefined) this.account = told as Account;
+      const news = frame.data as News | null;
+      if (news?.about === 'balance') this.account = news.account;
     });
   }
 }
