@@ -175,7 +175,7 @@ async def _ingest(ingest: Ingest, messages: list[tuple[str, Telemetry]], now_ms:
 
 async def _copy(db: Database, records: list[tuple[Any, ...]]) -> None:
     async def step(tx: Any) -> None:
-        await tx._connection.copy_records_to_table("bare", records=records, columns=service._WRITTEN)
+        await tx._connection.copy_records_to_table("bare", records=records, columns=service._ROWS.names)
 
     await db.run(step)
 

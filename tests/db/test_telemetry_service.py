@@ -4,6 +4,7 @@
 import asyncio
 import itertools
 import math
+import random
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +15,10 @@ import pytest
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db import migrations
-from qubix_coordinator.db.database import Database, plain_connection
+from qubix_coordinator.db.database import Database, Tx, execute, plain_connection, rows, value
 from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.market import service as market
-from qubix_coordinator.telemetry import partitions, rules, service
+from qubix_coordinator.telemetry import copying, partitions, rules, service
 from qubix_coordinator.telemetry.ingest import Fate, Ingest
 from qubix_coordinator.telemetry.partitions import SAMPLES
 from qubix_coordinator.telemetry.rules import Said
@@ -146,6 +147,32 @@ async def test_every_field_of_a_reading_is_kept(db: Database) -> None:
     message = Telemetry(samples=tuple(DeviceSample(device_id="a", sample=sample) for sample in samples))
     await desk.record(peer, message, NOW + 2_000)
     assert await service.series(db, peer, "a", since_ms=NOW - 60_000, now_ms=NOW) == samples
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("told", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("count", [1, 64, 65, 900])
+async def test_our_rows_are_what_the_driver_writes(db: Database, count: int, told: float) -> None:
+    """Whichever cells each record tells, in whatever mixture."""
+    luck = random.Random(f"{count} {told}")
+    numbers: dict[str, list[Any]] = {"bigint": [0, -1, 2**63 - 1, -(2**63)], "real": [0.0, -0.5, 3.25e38, 1]}
+    words = ["", "x", "ü" * 40, "thermal,power_cap"]
+    columns = {"a": "bigint", "b": "real", "c": "bigint", "d": "real", "e": "text", "f": "text"}
+    records = [
+        tuple(luck.choice(numbers.get(kind, words)) if luck.random() < told else None for kind in columns.values())
+        for _ in range(count)
+    ]
+
+    async def step(tx: Tx) -> list[Any]:
+        for table in ("ours", "theirs"):
+            listed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            await execute(tx, f"CREATE TEMP TABLE {table} ({listed}, no int GENERATED ALWAYS AS IDENTITY)")
+        await copying.Rows(columns).copy(tx, "ours", iter(records))
+        await tx._connection.copy_records_to_table("theirs", records=records, columns=list(columns))
+        assert await value(tx, "SELECT count(*) FROM ours") == count
+        return await rows(tx, "(TABLE ours EXCEPT TABLE theirs) UNION ALL (TABLE theirs EXCEPT TABLE ours)")
+
+    assert await db.run(step) == []
 
 
 @pytest.mark.asyncio

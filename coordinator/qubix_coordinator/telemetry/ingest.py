@@ -71,7 +71,7 @@ class Ingest:
         self._tell(Fate.IMPLAUSIBLE, len(message.samples) - len(good))
         assert self._waiting.maxlen is not None
         self._tell(Fate.OVERFLOWN, max(0, len(self._waiting) + len(good) - self._waiting.maxlen))
-        self._waiting.extend(Said(peer_id, now_ms, one.device_id, one.sample) for one in good)
+        self._waiting.extend([Said(peer_id, now_ms, one.device_id, one.sample) for one in good])
         if self._waiting:
             self._some.set()
 
@@ -86,9 +86,9 @@ class Ingest:
         self._some.clear()
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
-            heard = await self._write(batch)
-            if heard:
-                await self._through_outages(partial(self._told, rules.newest(heard)))
+            newest = await self._write(batch)
+            if newest:
+                await self._through_outages(partial(self._told, newest))
 
     async def _through_outages(self, step: Callable[[], Awaitable[T]]) -> T:
         while True:
@@ -97,22 +97,25 @@ class Ingest:
             except Unavailable:
                 await self._db.until_back()
 
-    async def _write(self, batch: list[Said]) -> list[Said]:
-        """Those of devices in the market. What the database refuses costs its own node's samples, and nobody else's."""
+    async def _write(self, batch: list[Said]) -> dict[tuple[str, str], Said]:
+        """The newest of each device in the market. What the database refuses costs its own node's samples, and nobody
+        else's."""
         try:
             kept = await self._through_outages(partial(self._keep, batch))
         except Exception:  # whatever is wrong with one node's words, the others' are kept
             peers = sorted({one.peer_id for one in batch})
             if len(peers) > 1:
-                parts = [await self._write([one for one in batch if one.peer_id == peer_id]) for peer_id in peers]
-                return [one for part in parts for one in part]
+                newest: dict[tuple[str, str], Said] = {}
+                for peer_id in peers:
+                    newest |= await self._write([one for one in batch if one.peer_id == peer_id])
+                return newest
             log.exception("telemetry.refused", extra={"peer": peers[0]})
             self._tell(Fate.REFUSED, len(batch))
-            return []
-        self._tell(Fate.UNLISTED, len(batch) - len(kept.heard))
-        self._tell(Fate.TWICE, len(kept.heard) - kept.kept)
+            return {}
+        self._tell(Fate.UNLISTED, len(batch) - kept.heard)
+        self._tell(Fate.TWICE, kept.heard - kept.kept)
         self._tell(Fate.KEPT, kept.kept)
-        return kept.heard
+        return kept.newest
 
     async def _keep(self, batch: list[Said]) -> service.Kept:
         try:

@@ -2,9 +2,12 @@
 """Which samples count, and how a batch is put together. Pure. Times are by the coordinator's clock."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
 
 from qubix_coordinator.telemetry.folding import HOUR_S, MINUTE_S
 from qubix_protocol.history import HistorySource
@@ -17,7 +20,7 @@ LATE_MS_MAX: Final = 3_600_000
 """What a node tells later than this is not kept: the roll-ups of its time may be taken as done."""
 
 
-class Said(NamedTuple):
+class Said(msgspec.Struct, frozen=True, gc=False):
     """One sample, who said it, and when that was heard."""
 
     peer_id: str
@@ -26,44 +29,43 @@ class Said(NamedTuple):
     sample: Sample
 
 
+Once: TypeAlias = dict[int, dict[int, Said]]
+"""Samples by their device's number and their second."""
+
+
 def plausible(samples: Iterable[DeviceSample], now_ms: int) -> list[DeviceSample]:
     """Neither from the future nor too late, and of numbers that are numbers."""
-    return [
-        s
-        for s in samples
-        if now_ms - LATE_MS_MAX <= s.sample.at_ms <= now_ms + CLOCK_AHEAD_MS_MAX and _finite(s.sample)
-    ]
+    first_ms, last_ms = now_ms - LATE_MS_MAX, now_ms + CLOCK_AHEAD_MS_MAX
+    return [one for one in samples if first_ms <= one.sample.at_ms <= last_ms and _finite(one.sample)]
 
 
 def _finite(sample: Sample) -> bool:
-    use, heat, busy, fan = sample.utilisation_pct, sample.temperature_c, sample.memory_busy_pct, sample.fan_pct
-    return (
-        (use is None or math.isfinite(use))
-        and (heat is None or math.isfinite(heat))
-        and (busy is None or math.isfinite(busy))
-        and (fan is None or math.isfinite(fan))
+    """By their sum, which is no number as soon as one of them is none."""
+    return math.isfinite(
+        (sample.utilisation_pct or 0.0)
+        + (sample.temperature_c or 0.0)
+        + (sample.memory_busy_pct or 0.0)
+        + (sample.fan_pct or 0.0)
     )
 
 
-def once(batch: Iterable[tuple[int, Said]]) -> dict[tuple[int, int], Said]:
-    """The newest of each device, by its number, and second."""
-    found: dict[tuple[int, int], Said] = {}
-    for number, one in batch:
-        key = (number, one.sample.at_ms // 1000)
-        known = found.get(key)
-        if known is None or known.sample.at_ms <= one.sample.at_ms:
-            found[key] = one
+def once(numbers: Iterable[int | None], batch: Iterable[Said]) -> Once:
+    """The newest of each device and second. `numbers` are the devices', None for one that is not in the market."""
+    found: Once = defaultdict(dict)
+    for number, one in zip(numbers, batch, strict=True):
+        if number is None:
+            continue
+        at_ms = one.sample.at_ms
+        known = found[number].setdefault(at_ms // 1000, one)
+        if known is not one and known.sample.at_ms <= at_ms:
+            found[number][at_ms // 1000] = one
     return found
 
 
-def newest(batch: Iterable[Said]) -> dict[tuple[str, str], Said]:
+def newest(once: Once) -> dict[tuple[str, str], Said]:
     """The newest sample of each device of each node, by peer and device id."""
-    found: dict[tuple[str, str], Said] = {}
-    for one in batch:
-        key = (one.peer_id, one.device_id)
-        if key not in found or found[key].sample.at_ms <= one.sample.at_ms:
-            found[key] = one
-    return found
+    last = (seconds[max(seconds)] for seconds in once.values())
+    return {(one.peer_id, one.device_id): one for one in last}
 
 
 def stretch_ms(window_ms: int, most: int) -> int:

@@ -3,14 +3,15 @@
 
 import operator
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from qubix_coordinator.db.database import Database, Tx, execute, rows
-from qubix_coordinator.telemetry import partitions, rollups, rules
+from qubix_coordinator.telemetry import copying, partitions, rollups, rules
+from qubix_coordinator.telemetry.copying import Record
 from qubix_coordinator.telemetry.folding import MINUTE_S
 from qubix_coordinator.telemetry.partitions import SAMPLES
-from qubix_coordinator.telemetry.rules import Said
+from qubix_coordinator.telemetry.rules import Once, Said
 from qubix_protocol.messages import Sample
 from qubix_protocol.units import READINGS_MAX
 
@@ -39,7 +40,7 @@ COLUMNS: Final = {
 """Every field of a sample and its type in the table, under the same name; words come last."""
 _NAMES: Final = ", ".join(COLUMNS)
 _FIELDS: Final = operator.attrgetter(*(name for name in COLUMNS if name != "throttle"))
-_WRITTEN: Final = ("device_no", "at_s", "received_ms", *COLUMNS)
+_ROWS: Final = copying.Rows({"device_no": "bigint", "at_s": "bigint", "received_ms": "bigint", **COLUMNS})
 _OWN_NUMBER: Final = "(SELECT no FROM listing WHERE peer_id = $1 AND device_id = $2)"
 # One sample, the newest, of each stretch of $4 ms; the newest stretches when there are too many.
 _SERIES: Final = (
@@ -62,10 +63,12 @@ class Known(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """`heard` are the samples of devices that are in the market; `kept` of them were not there before."""
+    """Of a batch, `heard` samples are of devices that are in the market, and `kept` of those were not there before.
+    `newest` has the last one of each device, by peer and device id."""
 
-    heard: list[Said]
+    heard: int
     kept: int
+    newest: dict[tuple[str, str], Said]
     known: Known
 
 
@@ -75,32 +78,35 @@ async def keep(tx: Tx, known: Known, batch: Sequence[Said], *, again: bool = Fal
     Raises UniqueViolationError when one of them is there already, and the transaction cannot go on: COPY cannot leave
     it out. `again` can, and costs twice as much.
     """
-    numbered = [(known.numbers.get((one.peer_id, one.device_id)), one) for one in batch]
-    strange = {one.peer_id for number, one in numbered if number is None}
-    numbers = await _numbers(tx, sorted(strange)) if strange else {}
-    if strange:
-        numbered = [(number or numbers.get((one.peer_id, one.device_id)), one) for number, one in numbered]
-    listed = [(number, one) for number, one in numbered if number is not None]
-    heard = [one for _, one in listed]
-    once = rules.once(listed)
+    found, numbers = _found(known.numbers, batch), Numbered()
+    if None in found:
+        strange = {one.peer_id for number, one in zip(found, batch, strict=True) if number is None}
+        numbers = await _numbers(tx, sorted(strange))
+        found = [number or new for number, new in zip(found, _found(numbers, batch), strict=True)]
+    once = rules.once(found, batch)
     if not once:
-        return Kept(heard, 0, Known(numbers, set()))
-    # In one order everywhere, so that two replicas that write the same wait for each other once.
-    written = [_record(number, at_s, once[number, at_s]) for number, at_s in sorted(once)]
-    days = {SAMPLES.number(at_s) for _, at_s in once}
+        return Kept(0, 0, {}, Known(numbers, set()))
+    minutes = _by_minute(once)
+    days = {SAMPLES.number(start_s) for start_s in minutes}
     if days - known.days:
         await partitions.make(tx, SAMPLES, days)
-    kept = await (_insert if again else _copy)(tx, written)
+    kept = await (_insert if again else _copy)(tx, once)
     if kept:
-        await rollups.touch(tx, MINUTE_S, _by_minute(once))
-    return Kept(heard, kept, Known(numbers, days))
+        await rollups.touch(tx, MINUTE_S, minutes)
+    return Kept(len(batch) - found.count(None), kept, rules.newest(once), Known(numbers, days))
 
 
-def _by_minute(keys: Iterable[tuple[int, int]]) -> dict[int, set[int]]:
-    """Devices' numbers by the second in which a minute begins, of numbers and seconds."""
+def _found(numbers: Numbered, batch: Sequence[Said]) -> list[int | None]:
+    return [numbers.get((one.peer_id, one.device_id)) for one in batch]
+
+
+def _by_minute(once: Once) -> dict[int, set[int]]:
+    """Devices' numbers by the second in which a minute begins."""
     found: dict[int, set[int]] = defaultdict(set)
-    for number, at_s in keys:
-        found[at_s - at_s % MINUTE_S].add(number)
+    for number, seconds in once.items():
+        first, last = min(seconds) // MINUTE_S, max(seconds) // MINUTE_S
+        for minute in (first,) if first == last else {at_s // MINUTE_S for at_s in seconds}:
+            found[minute * MINUTE_S].add(number)
     return found
 
 
@@ -116,21 +122,28 @@ async def _numbers(tx: Tx, peers: Sequence[str]) -> Numbered:
     return {(row["peer_id"], row["device_id"]): row["no"] for row in listed}
 
 
-def _record(number: int, at_s: int, one: Said) -> tuple[Any, ...]:
+def _records(once: Once) -> Iterator[Record]:
+    """In one order everywhere, so that two replicas that write the same wait for each other once."""
+    for number, seconds in sorted(once.items()):
+        for at_s in sorted(seconds):
+            yield _record(number, at_s, seconds[at_s])
+
+
+def _record(number: int, at_s: int, one: Said) -> Record:
     words = one.sample.throttle
     return (number, at_s, one.received_ms, *_FIELDS(one.sample), None if words is None else ",".join(words))
 
 
-async def _copy(tx: Tx, written: Sequence[tuple[Any, ...]]) -> int:
-    await tx._connection.copy_records_to_table("sample", records=written, columns=_WRITTEN)
-    return len(written)
+async def _copy(tx: Tx, once: Once) -> int:
+    await _ROWS.copy(tx, "sample", _records(once))
+    return sum(map(len, once.values()))
 
 
-async def _insert(tx: Tx, written: Sequence[tuple[Any, ...]]) -> int:
+async def _insert(tx: Tx, once: Once) -> int:
     """By a table of this connection's own; how many were new."""
     await execute(tx, "CREATE TEMP TABLE IF NOT EXISTS sample_again (LIKE sample) ON COMMIT DELETE ROWS")
-    await tx._connection.copy_records_to_table("sample_again", records=written, columns=_WRITTEN)
-    names = ", ".join(_WRITTEN)
+    await _ROWS.copy(tx, "sample_again", _records(once))
+    names = ", ".join(_ROWS.names)
     new = await rows(
         tx,
         f"WITH new AS (INSERT INTO sample ({names}) SELECT {names} FROM sample_again"  # noqa: S608 - names from above
