@@ -14,7 +14,7 @@ from typing import Final, cast
 from quart import Quart
 
 from qubix_coordinator import outbox
-from qubix_coordinator.accounts import challenges
+from qubix_coordinator.accounts import challenges, pairings
 from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.artifacts.uploads import Uploads
 from qubix_coordinator.barriers import hold
@@ -207,6 +207,7 @@ async def _each_minute(context: Context) -> None:
     await context.db.run(ledger.sweep)
     await context.db.run(lambda tx: disputes.feed_fund(context.desk, tx))
     await context.db.run(lambda tx: challenges.sweep(tx, context.clock.now()))
+    await context.db.run(lambda tx: pairings.sweep(tx, now_ms=context.now_ms()))
     await telemetry.roll(context.db, now_ms=context.now_ms())
     await probes.sweep(context.db, context.uploads, now_ms=context.now_ms())
 

@@ -31,6 +31,7 @@ _OPTIONS = (
     ("--network", "QUBIX_NETWORK", "devnet, test or main"),
     ("--devices", "QUBIX_NODE_DEVICES", "auto, gpu or cpu"),
     ("--rate", "QUBIX_NODE_RATE_QU_PER_H", "price of one device for an hour, in QU"),
+    ("--pair", "QUBIX_PAIRING_CODE", "code of the account that the node is to belong to"),
     ("--region", "QUBIX_NODE_REGION", "region to offer in"),
     ("--listen", "QUBIX_NODE_LISTEN", "multiaddrs to listen on"),
     ("--relay", "QUBIX_NODE_RELAY", "yes: pass on the region's offers to whoever connects"),

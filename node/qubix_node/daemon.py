@@ -14,7 +14,7 @@ import trio
 from qubix_kernels.box import machine as box_machine
 from qubix_kernels.box.machine import Isolation
 from qubix_mesh.host import open_mesh
-from qubix_node import catalogue, files
+from qubix_node import catalogue, files, pairing
 from qubix_node.barriers import hold
 from qubix_node.courier import post
 from qubix_node.enrol import Enroller
@@ -34,6 +34,7 @@ from qubix_node.selftest import bandwidth
 from qubix_node.settings import Settings
 from qubix_protocol import barriers
 from qubix_protocol.keys import SigningKey
+from qubix_protocol.pairing import fingerprint
 from qubix_protocol.states import DeviceKind
 
 log = logging.getLogger("qubix_node")
@@ -56,7 +57,8 @@ async def serve(
         barriers.install(partial(hold, settings.barriers))
     with files.locked(settings.node_dir):
         key = await trio.to_thread.run_sync(load_or_create_key, settings.key_path)
-        log.info("node.start", extra={"peer": key.peer_id, "network": settings.network})
+        named = {"peer": key.peer_id, "fingerprint": fingerprint(key.public)}
+        log.info("node.start", extra={**named, "network": settings.network})
         isolation = await trio.to_thread.run_sync(_isolation, settings.box)
         workers = make_workers(settings.threads or cpu.cores(), settings.node_dir / "scratch", isolation)
         try:
@@ -77,7 +79,9 @@ async def _until_stopped(
 ) -> None:
     stop = trio.Event()
     path = settings.node_dir / "enrolment.json"
-    enroller = Enroller(client, settings.coordinator_url, key, cpu.host(AGENT), settings.network, path)
+    enroller = Enroller(
+        client, settings.coordinator_url, key, cpu.host(AGENT), settings.network, path, settings.coordinator_key
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, stop)
         measuring = await look_for_hardware(settings, key, workers, plans, detect)
@@ -85,6 +89,9 @@ async def _until_stopped(
         scales = {backend: min(plan.scale_first, SELFTEST_SCALE_MAX) for backend, plan in plans.items()}
         machine = await _prepare(key, enroller, measuring, stop, scales)
         if machine is not None:
+            if settings.pairing_code:
+                ask = partial(pairing.bring, enroller, settings.pairing_code)
+                nursery.start_soon(pairing.follow, ask, key)
             async with open_mesh(key.seed, listen=settings.listen) as mesh:
                 node = Node(
                     settings,

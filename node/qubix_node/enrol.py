@@ -12,12 +12,12 @@ import trio
 
 from qubix_mesh.rules import backoff_s
 from qubix_node.clock import wall_ms
-from qubix_node.errors import EnrolmentRefused, Fatal, OtherNetwork, Unreachable
+from qubix_node.errors import CoordinatorChanged, EnrolmentRefused, Fatal, OtherNetwork, Unreachable
 from qubix_node.identity import Enrolment, load_enrolment, save_enrolment
 from qubix_protocol.api import EnrolView, NetworkView, Problem
 from qubix_protocol.envelope import seal
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import Enrol, Host
+from qubix_protocol.messages import Enrol, Host, Message
 from qubix_protocol.units import PROTOCOL_VERSION, Network
 
 log = logging.getLogger("qubix_node")
@@ -32,11 +32,19 @@ class Enroller:
     """Talks to one coordinator about one node; remembers the outcome in `path`."""
 
     def __init__(
-        self, client: httpx.AsyncClient, url: str, key: SigningKey, host: Host, network: Network, path: Path
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        key: SigningKey,
+        host: Host,
+        network: Network,
+        path: Path,
+        expected_key: str = "",
     ) -> None:
+        """`expected_key`: the coordinator's, where it was told beforehand."""
         self._client, self._url, self._key, self._host = client, url.rstrip("/"), key, host
         self._network: Network = network
-        self._path = path
+        self._path, self._expected_key = path, expected_key
         self._chance = random.Random()  # noqa: S311  spreads retries, guards nothing
 
     async def enrolled(self) -> Enrolment:
@@ -78,15 +86,7 @@ class Enroller:
 
     async def _enrol(self) -> Enrolment:
         view = await self._view()
-        envelope = seal(
-            Enrol(host=self._host, clock_ms=wall_ms()),
-            self._key,
-            network=self._network,
-            audience=bytes.fromhex(view.coordinator_key),
-            incarnation=0,
-            counter=0,
-            expires_ms=view.clock_ms + _LIFE_MS,
-        )
+        envelope = self._sealed(Enrol(host=self._host, clock_ms=wall_ms()), view)
         answer = await self._ask("POST", "/api/v1/nodes/enrol", EnrolView, content=envelope)
         if answer.peer_id != self._key.peer_id or answer.coordinator_key != view.coordinator_key:
             raise EnrolmentRefused("the coordinator's answer is about another node or key; check QUBIX_COORDINATOR_URL")
@@ -103,12 +103,36 @@ class Enroller:
         log.info("enrol.done", extra={"peer": self._key.peer_id, "region": enrolment.region, "url": self._url})
         return enrolment
 
+    def _sealed(self, message: Message, view: NetworkView) -> bytes:
+        return seal(
+            message,
+            self._key,
+            network=self._network,
+            audience=bytes.fromhex(view.coordinator_key),
+            incarnation=0,
+            counter=0,
+            expires_ms=view.clock_ms + _LIFE_MS,
+        )
+
+    async def say(self, path: str, message: Message, kind: type[T]) -> T:
+        """A statement by the node's key that stands outside every session. Raises `Unreachable`, or `Fatal`: refused,
+        or the coordinator is not the pinned one."""
+        view, known = await self._view(), load_enrolment(self._path)
+        if known is not None:
+            known.check(network=self._network, coordinator_key=view.coordinator_key, path=self._path)
+        return await self._ask("POST", path, kind, content=self._sealed(message, view))
+
     async def _view(self) -> NetworkView:
         view = await self._ask("GET", "/api/v1/network", NetworkView)
         if view.protocol_version != PROTOCOL_VERSION:
             raise Fatal(
                 f"the coordinator speaks protocol {view.protocol_version}, this node {PROTOCOL_VERSION}: "
                 "update the older one."
+            )
+        if self._expected_key and view.coordinator_key != self._expected_key:
+            raise CoordinatorChanged(
+                f"{self._url} has the key {view.coordinator_key[:16]}…, and {self._expected_key[:16]}… was expected. "
+                "Check QUBIX_COORDINATOR_URL; if the operator says that the key was replaced, QUBIX_COORDINATOR_KEY."
             )
         if view.network != self._network:
             raise OtherNetwork(

@@ -38,6 +38,12 @@ class Settings:
         None,
     )
     coordinator_url: str = setting("QUBIX_COORDINATOR_URL", "The coordinator's HTTP address.", "http://127.0.0.1:8600")
+    coordinator_key: str = setting(
+        "QUBIX_COORDINATOR_KEY",
+        "Public key of the coordinator to enrol with, 64 hexadecimal digits; empty: the one that its address gives at"
+        " first contact.",
+        "",
+    )
     bootstrap: tuple[str, ...] = setting(
         "QUBIX_BOOTSTRAP",
         "Gateways and relays to dial first and to keep a connection to, as multiaddrs ending in /p2p/…; the coordinator"
@@ -57,6 +63,13 @@ class Settings:
         100_000,
         minimum=0,
         maximum=RATE_QU_PER_H_MAX,
+    )
+    pairing_code: str = setting(
+        "QUBIX_PAIRING_CODE",
+        "Code of the account that this node is to belong to, made on the page Share my GPU; it serves once, within ten"
+        " minutes, and counts when the node's fingerprint is confirmed there.",
+        "",
+        secret=True,
     )
     region: str = setting("QUBIX_NODE_REGION", "Region to offer in; empty: the one the coordinator gives.", "")
     country: str = setting(
@@ -147,6 +160,10 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
     if not settings.coordinator_url.startswith(("http://", "https://")):
         raise SettingsError(
             "QUBIX_COORDINATOR_URL", f"{settings.coordinator_url!r} is no HTTP address", "Write it as https://host"
+        )
+    if not re.fullmatch("([0-9a-f]{64})?", settings.coordinator_key):
+        raise SettingsError(
+            "QUBIX_COORDINATOR_KEY", "it is no key", "Write the 64 digits that GET /api/v1/network gives"
         )
     if problem := barriers.forbidden(settings.barriers, settings.network):
         raise SettingsError("QUBIX_BARRIERS", problem, "Leave it unset")

@@ -547,7 +547,8 @@ class AuditView(View, frozen=True, kw_only=True):
 
 
 class TopicBody(Body, frozen=True, kw_only=True):
-    """One topic on `/live`: `market`, `listing:ID`, `account`, `job:ID`, `rental:ID` or `dispute:ID`.
+    """One topic on `/live`: `market`, `listing:ID`, `account`, `job:ID`, `rental:ID`,
+    `dispute:ID` or `pairing:ID`.
 
     `query` and `order` are for `market` alone; the snapshot comes in that order. With a cursor the topic goes on behind
     it: the last one that came with the topic, since each topic has its own.

@@ -55,6 +55,7 @@ async def test_every_operation_says_how_it_fails_and_who_may_ask(db: Database, t
         "/api/v1/chain",
         "/api/v1/reserves",
         "/api/v1/nodes/enrol",
+        "/api/v1/nodes/pair",
         "/api/v1/nodes/statements",
         "/api/v1/kernels",
         "/api/v1/artifacts/{digest}",

@@ -69,6 +69,7 @@ STEPS = (
     "jobs/schema_5_usual.sql",
     "jobs/schema_5_related.sql",
     "market/schema_7_browser.sql",
+    "accounts/schema_6_pairing.sql",
 )
 
 CREATE_TABLE = """

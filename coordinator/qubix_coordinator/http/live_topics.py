@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from qubix_coordinator.accounts import pairings
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.disputes import service as disputes
 from qubix_coordinator.errors import InvalidInput, LimitExceeded
@@ -25,6 +26,7 @@ _LISTING: Final = "listing:"
 _JOB: Final = "job:"
 _RENTAL: Final = "rental:"
 _DISPUTE: Final = "dispute:"
+_PAIRING: Final = "pairing:"
 QUERIES_MAX: Final = 8
 """On one connection."""
 
@@ -109,7 +111,11 @@ async def _own(context: Context, who: Principal, name: str) -> str:
         dispute_id = _uuid(name.removeprefix(_DISPUTE), "dispute")
         await disputes.get(context.desk, who, dispute_id)
         return f"{_DISPUTE}{dispute_id}"
-    known = "Use market, listing:ID, account, job:ID, rental:ID, or dispute:ID"
+    if name.startswith(_PAIRING):
+        pairing_id = _uuid(name.removeprefix(_PAIRING), "pairing")
+        await context.db.run(lambda tx: pairings.view(tx, who.account_id, pairing_id))
+        return pairings.topic(pairing_id)
+    known = "Use market, listing:ID, account, job:ID, rental:ID, dispute:ID, or pairing:ID"
     raise InvalidInput("subscribe", f"there is no topic {name!r}", known)
 
 
@@ -120,6 +126,9 @@ async def state(context: Context, who: Principal, name: str) -> Any:
         return await rentals.get(context.desk, who, name.removeprefix(_RENTAL))
     if name.startswith(_DISPUTE):
         return await disputes.get(context.desk, who, UUID(name.removeprefix(_DISPUTE)))
+    if name.startswith(_PAIRING):
+        pairing_id = UUID(name.removeprefix(_PAIRING))
+        return await context.db.run(lambda tx: pairings.view(tx, who.account_id, pairing_id))
     return await jobs.get(context.desk, who, name.removeprefix(_JOB))
 
 

@@ -40,6 +40,12 @@ class Rate:
     def __len__(self) -> int:
         return len(self._left)
 
+    def spent(self, key: Hashable, now_s: float) -> float:
+        """How long to wait before the next one would be granted; counts nothing."""
+        left, at_s = self._left.get(key, (float(self._burst), now_s))
+        left = min(self._burst, left + max(0.0, now_s - at_s) * self._per_s)
+        return 0.0 if left >= 1 else (1 - left) / self._per_s
+
 
 def _by_address() -> Rate:
     return Rate(burst=40, per_s=0.5)
@@ -81,8 +87,8 @@ class Sockets:
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What strangers may ask for: challenges and sign-ins, each by address, and by identity at an address; a browser
-    tab's socket, and the account that a key which was never here gets by it.
+    """What strangers may ask for: challenges, sign-ins and pairings, each by address, and by identity at an address; a
+    browser tab's socket, and the account that a key which was never here gets by it.
 
     Never by the identity alone: anybody could then lock anybody else out.
     """
@@ -94,6 +100,10 @@ class Doors:
     tabs: Rate = field(default_factory=_by_address)
     new_keys: Rate = field(default_factory=_by_new_key)
     sockets: Sockets = field(default_factory=Sockets)
+    pairings_made: Rate = field(default_factory=lambda: Rate(burst=20, per_s=0.1))
+    pairings_brought: Rate = field(default_factory=lambda: Rate(burst=120, per_s=2))
+    pairings_of_one: Rate = field(default_factory=lambda: Rate(burst=60, per_s=1))
+    pairings_guessed: Rate = field(default_factory=_by_identity)
 
     def challenge(self, address: str, identity: str, now_s: float) -> None:
         """Raises LimitExceeded."""
@@ -105,29 +115,38 @@ class Doors:
 
     def tab(self, address: str, now_s: float) -> None:
         """Raises LimitExceeded."""
-        _wait(self.tabs.wait_s(address, now_s), "connections")
+        _refuse(self.tabs.wait_s(address, now_s), "too many connections from this address", "address")
 
     def new_key(self, address: str, now_s: float) -> None:
         """Raises LimitExceeded."""
-        _wait(self.new_keys.wait_s(address, now_s), "new keys")
+        _refuse(self.new_keys.wait_s(address, now_s), "too many new keys from this address", "address")
+
+    def pairing_made(self, account_id: str, now_s: float) -> None:
+        """Raises LimitExceeded."""
+        _refuse(self.pairings_made.wait_s(account_id, now_s), "too many pairing codes for this account", "name")
+
+    def pairing_brought(self, address: str, peer_id: str, now_s: float) -> None:
+        """Raises LimitExceeded, also while wrong codes came from this address lately."""
+        _refuse(self.pairings_guessed.spent(address, now_s), "too many wrong pairing codes from this address", "code")
+        _pass(self.pairings_brought, self.pairings_of_one, address, peer_id, now_s, "code")
+
+    def pairing_guessed(self, address: str, now_s: float) -> None:
+        """Counts a code that there is not."""
+        self.pairings_guessed.wait_s(address, now_s)
 
 
-def _wait(wait_s: float, what: str) -> None:
-    if wait_s:
-        raise LimitExceeded(
-            f"too many {what} from this address",
-            field="address",
-            remedy=f"Wait {max(1, round(wait_s))} s, then try again",
-            retry_after_s=wait_s,
-        )
-
-
-def _pass(by_address: Rate, by_identity: Rate, address: str, identity: str, now_s: float) -> None:
+def _pass(
+    by_address: Rate, by_identity: Rate, address: str, identity: str, now_s: float, field: str = "identity"
+) -> None:
     wait_s = by_address.wait_s(address, now_s) or by_identity.wait_s((address, identity), now_s)
+    _refuse(wait_s, "too many tries from this address", field)
+
+
+def _refuse(wait_s: float, problem: str, field: str) -> None:
     if wait_s:
         raise LimitExceeded(
-            "too many tries from this address",
-            field="identity",
+            problem,
+            field=field,
             remedy=f"Wait {max(1, round(wait_s))} s, then try again",
             retry_after_s=wait_s,
         )

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from qubix_coordinator.accounts import pairings
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx, execute
 from qubix_coordinator.errors import Conflict, Forbidden, LimitExceeded, NotFound
@@ -81,6 +82,7 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int, way
         log.info("market.listed", extra={"peer": peer_id, "device": device.device_id, "model": row.model})
         await emit(tx, row, now_ms)
         await _recount(tx, peer_id, now_ms)
+        await pairings.tell(tx, peer_id, now_ms=now_ms)
         return True
     shown = any(getattr(row, name) != value for name, value in _shown(claimed).items())
     changed = shown or not row.online or expired(row)

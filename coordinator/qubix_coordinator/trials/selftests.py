@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from qubix_coordinator.accounts import pairings
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.accounts.service import Principal
@@ -59,6 +60,7 @@ async def on_selftest(desk: Desk, peer_id: str, message: SelfTest) -> None:
             KEPT,
         )
         await standing.refresh(desk, tx, peer_id)
+        await pairings.tell(tx, peer_id, now_ms=now_ms)
         if message.passed and message.full:
             await engine.plan_first(desk, tx, peer_id)
 

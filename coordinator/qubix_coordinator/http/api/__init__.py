@@ -22,6 +22,7 @@ def load() -> Blueprint:
         market,
         network,
         pages,
+        pairings,
         rentals,
         reserves,
         statements,
