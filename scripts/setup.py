@@ -8,6 +8,7 @@ gmp.h), installs it through apt as root or says exactly what to run. Does nothin
 from __future__ import annotations
 
 import argparse
+import ctypes.util
 import fcntl
 import hashlib
 import importlib.util
@@ -42,10 +43,16 @@ BOX = "bubblewrap (bwrap), which confines jobs"
 NEEDS = (COMPILER, HEADERS, GMP, VENV, BOX)
 # What the tests need as well.
 BROWSER = "Chromium, which the tests of the web pages drive"
-TEST_NEEDS = (BROWSER,)
-WITHOUT = {BOX: "this machine can run the catalogue only", BROWSER: "the tests of the web pages fail"}
+VULKAN = "a Vulkan driver (Mesa's has one without a card), which shaders are tried on"
+TEST_NEEDS = (BROWSER, VULKAN)
+WITHOUT = {
+    BOX: "this machine can run the catalogue only",
+    BROWSER: "the tests of the web pages fail",
+    VULKAN: "the tests of WebGPU back ends fail",
+}
 """What can be done without, and what that means: what cannot be installed from here is told and stops nothing."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+VULKAN_DRIVERS = ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")
 
 # Per package manager: how to install, and the packages for each need ({minor} is the Python version, such as 3.11).
 INSTALL_COMMANDS = {"apt-get": "apt-get install -y", "dnf": "dnf install -y", "brew": "brew install"}
@@ -57,6 +64,7 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
         VENV: ("python{minor}-venv",),
         BOX: ("bubblewrap",),
         BROWSER: ("chromium",),
+        VULKAN: ("libvulkan1", "mesa-vulkan-drivers"),
     },
     "dnf": {
         COMPILER: ("gcc",),
@@ -65,6 +73,7 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
         VENV: ("python{minor}",),
         BOX: ("bubblewrap",),
         BROWSER: ("chromium",),
+        VULKAN: ("vulkan-loader", "mesa-vulkan-drivers"),
     },
     "brew": {
         COMPILER: ("gcc",),
@@ -73,6 +82,7 @@ PACKAGES: dict[str, dict[str, tuple[str, ...]]] = {
         VENV: ("python@{minor}",),
         BOX: (),
         BROWSER: ("chromium",),
+        VULKAN: (),
     },
 }
 
@@ -237,8 +247,15 @@ def missing_needs(python: Interpreter, level: str = "run") -> tuple[str, ...]:
         VENV: python.has_venv,
         BOX: sys.platform != "linux" or shutil.which("bwrap") is not None,
         BROWSER: any(map(shutil.which, BROWSERS)),
+        VULKAN: sys.platform != "linux" or has_vulkan(),
     }
     return tuple(need for need in needs_of(level) if not present[need])
+
+
+def has_vulkan() -> bool:
+    """The loader, and a driver that it would find."""
+    drivers = [file for folder in VULKAN_DRIVERS for file in Path(folder).glob("*.json")]
+    return ctypes.util.find_library("vulkan") is not None and bool(drivers)
 
 
 def this_machine() -> Machine:

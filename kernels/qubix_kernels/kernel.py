@@ -129,6 +129,15 @@ class Kernel(ABC):
         """What a worker does once before it runs chunks of a job, such as compiling for its card: start-up is not
         paid (B4). Nothing, by default. Raises `LookupError` where there is no device."""
 
+    def beyond(self, backend: str, metas: Metas, params: Params) -> str:
+        """Why this back end cannot do this job, which has its right form, such as for want of a type; "" when it can.
+        `run` refuses the same with `BadInput`; matching asks first, so that it never comes to that."""
+        return ""
+
+    def runs_on(self, metas: Metas, params: Params) -> tuple[str, ...]:
+        """The back ends that can do this job."""
+        return tuple(backend for backend in self.spec.backends if not self.beyond(backend, metas, params))
+
     def verify(self, inputs: Arrays, params: Params, outputs: Arrays, rng: np.random.Generator) -> Verdict:
         """Judge outputs that somebody else made; never raises, whatever the outputs are.
 

@@ -23,9 +23,12 @@ def cuda_backends() -> tuple[str, ...]:
 
 
 def problems(assign: Assign) -> str:
-    """Why the kernel cannot run this; "" when it can. Judged by the forms alone."""
-    found = get(assign.kernel).check({ref.name: ref.meta for ref in assign.inputs}, assign.params)
-    return f"{found[0].field} {found[0].problem}" if found else ""
+    """Why the kernel cannot run this, on the back end that is asked for; "" when it can. Judged by the forms alone."""
+    kernel, metas = get(assign.kernel), {ref.name: ref.meta for ref in assign.inputs}
+    found = kernel.check(metas, assign.params)
+    if found:
+        return f"{found[0].field} {found[0].problem}"
+    return kernel.beyond(assign.backend, metas, kernel.normalise(assign.params))
 
 
 def disk_bytes(assign: Assign) -> int:

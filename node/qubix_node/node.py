@@ -64,7 +64,7 @@ _DISK_SHARE: Final = 0.9
 _MEMORY_SHARE: Final = 0.75
 _WAY_S: Final = 180.0
 """For so long the way to the store is what it was: it is the same for all devices, and takes others' room."""
-_SCALES: Final = {"cpu": 64, "cuda": 256}
+_SCALES: Final = {"cpu": 64, "cuda": 256, "webgpu": 256}
 
 Refresh = Callable[[Enrolment], Awaitable[Enrolment]]
 

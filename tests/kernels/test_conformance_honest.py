@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from qubix_kernels import get, names
+from tests.kernels import webgpu
 from tests.kernels.conformance import subjects
 from tests.kernels.conformance.world import Job
 from tests.kernels.simulator import Simulator
@@ -14,6 +15,7 @@ from tests.kernels.simulator import Simulator
 RUNS = 300
 SIMULATED_RUNS = 6
 ON_CUDA = [name for name in names() if "cuda" in get(name).spec.backends and subjects()[name].simulated]
+ON_WEBGPU = [name for name in names() if "webgpu" in get(name).spec.backends]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,21 @@ def simulated(simulator: Simulator, name: str, seeds: range) -> list[object]:
         if not verdict.accepted:
             flagged.append((seed, verdict))
     return flagged
+
+
+@pytest.mark.parametrize("name", ON_WEBGPU)
+def test_no_result_of_a_webgpu_back_end_is_flagged(name: str) -> None:
+    """Of all 300: a software card takes a second for them."""
+    webgpu.need_adapter()
+    subject, flagged = subjects()[name], []
+    for seed in range(RUNS):
+        rng = np.random.default_rng(seed)
+        job = subject.random(rng)
+        if "webgpu" in job.backends:
+            verdict = job.verdict(job.kernel.run("webgpu", job.inputs, job.params), int(rng.integers(1 << 30)))
+            if not verdict.accepted:
+                flagged.append((seed, verdict))
+    assert flagged == []
 
 
 def _small(job: Job) -> Job:

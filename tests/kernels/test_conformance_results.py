@@ -8,6 +8,7 @@ import pytest
 
 from qubix_kernels import get, names
 from qubix_kernels.kernel import metas_of
+from tests.kernels import webgpu
 from tests.kernels.conformance import subjects
 from tests.kernels.conformance.world import Job, Outputs
 from tests.kernels.simulator import Simulator
@@ -18,16 +19,24 @@ CASES = [
     for backend in get(name).spec.backends
     if name in subjects() and (backend == "cpu" or subjects()[name].simulated)
 ]
-EDGES = [(name, backend, i) for name, backend in CASES for i in range(len(subjects()[name].edges))]
+EDGES = [
+    (name, backend, i)
+    for name, backend in CASES
+    for i, edge in enumerate(subjects()[name].edges)
+    if backend in edge().backends
+]
+"""What a back end says it cannot do is tried in test_webgpu.py: it must refuse."""
 Run = Callable[[str, Job], Outputs]
 
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    """On a back end; a CUDA one in Numba's simulator."""
+    """On a back end; a CUDA one in Numba's simulator, a WebGPU one through Vulkan on the card there is."""
     with Simulator() as simulator:
 
         def on(backend: str, job: Job) -> Outputs:
+            if backend == "webgpu":
+                webgpu.need_adapter()
             if backend == "cuda":
                 return simulator.run(job.kernel.spec.name, job.inputs, job.params)
             return job.kernel.run(backend, job.inputs, job.params)
@@ -41,8 +50,8 @@ def test_every_kernel_is_in_the_suite() -> None:
 
 
 def test_every_back_end_is_known_to_the_suite() -> None:
-    """ "cpu" runs here, "cuda" in the simulator; another one needs a way to run it."""
-    assert {backend for name in names() for backend in get(name).spec.backends} <= {"cpu", "cuda"}
+    """ "cpu" runs here, "cuda" in the simulator, "webgpu" in software; another one needs a way to run it."""
+    assert {backend for name in names() for backend in get(name).spec.backends} <= {"cpu", "cuda", "webgpu"}
     assert [name for name in names() if not subjects()[name].simulated] == ["onnx"]
 
 
@@ -69,7 +78,7 @@ def test_the_reference_tells_wrong_outputs_too(name: str, backend: str, edge: in
 
 @pytest.mark.parametrize(("name", "backend"), CASES)
 def test_a_job_goes_on_after_any_chunk(name: str, backend: str, run: Run) -> None:
-    """From every split point on the CPU, from three in the simulator: the parts are accepted, and are the whole."""
+    """From every split point on the CPU, from three elsewhere: the parts are accepted, and are the whole."""
     subject = subjects()[name]
     job = subject.edges[1]()
     whole = run(backend, job)

@@ -44,7 +44,7 @@ class Plan:
         whole = sum(meta.nbytes for meta in (*self.metas.values(), *self.outputs.values()))
         return Need(
             kernel=self.kernel.spec.name,
-            backends=self.kernel.spec.backends,
+            backends=self.kernel.runs_on(self.metas, self.params),
             flops=cost.flops,
             bytes_moved=cost.bytes_moved,
             memory_bytes=MEMORY_BASE_BYTES + max(cost.memory_bytes, whole),

@@ -138,8 +138,10 @@ class Verdict:
 
 
 def matmul_rate(rates: Iterable[KernelRate], backends: Sequence[str]) -> tuple[str, float] | None:
-    """Back end and claimed operations per second of the fastest; None when it was not measured."""
-    known = [(one.backend, one.flops_per_s) for one in rates if one.kernel == "matmul" and one.backend in backends]
+    """Back end and claimed operations per second of the fastest that a trial can run on; None when none was
+    measured."""
+    tried = set(backends) & set(pages.DEPTH_MIN)
+    known = [(one.backend, one.flops_per_s) for one in rates if one.kernel == "matmul" and one.backend in tried]
     return max(known, key=lambda pair: pair[1]) if known and max(rate for _, rate in known) > 0 else None
 
 

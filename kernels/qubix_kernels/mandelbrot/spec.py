@@ -51,7 +51,7 @@ SPEC: Final = KernelSpec(
     outputs=(
         ArraySpec(name="iterations", dims=("height", "width"), dtypes=("int32",), doc="0 to max_iterations: never out"),
     ),
-    backends=("cpu", "cuda"),
+    backends=("cpu", "cuda", "webgpu"),
 )
 
 
@@ -63,6 +63,8 @@ class Mandelbrot(Kernel):
             from qubix_kernels.mandelbrot.cpu import image
         elif backend == "cuda":
             from qubix_kernels.mandelbrot.cuda import image
+        elif backend == "webgpu":
+            from qubix_kernels.mandelbrot.webgpu import image
         else:
             raise no_backend(SPEC, backend)
 
@@ -71,6 +73,10 @@ class Mandelbrot(Kernel):
     def warm_up(self, backend: str, metas: Metas, params: Params) -> None:
         if backend == "cuda":
             from qubix_kernels.mandelbrot.cuda import warm_up_all
+
+            warm_up_all()
+        elif backend == "webgpu":
+            from qubix_kernels.mandelbrot.webgpu import warm_up_all
 
             warm_up_all()
 

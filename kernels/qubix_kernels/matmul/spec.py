@@ -8,6 +8,7 @@ import numpy as np
 from qubix_kernels.kernel import (
     Arrays,
     ArraySpec,
+    BadInput,
     Cost,
     Kernel,
     KernelSpec,
@@ -26,6 +27,8 @@ from qubix_protocol.arrays import Array, ArrayMeta
 _WORKSPACE_BYTES: Final = 64 * 1024 * 1024
 _FLOATS: Final = ("float16", "float32", "float64")
 
+NO_FLOAT64: Final = "float64 cannot be computed through WebGPU: use float32, or another back end"
+
 SPEC: Final = KernelSpec(
     name="matmul",
     version=1,
@@ -39,7 +42,7 @@ SPEC: Final = KernelSpec(
     outputs=(
         ArraySpec(name="c", dims=("m", "n"), dtypes=("float32", "float64"), doc="the product, in the type of its sums"),
     ),
-    backends=("cpu", "cuda"),
+    backends=("cpu", "cuda", "webgpu"),
 )
 
 
@@ -47,10 +50,14 @@ class Matmul(Kernel):
     spec = SPEC
 
     def run(self, backend: str, inputs: Arrays, params: Params) -> dict[str, Array]:
+        if said := self.beyond(backend, metas_of(inputs), params):
+            raise BadInput(said)
         if backend == "cpu":
             from qubix_kernels.matmul.cpu import product
         elif backend == "cuda":
             from qubix_kernels.matmul.cuda import product
+        elif backend == "webgpu":
+            from qubix_kernels.matmul.webgpu import product
         else:
             raise no_backend(SPEC, backend)
         return {"c": product(inputs["a"], inputs["b"])}
@@ -60,6 +67,14 @@ class Matmul(Kernel):
             from qubix_kernels.matmul.cuda import warm_up_for
 
             warm_up_for(metas["a"].dtype)
+        elif backend == "webgpu":
+            from qubix_kernels.matmul.webgpu import warm_up_all
+
+            warm_up_all()
+
+    def beyond(self, backend: str, metas: Metas, params: Params) -> str:
+        wide = any(meta.dtype == "float64" for meta in metas.values())
+        return NO_FLOAT64 if wide and backend == "webgpu" else ""
 
     def verify(self, inputs: Arrays, params: Params, outputs: Arrays, rng: np.random.Generator) -> Verdict:
         problems = self.check_outputs(metas_of(inputs), params, outputs)

@@ -30,10 +30,7 @@ def warm_up_all() -> None:
 
 
 def product(a: Array, b: Array) -> Array:
-    """a @ b, float32 of shape (m, n). Raises `BadInput` for what the CPU back end refuses, and for float64, which
-    WGSL does not have."""
-    if np.float64 in (a.dtype, b.dtype):
-        raise BadInput("float64 cannot be computed through WebGPU: use float32, or another back end")
+    """a @ b, float32 of shape (m, n), of float32 or float16. Raises `BadInput` for what the CPU back end refuses."""
     with working() as gpu, np.errstate(all="ignore"):
         norms, panels = _right.get(b)
         wide = widened(a)

@@ -58,7 +58,7 @@ SPEC: Final = KernelSpec(
         ArraySpec(name="sums", dims=("lanes",), dtypes=("float32",), doc="of each lane's discounted payoffs"),
         ArraySpec(name="squares", dims=("lanes",), dtypes=("float32",), doc="of the squares of the same"),
     ),
-    backends=("cpu", "cuda"),
+    backends=("cpu", "cuda", "webgpu"),
 )
 
 
@@ -70,6 +70,8 @@ class MonteCarloOption(Kernel):
             from qubix_kernels.montecarlo_option.cpu import simulate
         elif backend == "cuda":
             from qubix_kernels.montecarlo_option.cuda import simulate
+        elif backend == "webgpu":
+            from qubix_kernels.montecarlo_option.webgpu import simulate
         else:
             raise no_backend(SPEC, backend)
 
@@ -80,6 +82,10 @@ class MonteCarloOption(Kernel):
     def warm_up(self, backend: str, metas: Metas, params: Params) -> None:
         if backend == "cuda":
             from qubix_kernels.montecarlo_option.cuda import warm_up_all
+
+            warm_up_all()
+        elif backend == "webgpu":
+            from qubix_kernels.montecarlo_option.webgpu import warm_up_all
 
             warm_up_all()
 

@@ -247,6 +247,8 @@ def kernel(ran: Ran) -> Check:
 def _kernel_remedy(ran: Ran) -> str:
     if ran.backend == "cuda":
         return "Update driver and CUDA parts, undo overclocking, then test again; else this card computes wrongly."
+    if ran.backend == "webgpu":
+        return "Update this card's driver, undo overclocking, then test again; else this card computes wrongly."
     return "Install qubix anew (`make setup`); if it stays, test this machine's memory."
 
 

@@ -173,7 +173,7 @@ SUBJECT = Subject(
         "the next rows": of_other_job(lambda: job(160, 128, pixel=3 / 160, max_iterations=200, first_row=1)),
     },
     small_cheats={"one row of its neighbour": one_row_of_neighbour},
-    exact=frozenset({"cpu", "cuda"}),
+    exact=frozenset({"cpu", "cuda", "webgpu"}),
     not_harmful={
         "stored as float16": "counts are whole numbers below 2,048",
         "one NaN": "counts are whole numbers",

@@ -191,5 +191,5 @@ SUBJECT = Subject(
         "a thread's paths forgotten": one_thread_lost,
     },
     small_cheats={"one lane of its neighbour": one_lane_replaced},
-    exact=frozenset({"cpu", "cuda"}),
+    exact=frozenset({"cpu", "cuda", "webgpu"}),
 )

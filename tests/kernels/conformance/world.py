@@ -34,6 +34,10 @@ class Job:
     def units(self) -> int:
         return self.kernel.units(metas_of(self.inputs), self.params)
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        return self.kernel.runs_on(metas_of(self.inputs), self.params)
+
     def run(self) -> Outputs:
         return self.kernel.run("cpu", self.inputs, self.params)
 
