@@ -142,6 +142,11 @@ class Mesh:
     def gateways(self) -> int:
         return len(self._links)
 
+    @property
+    def nodes(self) -> int:
+        """With a live session here."""
+        return len(self._sessions)
+
     async def gateway_addresses(self) -> tuple[str, ...]:
         """Of every replica's gateways; while the database is away, of this one's."""
         own = {address for link in self._links for address in link.opened.addresses}

@@ -21,6 +21,7 @@ def load() -> Blueprint:
         jobs,
         market,
         network,
+        operator,
         pages,
         pairings,
         rentals,
