@@ -126,6 +126,20 @@ async def test_the_proven_and_the_rented_listing_keep_their_card(db: Database) -
     await said(db, proven, 6)
 
 
+async def test_who_rents_its_own_claim_of_a_card_does_not_keep_the_proven_owner_off_the_market(db: Database) -> None:
+    owner, claimer = await enrolled(db), await enrolled(db)
+    await said(db, owner, 0)
+    key = service.listing_id(owner, CARD)
+    await db.run(lambda tx: Listing.filter(id=key).using_db(tx).update(verified=True))
+    await service.node_offline(db, owner, incarnation=0, now_ms=NOW + 1)
+    await said(db, claimer, 2)
+    await rented(db, service.listing_id(claimer, CARD))
+    await said(db, owner, 13)
+    assert await owners(db, 14) == [owner]
+    with pytest.raises(Conflict):
+        await said(db, claimer, 15)
+
+
 async def test_two_who_claim_one_card_at_the_same_moment_are_one_listing(db: Database) -> None:
     peers = [await enrolled(db) for _ in range(6)]
     outcomes = await asyncio.gather(*(said(db, peer, 0) for peer in peers), return_exceptions=True)

@@ -4,7 +4,8 @@
 The driver's UUID names a card, and is a claim like any other: it can be read off the market and repeated. So a claim
 never takes a listing away that is there. A node that was installed anew has another key, and its old listings are
 offline: then the card is listed under the new one. Where two nodes that can be reached claim the same card, one is
-listed: the rented one, else the proven one, else the one that was in the market first.
+listed: the proven one, else the rented one, else the one that was in the market first. Proof comes first, since renting
+one's own claim costs next to nothing, and would keep the owner off the market for as long.
 """
 
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def yields(row: Listing | None, others: Sequence[Listing]) -> bool:
 
 
 def _rank(row: Listing) -> tuple[bool, bool, int, str]:
-    return row.rental_id is None, not row.verified, row.listed_ms, str(row.id)
+    return not row.verified, row.rental_id is None, row.listed_ms, str(row.id)
 
 
 async def recount(tx: Tx, peer_id: str) -> list[UUID]:
