@@ -9,7 +9,7 @@ import pytest
 
 from qubix_coordinator.clock import FakeClock
 from qubix_coordinator.db.database import Database, execute
-from qubix_coordinator.market import due, rules, service
+from qubix_coordinator.market import due, rules, service, views
 from qubix_protocol.messages import Device, Sample
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.units import OFFER_S
@@ -51,7 +51,7 @@ async def test_a_reading_that_grows_old_is_told_once_and_a_newer_one_ends_that(d
     assert await tick(db, old_ms) == 1
     assert await tick(db, old_ms + 1) == 0
     told = (await heard(db))[-1]
-    assert (told["stale"], told["metrics_age_ms"], told[service.HEARD]) == (True, rules.UNMARKED_MS_MAX + 1, NOW)
+    assert (told["stale"], told["metrics_age_ms"], told[views.HEARD]) == (True, rules.UNMARKED_MS_MAX + 1, NOW)
     await service.metrics_received(db, {(peer, "cpu-1"): Sample(at_ms=old_ms)}, now_ms=old_ms)
     assert not (await heard(db))[-1]["stale"]
     await service.offer_received(db, peer, offer(), b"2", now_ms=old_ms)

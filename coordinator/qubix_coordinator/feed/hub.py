@@ -21,7 +21,7 @@ from qubix_coordinator.feed.frames import Encodings
 from qubix_coordinator.feed.load import change_of, load
 from qubix_coordinator.feed.rules import Market
 from qubix_coordinator.feed.watchers import Feed, Snapshot, Sort, Topic, Watcher, Wire
-from qubix_coordinator.market.service import TOPIC
+from qubix_coordinator.market.views import TOPIC
 from qubix_coordinator.outbox import Cursor, Event
 from qubix_coordinator.outbox.notifier import Notifier, Overflow, Subscription
 

@@ -9,7 +9,7 @@ import msgspec
 from qubix_coordinator.db.database import Database, Tx, rows, value
 from qubix_coordinator.feed import rules
 from qubix_coordinator.feed.rules import Change, Loaded, Shown, Snapshot
-from qubix_coordinator.market import service as market
+from qubix_coordinator.market import views as market
 from qubix_coordinator.market.shown import pages_in
 from qubix_coordinator.outbox import Cursor, Event
 from qubix_coordinator.outbox import events as outbox

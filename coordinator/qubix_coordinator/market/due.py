@@ -9,7 +9,7 @@ from typing import Final
 
 from qubix_coordinator.clock import Clock
 from qubix_coordinator.db.database import Database, Tx, rows
-from qubix_coordinator.market import rules, service
+from qubix_coordinator.market import rules, views
 from qubix_coordinator.market.tables import Listing
 from qubix_protocol.units import OFFER_S
 
@@ -54,5 +54,5 @@ async def _tell(tx: Tx, sql: str, before_ms: int, now_ms: int) -> int:
     keys = [row["id"] for row in await rows(tx, sql, before_ms, BATCH)]
     if keys:
         for row in await Listing.filter(id__in=keys).using_db(tx).order_by("id"):
-            await service.emit(tx, row, now_ms)
+            await views.emit(tx, row, now_ms)
     return len(keys)

@@ -17,7 +17,7 @@ import msgspec
 
 from qubix_coordinator.db.database import Database, Tx, execute, rows
 from qubix_coordinator.errors import InvalidInput
-from qubix_coordinator.market import rules, service
+from qubix_coordinator.market import rules, service, views
 from qubix_coordinator.market.counts import counts
 from qubix_coordinator.market.search_sql import CursorValue, Sql, key_accepts
 from qubix_coordinator.market.tables import Listing
@@ -90,7 +90,7 @@ async def page(tx: Tx, asked: Asked, *, now_ms: int, offer_s: float = OFFER_S) -
         row.id: row for row in await Listing.filter(id__in=[one["id"] for one in shown]).using_db(tx)
     }
     more = _sealed(asked, shown[-1]) if len(found) > asked.limit else None
-    return Page(tuple(service.view(by_id[one["id"]], now_ms) for one in shown), more)
+    return Page(tuple(views.view(by_id[one["id"]], now_ms) for one in shown), more)
 
 
 async def page_ids(

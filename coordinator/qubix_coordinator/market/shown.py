@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from qubix_coordinator.db.database import Tx
-from qubix_coordinator.market import service
+from qubix_coordinator.market import views
 from qubix_coordinator.market.tables import Listing
 from qubix_protocol.states import Availability
 
@@ -20,7 +20,7 @@ async def pages_in(tx: Tx) -> AsyncIterator[list[Listing]]:
         found = Listing.filter(id__gt=after, online=True, rental_id__isnull=True)
         present = found.exclude(availability=Availability.OFFLINE.value)
         page = await present.using_db(tx).order_by("id").limit(PAGE)
-        yield [row for row in page if not service.expired(row)]
+        yield [row for row in page if not views.expired(row)]
         if len(page) < PAGE:
             return
         after = page[-1].id
