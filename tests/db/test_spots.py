@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from qubix_coordinator.accounts.rules import Principal
-from qubix_coordinator.db.database import Database, execute
+from qubix_coordinator.db.database import Database, execute, rows
 from qubix_coordinator.errors import Conflict, NotEnoughBalance
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.jobs import spot
@@ -404,3 +404,11 @@ async def withdraw(world: SpotsWorld, owner: Principal, amount_qu: int) -> int:
         return amount_qu
 
     return await world.db.run(step)
+
+
+async def test_what_is_proven_is_found_by_indexes_however_much_a_provider_has_done(db: Database) -> None:
+    async with db.transaction() as tx:
+        await execute(tx, "SET LOCAL enable_seqscan = off")
+        plan = await rows(tx, f"EXPLAIN {spot.PROVEN}", UUID(int=1), spot.PROVEN_LAST)
+    lines = "\n".join(line["QUERY PLAN"] for line in plan)
+    assert all(f"using work_outcome_{name}" in lines for name in ("right", "wrong")), lines

@@ -70,6 +70,7 @@ STEPS = (
     "jobs/schema_5_related.sql",
     "market/schema_7_browser.sql",
     "accounts/schema_6_pairing.sql",
+    "jobs/schema_6_proven.sql",
 )
 
 CREATE_TABLE = """

@@ -21,6 +21,12 @@ PROVEN_LAST: Final = 1_000
 """So many of its newest checked pieces prove a provider."""
 WINDOW_PART: Final = 0.9
 """A check ends before the acceptance window does, which pays."""
+PROVEN: Final = (
+    "SELECT sum(worth_qu) FROM (SELECT worth_qu FROM work_outcome WHERE provider_id = $1 AND what = 'right'"
+    " AND counts AND no > coalesce((SELECT max(no) FROM work_outcome WHERE provider_id = $1"
+    " AND what IN ('wrong', 'dispute_lost')), 0) ORDER BY no DESC LIMIT $2) AS newest"
+)
+"""Asked at every delivery that nobody checks: an index finds both parts (schema_6_proven.sql)."""
 
 
 def chance(at_stake_qu: int, proven_qu: int) -> float:
@@ -33,15 +39,7 @@ def chance(at_stake_qu: int, proven_qu: int) -> float:
 
 async def proven_qu(tx: Tx, provider_id: UUID) -> int:
     """The worth of checked work for unrelated consumers since the provider's last wrong result or lost dispute."""
-    found = await value(
-        tx,
-        "SELECT sum(worth_qu) FROM (SELECT worth_qu FROM work_outcome WHERE provider_id = $1 AND what = 'right'"
-        " AND counts AND no > coalesce((SELECT max(no) FROM work_outcome WHERE provider_id = $1"
-        " AND what IN ('wrong', 'dispute_lost')), 0) ORDER BY no DESC LIMIT $2) AS newest",
-        provider_id,
-        PROVEN_LAST,
-    )
-    return int(found or 0)
+    return int(await value(tx, PROVEN, provider_id, PROVEN_LAST) or 0)
 
 
 async def at_stake_qu(tx: Tx, provider_id: UUID) -> int:
