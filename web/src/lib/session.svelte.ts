@@ -52,7 +52,8 @@ class Session {
     // Both balances move by themselves, on whatever page.
     this.#unwatch ??= feed.watch({ topic: 'account' }, (frame) => {
       const news = frame.data as News | null;
-      if (news?.about === 'balance') this.account = news.account;
+      // What is told to all of an account's tokens does not say what this one may.
+      if (news?.about === 'balance') this.account = { ...news.account, scopes: view.account.scopes };
     });
   }
 }

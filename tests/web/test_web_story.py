@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A person's whole story in a real browser, on a real market: sign in, pay in, find a GPU, run a job on it, watch it,
+fetch its result, check its receipt. Others look on, lose their connection, and get it back."""
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import FilePayload, Locator, Page, expect
+
+from qubix import receipts
+from qubix_node.offers import price
+from qubix_protocol.arrays import to_npy
+from tests.chain.vectors import SEED
+from tests.support.browser import DEADLINE_MS, Tabs
+from tests.support.chain_market import wait_for
+from tests.support.wallet_double import ExtensionWallet, HttpNetwork
+from tests.support.web_market import ALL, Line, WebMarket
+
+PARTS = ALL
+ENV = {"QUBIX_REGIONS": "eu-west,us-east"}
+CHEAP, DEAR, MOVED = 40_000, 90_000, 65_432
+PAID_IN = 1_000_000
+POINTS, QUERIES = 2_000, 300
+NOISE_OF_A_CUT = "WebSocket connection|ERR_|Failed to load"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def providers(market: WebMarket) -> tuple[str, str]:
+    """Two nodes that differ in region and price; their peer ids."""
+    cheap = market.start_quick_node("cheap", QUBIX_NODE_RATE_QU_PER_H=str(CHEAP), QUBIX_NODE_REGION="eu-west")
+    dear = market.start_quick_node("dear", QUBIX_NODE_RATE_QU_PER_H=str(DEAR), QUBIX_NODE_REGION="us-east")
+    return cheap, dear
+
+
+def query(page: Page) -> str:
+    return parse_qs(urlsplit(page.url).query).get("q", [""])[0]
+
+
+def offers(page: Page) -> Locator:
+    return page.get_by_role("region", name="Market").locator("tbody tr:not([aria-hidden])")
+
+
+def balance(page: Page) -> int:
+    found = re.search(r"([\d,]+) QU", page.get_by_role("banner").inner_text())
+    assert found is not None
+    return int(found[1].replace(",", ""))
+
+
+def test_from_sign_in_to_a_checked_receipt(market: WebMarket, tabs: Tabs, tmp_path: Path) -> None:
+    tabs.allow("status of 422 .*nonsense")
+    wallet = ExtensionWallet(SEED, HttpNetwork(market.qubic_url))
+    page = tabs.open(wallet=wallet)
+    page.goto("/wallet")
+    page.get_by_role("button", name="Sign in with the browser extension").click()
+    _deposit(page, market, wallet)
+    _find(page)
+    _run(page, tmp_path)
+
+
+def _deposit(page: Page, market: WebMarket, wallet: ExtensionWallet) -> None:
+    """The page shows the identity, the wallet pays to it on the devnet, and the page shows the money by itself."""
+    expect(page.get_by_role("banner")).to_contain_text("0 QU")
+    identity = page.get_by_text(re.compile("^[A-Z]{60}$")).inner_text()
+    faucet = {"identity": wallet.account.identity, "amount": 2 * PAID_IN}
+    httpx.post(f"{market.qubic_url}/devnet/v1/faucet", json=faucet, timeout=30).raise_for_status()
+    look = f"{market.qubic_url}/live/v1/balances/{wallet.account.identity}"
+    wait_for("the wallet's own money", lambda: int(httpx.get(look).json()["balance"]["balance"]) >= 2 * PAID_IN)
+    page.evaluate(
+        "async (given) => { await window.qubic.sendTransaction(given) }",
+        {"toIdentity": identity, "amount": PAID_IN},
+    )
+    expect(page.get_by_role("banner")).to_contain_text(f"{PAID_IN:,} QU", timeout=2 * DEADLINE_MS)
+    expect(page.get_by_role("region", name="Deposits")).to_contain_text(f"{PAID_IN:,} QU")
+
+
+def _find(page: Page) -> None:
+    """By a filter and by the query line, which are one thing and live in the address."""
+    page.get_by_role("link", name="Market", exact=True).click()
+    expect(offers(page)).to_have_count(2)
+    page.get_by_role("combobox", name="Location", exact=True).select_option("us-east")
+    expect(offers(page)).to_have_count(1)
+    expect(offers(page)).to_contain_text(f"{DEAR:,}")
+    assert query(page) == "region=us-east"
+    line = page.get_by_role("searchbox", name="Search")
+    expect(line).to_have_value("region=us-east")
+    line.fill("price<50000 and gpu_ram>=1GiB")
+    expect(offers(page)).to_contain_text([f"{CHEAP:,}"])
+    assert query(page) == "price<50000 and gpu_ram>=1GiB"
+    expect(page.get_by_role("combobox", name="Location", exact=True)).to_have_value("")
+    page.reload()
+    expect(line).to_have_value("price<50000 and gpu_ram>=1GiB")
+    expect(offers(page)).to_have_count(1)
+    line.fill("price<50000 and nonsense>=1")
+    expect(page.get_by_role("alert")).to_contain_text("nonsense")
+    line.fill("price<50000 and region=us-east")
+    expect(page.get_by_role("heading", name="No offer matches")).to_be_visible()
+    page.get_by_role("button", name="Leave it out").first.click()
+    expect(offers(page)).to_have_count(1)
+    page.goto("/?q=price<50000")
+    offers(page).get_by_role("link").click()
+
+
+def _run(page: Page, folder: Path) -> None:
+    page.get_by_role("link", name="Run one job here").click()
+    rng = np.random.default_rng(6)
+    data, queries = (rng.standard_normal((rows, 8), dtype=np.float32) for rows in (POINTS, QUERIES))
+    page.get_by_role("combobox", name="Kernel").select_option("knn")
+    page.get_by_role("spinbutton", name="k ").fill("3")
+    for name, array in (("queries", queries), ("data", data)):
+        file = FilePayload(name=f"{name}.npy", mimeType="application/octet-stream", buffer=to_npy(array))
+        page.get_by_label(re.compile(f"^{name}: ")).set_input_files(file)
+    page.get_by_role("button", name="Forecast").click()
+    candidates = page.get_by_role("region", name="Who could run it")
+    expect(candidates.get_by_role("row")).to_have_count(2)  # the head, and the provider that was chosen
+    expect(candidates).to_contain_text(f"{CHEAP:,}")
+    page.get_by_label("Cap, QU").fill("5000")
+    page.get_by_role("button", name="Run it").click()
+    page.wait_for_url(re.compile("/jobs/[0-9a-f-]{36}$"))
+    expect(page.get_by_text("Done and paid")).to_be_visible(timeout=2 * DEADLINE_MS)
+    expect(page.get_by_role("progressbar", name="Progress")).to_have_attribute("value", "100")
+    distances = ((queries[:, None, :] - data[None]) ** 2).sum(-1)
+    _receive(page, folder, np.argsort(distances, axis=1, kind="stable")[:, :3])
+
+
+def _receive(page: Page, folder: Path, indices: "np.ndarray[Any, Any]") -> None:
+    found = {}
+    for name in ("indices", "distances"):
+        with page.expect_download() as result:
+            page.locator(f"a[download='{name}.npy']").click()
+        result.value.save_as(folder / f"{name}.npy")
+        found[name] = np.load(folder / f"{name}.npy")
+    np.testing.assert_array_equal(found["indices"], indices)
+    with page.expect_download() as receipt:
+        page.get_by_role("region", name="Receipt").get_by_role("button", name="Download").click()
+    receipt.value.save_as(folder / "job.receipt")
+    key = page.request.get("/api/v1/network").json()["coordinator_key"]
+    proved = receipts.verify((folder / "job.receipt").read_bytes(), key)
+    assert proved.proof.job_id == urlsplit(page.url).path.rsplit("/", 1)[1]
+    proved.check_result(found)
+    view = page.request.get(f"/api/v1/jobs/{proved.proof.job_id}").json()
+    assert view["paid_qu"] >= 1
+    expect(page.get_by_role("banner")).to_contain_text(f"{PAID_IN - view['paid_qu'] - view['fee_qu']:,} QU")
+    assert balance(page) == page.request.get("/api/v1/account").json()["balance_qu"]
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    expect(page.get_by_role("row").filter(has_text="knn")).to_contain_text("Done and paid")
+
+
+def test_others_see_a_change_at_once_and_after_a_lost_connection(market: WebMarket, tabs: Tabs) -> None:
+    """Two more browsers: one whose line is cut meanwhile. Nobody loads the page again."""
+    with Line(market.url) as line:
+        whole, cut = (tabs.open(token=market.token, url=url) for url in (market.url, line.url))
+        for page in (whole, cut):
+            page.goto("/?q=region=eu-west")
+            expect(offers(page)).to_contain_text([f"{CHEAP:,}"])
+            page.evaluate("window.notLoadedAgain = true")
+        tabs.allow(NOISE_OF_A_CUT)
+        line.cut()
+        expect(cut.get_by_role("banner")).to_contain_text("Reconnecting")
+        price.announce(market.folder / "cheap" / "node", MOVED, CHEAP)
+        expect(offers(whole)).to_contain_text([f"{MOVED:,}"])
+        expect(offers(cut)).to_contain_text([f"{CHEAP:,}"])  # the last data stay, and the chip says how old they are
+        expect(cut.get_by_role("banner")).to_contain_text("data of")
+        line.mend()
+        expect(cut.get_by_role("banner")).to_contain_text("Live")
+        expect(offers(cut)).to_contain_text([f"{MOVED:,}"])
+        assert rows(cut) == rows(whole)
+        assert all(page.evaluate("window.notLoadedAgain") for page in (whole, cut))
+
+
+def rows(page: Page) -> list[list[str]]:
+    """Device, memory and price, which do not move by themselves."""
+    return [row.locator("td:nth-child(-n+3)").all_inner_texts() for row in offers(page).all()]
+
+
+@pytest.mark.slow
+def test_the_coordinator_is_killed_and_the_page_goes_on(market: WebMarket, tabs: Tabs) -> None:
+    page = tabs.open(token=market.token)
+    page.goto("/?q=region=us-east")
+    expect(offers(page)).to_contain_text([f"{DEAR:,}"])
+    page.evaluate("window.notLoadedAgain = true")
+    tabs.allow(NOISE_OF_A_CUT)
+    market.parts["coordinator"].kill()
+    expect(page.get_by_role("banner")).to_contain_text("Reconnecting")
+    expect(offers(page)).to_have_count(1)
+    market.start_coordinator()
+    expect(page.get_by_role("banner")).to_contain_text("Live", timeout=2 * DEADLINE_MS)
+    price.announce(market.folder / "dear" / "node", DEAR + 1, DEAR)
+    expect(offers(page)).to_contain_text([f"{DEAR + 1:,}"], timeout=4 * DEADLINE_MS)
+    assert page.evaluate("window.notLoadedAgain")
