@@ -46,9 +46,10 @@ format: setup-test  ## rewrite the code in the house format
 bench: setup-test  ## every figure beside its limit, in one run
 	@$(BIN)/python -m bench $(ARGS)
 
-docs: setup  ## write docs/settings.md and web/openapi.json anew from the code
+docs: setup  ## write docs/settings.md, web/openapi.json and the references of tabs anew from the code
 	@$(BIN)/python scripts/docs_settings.py
 	@$(BIN)/python scripts/docs_openapi.py
+	@$(BIN)/python scripts/web_references.py
 
 lock:  ## write requirements/ anew (ARGS=--upgrade moves versions forward)
 	@bash scripts/lock.sh $(ARGS)

@@ -63,7 +63,7 @@ export interface Way {
 
 /** What a self-test needs to know of the tab's surroundings; what is left out is skipped, and said to be. */
 export interface Around {
-  /** This clock minus the market's, in milliseconds. */
+  /** The market's clock less this one's, in milliseconds. */
   offsetMs?: () => Promise<number>;
   way?: () => Promise<Way>;
 }
@@ -125,7 +125,7 @@ export interface Gpu {
   ): Promise<Done>;
   /** `report` hears of each check as it ends. The answer has them all. */
   selfTest(report: (check: Check) => void, around?: Around): Promise<Check[]>;
-  /** Measured at the present share of the card; a throttled card is a slower card. Kept after the first time. */
+  /** Measured anew, at the present share of the card: a throttled card is a slower card. */
   rates(): Promise<KernelRate[]>;
   /** The most of the card's time that is used, over 0 to 1. */
   setShare(share: number): void;

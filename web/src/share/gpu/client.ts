@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+/** The port, as the page holds it: every call goes to the module worker. */
+
+import { gpu } from '../../lib/strings.share';
+import * as checks from './checks';
+import type { Answer, Ask, FromWorker, Sent, ToWorker } from './messages';
+import { GpuError, type Around, type Check, type Done, type Gpu, type GpuInfo, type KernelRate, type NpyArray, type Params, type Range } from './port';
+
+/** Of inputs that stay in the worker from one chunk to the next. */
+const KEPT_BYTES_MAX = 1024 ** 3;
+
+interface Waiting {
+  done: (answer: Answer) => void;
+  failed: (problem: GpuError) => void;
+  fraction?: ((fraction: number) => void) | undefined;
+  check?: ((check: Check) => void) | undefined;
+}
+
+export class WorkerGpu implements Gpu {
+  readonly #worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module', name: 'qubix-gpu' });
+  readonly #waiting = new Map<number, Waiting>();
+  /** What the worker has, the longest unused first. */
+  readonly #kept = new Map<string, number>();
+  readonly #keys = new WeakMap<ArrayBuffer, { key: string; form: string }>();
+  #dead: GpuError | null = null;
+  #number = 0;
+  #utilisation = 0;
+
+  constructor() {
+    this.#worker.onmessage = (event: MessageEvent<FromWorker>) => this.#take(event.data);
+    this.#worker.onerror = (event) => this.#end(new GpuError('internal', event.message || 'The worker did not start.', gpu.remedies.reload));
+  }
+
+  info(): Promise<GpuInfo> {
+    return this.#ask({ do: 'info' }) as Promise<GpuInfo>;
+  }
+
+  run(
+    kernel: string,
+    params: Params,
+    inputs: Record<string, NpyArray>,
+    units: Range,
+    signal: AbortSignal,
+    told?: (fraction: number) => void,
+  ): Promise<Done> {
+    if (signal.aborted) return Promise.reject(new GpuError('aborted', 'it was stopped'));
+    const sent = Object.fromEntries(Object.entries(inputs).map(([name, array]) => [name, this.#sent(array)]));
+    this.#makeRoom(new Set(Object.values(sent).map((one) => one.key)));
+    return this.#ask({ do: 'run', kernel, params, inputs: sent, units }, { fraction: told }, signal) as Promise<Done>;
+  }
+
+  async selfTest(report: (check: Check) => void, around: Around = {}): Promise<Check[]> {
+    const found = (await this.#ask({ do: 'selfTest' }, { check: report })) as Check[];
+    for (const more of [await checks.way(around), await checks.clock(around)]) {
+      report(more);
+      found.push(more);
+    }
+    return found;
+  }
+
+  rates(): Promise<KernelRate[]> {
+    return this.#ask({ do: 'rates' }) as Promise<KernelRate[]>;
+  }
+
+  setShare(share: number): void {
+    this.#say({ share });
+  }
+
+  hold(on: boolean): void {
+    this.#say({ hold: on });
+  }
+
+  utilisation(): number {
+    return this.#utilisation;
+  }
+
+  close(): void {
+    this.#worker.terminate();
+    this.#end(new GpuError('aborted', 'it was stopped'));
+  }
+
+  #sent(array: NpyArray): Sent {
+    const form = `${array.dtype} ${array.shape.join()}`;
+    const known = this.#keys.get(array.data);
+    if (known?.form === form && this.#kept.has(known.key)) {
+      this.#kept.delete(known.key);
+      this.#kept.set(known.key, array.data.byteLength);
+      return { key: known.key };
+    }
+    this.#number += 1;
+    const key = `array ${this.#number}`;
+    this.#keys.set(array.data, { key, form });
+    this.#kept.set(key, array.data.byteLength);
+    return { key, array };
+  }
+
+  #makeRoom(needed: ReadonlySet<string>): void {
+    let total = [...this.#kept.values()].reduce((sum, one) => sum + one, 0);
+    const drop: string[] = [];
+    for (const [key, bytes] of this.#kept) {
+      if (total <= KEPT_BYTES_MAX) break;
+      if (needed.has(key)) continue;
+      drop.push(key);
+      total -= bytes;
+    }
+    for (const key of drop) this.#kept.delete(key);
+    if (drop.length) this.#say({ drop });
+  }
+
+  #say(message: ToWorker): void {
+    this.#worker.postMessage(message);
+  }
+
+  #ask(ask: Ask, heard: Pick<Waiting, 'fraction' | 'check'> = {}, signal?: AbortSignal): Promise<Answer> {
+    if (this.#dead) return Promise.reject(this.#dead);
+    this.#number += 1;
+    const id = this.#number;
+    const stop = (): void => this.#say({ abort: id });
+    signal?.addEventListener('abort', stop, { once: true });
+    const answer = new Promise<Answer>((done, failed) => this.#waiting.set(id, { done, failed, ...heard }));
+    this.#say({ id, ask });
+    return answer.finally(() => signal?.removeEventListener('abort', stop));
+  }
+
+  #take(message: FromWorker): void {
+    if (!('id' in message)) {
+      this.#utilisation = message.utilisation;
+      return;
+    }
+    const waiting = this.#waiting.get(message.id);
+    if (!waiting) return;
+    if ('fraction' in message) waiting.fraction?.(message.fraction);
+    else if ('check' in message) waiting.check?.(message.check);
+    else {
+      this.#waiting.delete(message.id);
+      if ('done' in message) waiting.done(message.done);
+      else waiting.failed(new GpuError(message.failed.code, message.failed.message, message.failed.remedy));
+    }
+  }
+
+  #end(problem: GpuError): void {
+    this.#dead = problem;
+    const waiting = [...this.#waiting.values()];
+    this.#waiting.clear();
+    for (const one of waiting) one.failed(problem);
+  }
+}
