@@ -4,6 +4,7 @@
 import base64
 import os
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,35 @@ async def test_test_artifacts_are_bounded_and_removed_after_their_time(db: Datab
             assert await value(tx, "SELECT count(*) FROM probe") == 0
         gone = await client.get(f"/api/v1/artifacts/{sha(several[0])}", headers=node.headers("GET", several[0]))
         assert gone.status_code == 403
+
+
+@pytest.mark.parametrize("unpaid", [False, True])
+async def test_who_knows_a_digest_reads_nothing_by_a_test_that_was_never_sent(
+    db: Database, tmp_path: Path, unpaid: bool
+) -> None:
+    """Trust D1: neither what the account's owner keeps, nor what another's attempt has made and nobody has paid."""
+    key, _ = await listed(db)
+    data = os.urandom(1_000)
+    path, digest = f"/api/v1/artifacts/{sha(data)}", bytes.fromhex(sha(data))
+    async with db.transaction() as tx:
+        owner_id = await accounts.account_of_node(tx, key.peer_id)
+        token = await accounts.create_token(tx, owner_id, (Scope.USER,))
+    async with served(db, tmp_path) as running, running.client() as client:
+        node, uploads = Signer(running, key), running.coordinator.context.uploads
+        if unpaid:
+            await uploads.receive(owner_id, digest, len(data), parts(data), first=0, last=999, writer="an attempt")
+        else:
+            await client.put(path, content=data, headers={"Authorization": f"Bearer {token}"})
+        wrong = await client.put(path, content=bytes(len(data)), headers=node.headers("PUT", data))
+        assert wrong.status_code == 422
+        stolen = await client.get(path, headers=node.headers("GET", data))
+        assert (stolen.status_code, stolen.json()["code"]) == (403, "forbidden")
+        await client.put(path, content=data, headers=node.headers("PUT", data))
+        assert (await client.get(path, headers=node.headers("GET", data))).content == data, "who sent it knows it"
+
+
+async def parts(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def test_what_is_an_input_as_well_is_not_removed_with_the_test(db: Database, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Test artifacts by which a node measures its way to the store.
 
-A node may send a few small ones in its own name and read back what it sent (trust D1: signed for one method, digest and
-size); they are no input and no result of anything, and are removed after minutes.
+A node may send a few small ones in its own name and read back what it sent, all of it (trust D1: signed for one method,
+digest and size, and a digest alone opens nothing); they are no input and no result of anything, and are removed after
+minutes.
 """
 
 from typing import Final
@@ -39,10 +40,17 @@ async def may_access(tx: Tx, peer_id: str, request: ProbeRequest, *, now_ms: int
         if known["size_bytes"] != request.size_bytes:
             raise Forbidden("the test artifact has another size", field="size_bytes", remedy="Sign the size it has")
         account_id: UUID = known["account_id"]
+        if request.method == "GET" and await artifacts.sent_by(tx, account_id, request.digest, writer(peer_id)) is None:
+            # The account may keep the very same content for other reasons, or have it and not have paid for it.
+            raise _not_sent()
         return account_id
     if request.method != "PUT":
-        raise Forbidden("this is no test artifact of yours", field="digest", remedy="Send one first")
+        raise _not_sent()
     return await _begin(tx, peer_id, request, now_ms)
+
+
+def _not_sent() -> Forbidden:
+    return Forbidden("this is no test artifact of yours", field="digest", remedy="Send all of it first")
 
 
 async def _begin(tx: Tx, peer_id: str, request: ProbeRequest, now_ms: int) -> UUID:
