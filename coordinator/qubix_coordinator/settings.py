@@ -84,6 +84,13 @@ class Settings:
         minimum=60,
         maximum=366 * 86_400,
     )
+    session_check_s: float = setting(
+        "QUBIX_SESSION_CHECK_S",
+        "Seconds between looks whether the session of an open live connection has ended.",
+        30.0,
+        minimum=0.01,
+        maximum=3_600.0,
+    )
     walletconnect_project_id: str = setting(
         "QUBIX_WALLETCONNECT_PROJECT_ID",
         "Project id for WalletConnect, by which mobile wallets sign; empty: WalletConnect is not offered.",

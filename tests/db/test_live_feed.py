@@ -100,6 +100,23 @@ async def next_delta(feed: Feed) -> LiveEvent:
     return event
 
 
+@pytest.mark.parametrize("ends", ["revoked_at = now()", "expires_at = now()"])
+async def test_a_connection_ends_with_its_session(db: Database, tmp_path: Path, ends: str) -> None:
+    person, other = await make_person(db), await make_person(db)
+    async with (
+        served(db, tmp_path, session_check_s=0.05) as running,
+        feed_of(running, person) as feed,
+        feed_of(running, other) as stays,
+    ):
+        for one in (feed, stays):
+            await one.subscribe("account")
+            await one.next()
+        await db.fetch(f"UPDATE api_token SET {ends} WHERE account_id = $1 RETURNING id", person.account_id)
+        assert (await feed.refusal()).code == "unauthorised"
+        await emit(db, f"account:{other.account_id}", 1, 1)
+        assert (await stays.next()).data == {"number": 1}
+
+
 @pytest.mark.parametrize("topic", ["market", "account"])
 async def test_resuming_loses_and_repeats_nothing(db: Database, tmp_path: Path, topic: str) -> None:
     person, seen = await make_person(db), list[int]()

@@ -117,6 +117,18 @@ async def _live_token(tx: Tx, token: str) -> Row | None:
     )
 
 
+async def is_live(tx: Tx, token_id: UUID) -> bool:
+    """Whether a token that was shown before is neither revoked nor at its end by now."""
+    return bool(
+        await value(
+            tx,
+            "SELECT true FROM api_token WHERE id = $1 AND revoked_at IS NULL"
+            " AND (expires_at IS NULL OR expires_at > now())",
+            token_id,
+        )
+    )
+
+
 async def account_of_key(tx: Tx, public_key: bytes) -> UUID | None:
     return await value(tx, "SELECT account_id FROM account_key WHERE public_key = $1", public_key)  # type: ignore[no-any-return]
 

@@ -16,13 +16,15 @@ import functools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any, Final, NoReturn, TypeVar, cast
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 from quart import Quart, websocket
 
+from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.service import Principal
-from qubix_coordinator.errors import QubixError, Unauthorised
+from qubix_coordinator.errors import QubixError, Unauthorised, Unavailable
 from qubix_coordinator.feed import frames
 from qubix_coordinator.feed.bounds import TooSlow
 from qubix_coordinator.feed.watchers import Watcher
@@ -82,6 +84,8 @@ async def _serve(context: Context, socket: LiveSocket, who: Principal | None) ->
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(until_closing(context))
             tasks.create_task(_until_cut(socket))
+            if who.token_id is not None:
+                tasks.create_task(_until_over(context, who.token_id))
             tasks.create_task(_listen(context, socket, who, tasks))
     except* Stopping:
         await close(GOING_AWAY, "the server stops; connect again")
@@ -95,6 +99,15 @@ async def _serve(context: Context, socket: LiveSocket, who: Principal | None) ->
 
 async def _until_cut(socket: LiveSocket) -> NoReturn:
     raise await socket.until_cut()
+
+
+async def _until_over(context: Context, token_id: UUID) -> NoReturn:
+    """A connection does not outlive its session by long: whoever was signed out elsewhere hears nothing more."""
+    while True:
+        await asyncio.sleep(context.settings.session_check_s)
+        with contextlib.suppress(Unavailable):
+            if not await context.db.run(lambda tx: accounts.is_live(tx, token_id)):
+                raise Unauthorised("this session has ended", field="token", remedy=TOKEN_REMEDY)
 
 
 async def _first_frame() -> Principal:
