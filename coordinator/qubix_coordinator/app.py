@@ -49,6 +49,7 @@ from qubix_coordinator.spots.engine import Engine as SpotsEngine
 from qubix_coordinator.telemetry import rollups as telemetry
 from qubix_coordinator.trials import probes
 from qubix_coordinator.trials.engine import Engine as TrialsEngine
+from qubix_coordinator.wishes import service as wishes
 from qubix_coordinator.withdrawals.desk import Desk as WithdrawalDesk
 from qubix_coordinator.withdrawals.engine import Engine as WithdrawalEngine
 from qubix_protocol import barriers
@@ -210,6 +211,7 @@ async def _each_minute(context: Context) -> None:
     await context.db.run(lambda tx: pairings.sweep(tx, now_ms=context.now_ms()))
     await telemetry.roll(context.db, now_ms=context.now_ms())
     await probes.sweep(context.db, context.uploads, now_ms=context.now_ms())
+    await context.db.run(wishes.remind)
 
 
 async def _each_hour(context: Context) -> None:

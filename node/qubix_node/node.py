@@ -38,6 +38,7 @@ from qubix_node.neighbours import Neighbours
 from qubix_node.offers import rules as offer_rules
 from qubix_node.offers.price import LOOK_S, Price
 from qubix_node.offers.publish import Publisher
+from qubix_node.offers.wishes import Wishes
 from qubix_node.rentals.desk import Rentals
 from qubix_node.rentals.maintenance import Maintenance
 from qubix_node.selftest.asked import Asked
@@ -111,12 +112,21 @@ class Node:
         kept = KeptVoice(settings.node_dir / "certificate.json", pins)
         self.publisher = Publisher(mesh, settings.network, self._offer_states, kept)
         self.desk = Desk(self._journal, self.outbox, self._runner(workers, store), self._facts, self._changed)
+        self.wishes = Wishes(
+            settings.node_dir,
+            say=self.outbox.say,
+            devices=self._device_ids,
+            local=lambda: self._price.word,
+            rate=self._rate,
+            changed=self._changed,
+        )
         self.rentals = Rentals(
             say=self.outbox.say,
-            devices=lambda: frozenset(device.device_id for device in self.sampler.devices()),
+            devices=self._device_ids,
             changed=self._changed,
             maintenance=Maintenance(settings.node_dir),
-            rate_qu_per_h=lambda: self._price.qu_per_h,
+            rate_qu_per_h=self._rate,
+            wishes=self.wishes,
         )
         self.selftests = SelfTests(
             tools=self._tools,
@@ -196,6 +206,7 @@ class Node:
                 nursery.start_soon(self.publisher.run)
                 nursery.start_soon(self._neighbours.run)
                 nursery.start_soon(self._watch_price)
+                nursery.start_soon(self.wishes.run)
                 nursery.start_soon(self._keep_up_with_gateways)
                 nursery.start_soon(self._tell_ready)
                 nursery.start_soon(self._leave_once_drained, stop)
@@ -244,8 +255,16 @@ class Node:
     # What the parts ask of each other -------------------------------------------------------------------------------
 
     async def _command(self, message: Message) -> None:
-        if not any(desk.command(message) for desk in (self.trials, self.rentals, self.selftests)):
+        if not any(desk.command(message) for desk in (self.trials, self.rentals, self.selftests, self.wishes)):
             await self.desk.command(message)
+
+    def _device_ids(self) -> frozenset[str]:
+        return frozenset(device.device_id for device in self.sampler.devices())
+
+    def _rate(self, device_id: str) -> int:
+        """What its owner said last, from afar or here."""
+        wished = self.wishes.rate_of(device_id)
+        return self._price.qu_per_h if wished is None else wished
 
     def _changed(self) -> None:
         self.publisher.changed()
@@ -366,7 +385,7 @@ class Node:
     def _state(self, device: Device, region: str, *, gone: bool) -> offer_rules.State:
         return offer_rules.State(
             device=device,
-            rate_qu_per_h=self._price.qu_per_h,
+            rate_qu_per_h=self._rate(device.device_id),
             region=region,
             rates=self._machine.rates.get(device.device_id, ()),
             jobs_parallel=self._parallel(device),
@@ -377,7 +396,7 @@ class Node:
             sample=self.sampler.latest(device.device_id),
             machine=self._around(),
             rented=self.rentals.rental_of(device.device_id) is not None,
-            closing=self.rentals.closing,
+            closing=self.rentals.closing(device.device_id),
         )
 
     def _around(self) -> offer_rules.Machine:
@@ -401,7 +420,7 @@ class Node:
         return Facts(
             devices=self.sampler.devices(),
             kernels=catalogue.kernels(),
-            rate_qu_per_h=self._price.qu_per_h,
+            rate_qu_per_h=self._rate(assign.device_id),
             jobs_parallel=self._parallel(devices.get(assign.device_id)),
             busy=desk.busy(assign.device_id),
             fence_max=desk.fence_max(assign.job_id),
@@ -412,5 +431,5 @@ class Node:
             need_memory_bytes=catalogue.memory_bytes(assign),
             free_memory_bytes=self.sampler.free_memory_bytes(assign.device_id),
             rental=self.rentals.rental_of(assign.device_id),
-            closing=self.rentals.closing,
+            closing=self.rentals.closing(assign.device_id),
         )

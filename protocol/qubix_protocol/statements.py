@@ -36,6 +36,7 @@ from qubix_protocol.trials import (
     TrialProve,
     TrialReady,
 )
+from qubix_protocol.wishes import DeviceWish, DeviceWishTaken
 
 Statement = (
     Accept
@@ -53,6 +54,7 @@ Statement = (
     | TrialFilled
     | TrialAnswer
     | TrialFailed
+    | DeviceWishTaken
     | Refused
 )
 """What a node says once the handshake is done."""
@@ -73,5 +75,6 @@ FromCoordinator = (
     | TrialGo
     | TrialProve
     | TrialEnd
+    | DeviceWish
     | Refused
 )

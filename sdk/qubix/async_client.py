@@ -15,6 +15,7 @@ from qubix.errors import NotFound, Unauthorised
 from qubix.inputs import digest_of
 from qubix.job import AsyncJob
 from qubix.orders import Terms, body_of, sign
+from qubix.provider import AsyncProvider
 from qubix.rental import AsyncRental, AsyncRentalGroup, chosen, start_group
 from qubix.rental import start as start_rental
 from qubix.session import Session
@@ -118,6 +119,11 @@ class AsyncClient:
     def disputes(self) -> AsyncDisputes:
         """What the account may do about results that it does not agree with."""
         return AsyncDisputes(self._session)
+
+    @property
+    def provider(self) -> AsyncProvider:
+        """The devices of the account's nodes, from afar."""
+        return AsyncProvider(self._session)
 
     async def network(self) -> NetworkView:
         """Which network this is, and the coordinator's key, pinned at the first meeting."""

@@ -9,6 +9,7 @@ from qubix.async_client import AsyncClient, settings_of
 from qubix.blocking import blocking, blocking_as, iterating
 from qubix.disputes import AsyncDisputes
 from qubix.job import AsyncJob
+from qubix.provider import AsyncProvider
 from qubix.rental import AsyncRental, AsyncRentalGroup
 from qubix.settings import Settings
 from qubix.tokens import token_of
@@ -126,6 +127,16 @@ class RentalGroup:
         return f"RentalGroup({self.id}, {len(self.rentals)} devices)"
 
 
+class Provider:
+    """Every method is documented at `AsyncProvider`."""
+
+    def __init__(self, core: AsyncProvider) -> None:
+        self.core: Final = core
+
+    devices = blocking(AsyncProvider.devices)
+    wish = blocking(AsyncProvider.wish)
+
+
 class Disputes:
     """Every method is documented at `AsyncDisputes`."""
 
@@ -177,6 +188,10 @@ class Client:
     @property
     def disputes(self) -> Disputes:
         return Disputes(self.core.disputes)
+
+    @property
+    def provider(self) -> Provider:
+        return Provider(self.core.provider)
 
     network = blocking(AsyncClient.network)
     account = blocking(AsyncClient.account)

@@ -44,6 +44,11 @@ class Session:
         call = Call(method="POST", path=API + path, headers=headers, content=statement, repeatable=False)
         return self.decode(await self.send(call), kind, path)
 
+    async def patch(self, path: str, body: msgspec.Struct, kind: type[T]) -> T:
+        headers = {"Content-Type": "application/json"}
+        call = Call(method="PATCH", path=API + path, headers=headers, content=msgspec.json.encode(body))
+        return self.decode(await self.send(call), kind, path)
+
     async def delete(self, path: str, kind: type[T], query: Mapping[str, str | int] | None = None) -> T:
         reply = await self.send(Call(method="DELETE", path=API + path, query=query or {}))
         return self.decode(reply, kind, path)

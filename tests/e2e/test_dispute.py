@@ -28,7 +28,7 @@ def market(folder: Path) -> Iterator[UncheckedMarket]:
         yield running
 
 
-async def _token(market: UncheckedMarket, peer_id: str) -> str:
+async def token_of(market: UncheckedMarket, peer_id: str) -> str:
     settings = Settings(data_dir=market.folder / "data", database_url=market.env["DATABASE_URL"])
     db = await Database.connect(settings)
     try:
@@ -53,7 +53,9 @@ def test_a_wrong_result_is_disputed_run_again_and_refunded(market: UncheckedMark
         dispute = api.disputes.open(job.id, "every number is a little too large")
         assert api.account().balance_qu == before.balance_qu - dispute.bond_qu
         assert job.refresh().state is JobState.DISPUTED
-        provider = qubix.Client(market.url, token=asyncio.run(_token(market, maker)), data_dir=market.folder / "maker")
+        provider = qubix.Client(
+            market.url, token=asyncio.run(token_of(market, maker)), data_dir=market.folder / "maker"
+        )
         provider.disputes.answer(dispute.dispute_id, "they are as the map gives them")
         market.start_node("other")
         until(lambda: api.disputes.get(dispute.dispute_id).state is DisputeState.JUDGING, deadline_s=240)

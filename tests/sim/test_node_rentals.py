@@ -186,7 +186,7 @@ async def test_a_job_that_runs_holds_up_the_leaving_and_another_is_declined(tmp_
         with _running(tmp_path):
             said = ["--data-dir", str(tmp_path), "--drain"]
             assert await trio.to_thread.run_sync(main, said) == 0
-        await world.coordinator.until(lambda: node.rentals.closing)
+        await world.coordinator.until(lambda: node.rentals.closing(DEVICE.device_id))
         await world.coordinator.send(world.assign(matrices(8)))
         assert (await world.coordinator.wait_for(Decline)).reason == "draining"
         report = await world.coordinator.wait_for(Report)

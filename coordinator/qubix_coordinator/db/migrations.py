@@ -71,6 +71,7 @@ STEPS = (
     "market/schema_7_browser.sql",
     "accounts/schema_6_pairing.sql",
     "jobs/schema_6_proven.sql",
+    "wishes/schema.sql",
 )
 
 CREATE_TABLE = """

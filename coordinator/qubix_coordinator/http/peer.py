@@ -19,6 +19,7 @@ from qubix_coordinator.market.rules import Way
 from qubix_coordinator.rentals import service as rentals
 from qubix_coordinator.trials import flow as trials
 from qubix_coordinator.trials import selftests
+from qubix_coordinator.wishes import service as wishes
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
 from qubix_protocol.errors import BadSignature, Expired, ProtocolError, Replayed
@@ -42,6 +43,7 @@ from qubix_protocol.selftest import SelfTest
 from qubix_protocol.statements import FromCoordinator, Statement
 from qubix_protocol.trials import TrialAnswer, TrialFailed, TrialFilled, TrialGo, TrialProve, TrialReady
 from qubix_protocol.units import OFFER_S
+from qubix_protocol.wishes import DeviceWishTaken
 
 if TYPE_CHECKING:
     from qubix_coordinator.http.mesh import Mesh
@@ -66,6 +68,7 @@ NEWS: Final = (
     TrialFilled,
     TrialAnswer,
     TrialFailed,
+    DeviceWishTaken,
 )
 """What others wait for."""
 _REFUSALS_MAX: Final = 200
@@ -184,6 +187,7 @@ class Peer:
         try:
             await self._through_outages(lambda: jobs.on_hello(self.mesh.desk, self.peer_id, hello.attempts))
             await self._through_outages(lambda: rentals.on_hello(self.mesh.desk, self.peer_id, hello.rentals))
+            await self._through_outages(lambda: wishes.on_hello(self.mesh.desk.db, self.peer_id))
         except QubixError as problem:
             self._refuse(code_of(type(problem)), problem)
 
@@ -307,6 +311,8 @@ class Peer:
                 await trials.on_answer(desk, peer_id, message, self._asked.took_ms(TrialProve, message, self._heard_s))
             case TrialFailed():
                 await trials.on_failed(desk, peer_id, message)
+            case DeviceWishTaken():
+                await wishes.on_taken(desk.db, peer_id, message, now_ms=desk.now_ms())
             case Refused():
                 log.warning(
                     "mesh.refused_by_node", extra={"peer": peer_id, "code": message.code, "why": message.detail}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from qubix_node import files
+from qubix_node.clock import wall_ms
 from qubix_node.errors import CannotWrite
 from qubix_protocol.units import RATE_QU_PER_H_MAX
 
@@ -25,6 +26,11 @@ class Price:
         self._said: str | None = None
         self.qu_per_h = setting_qu_per_h
         self.look()
+
+    @property
+    def word(self) -> str:
+        """All that was said of the price on this machine: another word is another time that somebody said something."""
+        return f"{self._setting} {self._said or ''}"
 
     def look(self) -> bool:
         """Whether it is another one than before. Blocks on the disk."""
@@ -56,7 +62,8 @@ class Price:
 def announce(folder: Path, rate_qu_per_h: int, setting_qu_per_h: int) -> None:
     """For the node that runs on this folder. Raises `NotRunning`, `CannotWrite`."""
     files.check_running(folder)
-    said = {"rate_qu_per_h": rate_qu_per_h, "setting_qu_per_h": setting_qu_per_h}
+    # With the time: the same price said again is said anew.
+    said = {"rate_qu_per_h": rate_qu_per_h, "setting_qu_per_h": setting_qu_per_h, "at_ms": wall_ms()}
     try:
         files.write_atomically(folder / _NAME, json.dumps(said).encode())
     except OSError as problem:

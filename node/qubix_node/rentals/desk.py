@@ -12,6 +12,7 @@ import trio
 
 from qubix_node.clock import steady_ms, wall_ms
 from qubix_node.link import Live
+from qubix_node.offers.wishes import Wishes
 from qubix_node.rentals import rules
 from qubix_node.rentals.maintenance import Maintenance
 from qubix_node.rentals.rules import Facts, Held
@@ -30,6 +31,7 @@ from qubix_protocol.units import RENTALS_MAX
 log = logging.getLogger("qubix_node")
 _LOOK_S: Final = 1.0
 NODE_STOPS: Final = "the provider has stopped its node"
+WISHED: Final = "maintenance"
 
 
 class Rentals:
@@ -43,17 +45,17 @@ class Rentals:
         devices: Callable[[], Collection[str]],
         changed: Callable[[], None],
         maintenance: Maintenance,
-        rate_qu_per_h: Callable[[], int],
+        rate_qu_per_h: Callable[[str], int],
+        wishes: Wishes,
     ) -> None:
         self._say, self._devices, self._changed = say, devices, changed
-        self._maintenance, self._rate_qu_per_h = maintenance, rate_qu_per_h
+        self._maintenance, self._rate_qu_per_h, self._wishes = maintenance, rate_qu_per_h, wishes
         self._held: dict[str, Held] = {}
         self.draining = False
 
-    @property
-    def closing(self) -> bool:
-        """Nothing new is begun."""
-        return self.draining or self._maintenance.ends_ms is not None
+    def closing(self, device_id: str) -> bool:
+        """Nothing new is begun there."""
+        return self.draining or self._maintenance.ends_ms is not None or self._wishes.closed(device_id)
 
     @property
     def may_leave(self) -> bool:
@@ -82,8 +84,8 @@ class Rentals:
     def _start(self, start: RentalStart) -> None:
         facts = Facts(
             devices=self._devices(),
-            rate_qu_per_h=self._rate_qu_per_h(),
-            draining=self.closing,
+            rate_qu_per_h=self._rate_qu_per_h(start.device_id),
+            draining=self.closing(start.device_id),
             held=self.rental_of(start.device_id),
         )
         reason = rules.obstacle(start, facts)
@@ -132,16 +134,23 @@ class Rentals:
             if await trio.to_thread.run_sync(self._maintenance.look):
                 log.info("node.maintenance", extra={"ends_ms": self._maintenance.ends_ms})
                 self._changed()
-            ends_ms = self._maintenance.ends_ms
             for held in list(self._held.values()):
-                if ends_ms is not None and held.told_ends_ms != ends_ms:
-                    held.told_ends_ms = ends_ms
-                    await live.send(self._notice(held, ends_ms + live.session.coordinator_ms() - wall_ms()))
+                end = self._end_of(held, live.session.coordinator_ms())
+                if end is not None and held.told_ends_ms != end.said_ms:
+                    held.told_ends_ms = end.said_ms
+                    await live.send(RentalNotice(rental_id=held.rental_id, ends_ms=max(0, end.ends_ms), detail=end.why))
                 if rules.forgotten(held, steady_ms()):
                     log.warning("rental.forgotten", extra={"rental": held.rental_id[:8]})
                     del self._held[held.rental_id]
                     self._changed()
             await trio.sleep(_LOOK_S)
 
-    def _notice(self, held: Held, ends_ms: int) -> RentalNotice:
-        return RentalNotice(rental_id=held.rental_id, ends_ms=max(0, ends_ms), detail=self._maintenance.why)
+    def _end_of(self, held: Held, coordinator_ms: int) -> rules.End | None:
+        """The sooner of what is announced on this machine and from afar."""
+        said = []
+        if (ends_ms := self._maintenance.ends_ms) is not None:
+            said.append(rules.End(ends_ms + coordinator_ms - wall_ms(), ends_ms, self._maintenance.why))
+        if (wished := self._wishes.free_ms(held.device_id)) is not None:
+            free_ms, why = wished
+            said.append(rules.End(free_ms, free_ms, why or WISHED))
+        return min(said, key=lambda end: end.ends_ms, default=None)

@@ -21,6 +21,15 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """When a rental must be over, by the coordinator's clock; `said_ms` as it was announced, which does not drift."""
+
+    ends_ms: int
+    said_ms: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     devices: Collection[str]
     rate_qu_per_h: int

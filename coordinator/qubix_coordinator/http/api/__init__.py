@@ -24,6 +24,7 @@ def load() -> Blueprint:
         operator,
         pages,
         pairings,
+        provider,
         rentals,
         reserves,
         statements,

@@ -48,6 +48,8 @@ export const post = <T>(path: string, body: unknown, key = ''): Promise<T> =>
     'Content-Type': 'application/json',
     ...(key ? { 'Idempotency-Key': key } : {}),
   });
+export const patch = <T>(path: string, body: unknown): Promise<T> =>
+  send<T>('PATCH', path, JSON.stringify(body), { 'Content-Type': 'application/json' });
 export const remove = <T>(path: string): Promise<T> => send<T>('DELETE', path, null, {});
 
 /** One part of a file; `range` is its Content-Range. */

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What owners want of their devices from afar."""
