@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the page sees of a tab that shares its GPU. */
 
+import type { Check } from '../gpu/port';
+
 export type Phase =
   | 'off'
   | 'connecting'
@@ -47,7 +49,6 @@ export interface AttemptState {
 export interface Earning {
   jobId: string;
   attemptId: string;
-  kernel: string;
   verdict: string;
   paidQu: number;
   decidedMs: number;
@@ -95,4 +96,8 @@ export interface Sharing {
   stop(): Promise<void>;
   setRate(rateQuPerHour: number): void;
   setThrottle(share: number): void;
+  /** What the card's self-test found, for everybody who looks at the offer. */
+  told(checks: Check[], tookMs: number): void;
+  /** This clock minus the market's, in milliseconds; null without a session. */
+  offsetMs(): number | null;
 }
