@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real market for a browser: as many parts of it as a file of tests needs, and a line to it that can be cut."""
 
+import asyncio
 import contextlib
 import socket
 import threading
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
 
+from qubix_coordinator.accounts import service as accounts
+from qubix_coordinator.accounts.rules import Scope
+from qubix_coordinator.db.database import Database
+from qubix_coordinator.settings import Settings
+from tests.support import funds
 from tests.support.devnet import start_devnet
 from tests.support.market import Market
 
@@ -56,6 +63,23 @@ class WebMarket(Market):
         """A real node on the CPU that measures itself for a moment only; its peer id."""
         told = {"QUBIX_NODE_THREADS": "1", **env}
         return str(self.start_node(name, "tests.support.quick_node", **told).info["peer_id"])
+
+    def person(self, funds_qu: int = 0) -> str:
+        """A new account with that much money; its token. In a thread, since Playwright's loop runs in this one."""
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, _person(self.env["DATABASE_URL"], funds_qu)).result()
+
+
+async def _person(dsn: str, funds_qu: int) -> str:
+    db = await Database.connect(Settings(), dsn)
+    try:
+        async with db.transaction() as tx:
+            account_id = await accounts.create_account(tx, "a person")
+            if funds_qu:
+                await funds.deposit(tx, account_id, funds_qu)
+            return await accounts.create_token(tx, account_id, [Scope.USER])
+    finally:
+        await db.close()
 
 
 class Line:

@@ -20,6 +20,7 @@ from tests.support.browser import DEADLINE_MS, Tabs
 from tests.support.chain_market import wait_for
 from tests.support.wallet_double import ExtensionWallet, HttpNetwork
 from tests.support.web_market import ALL, Line, WebMarket
+from tests.web import places, reach
 
 PARTS = ALL
 ENV = {"QUBIX_REGIONS": "eu-west,us-east"}
@@ -175,6 +176,49 @@ def test_others_see_a_change_at_once_and_after_a_lost_connection(market: WebMark
 def rows(page: Page) -> list[list[str]]:
     """Device, memory and price, which do not move by themselves."""
     return [row.locator("td:nth-child(-n+3)").all_inner_texts() for row in offers(page).all()]
+
+
+def test_axe_finds_nothing_on_any_page_dark_or_light(market: WebMarket, tabs: Tabs) -> None:
+    tabs.allow("status of 404 .*/offers/0000|status of 422 .*prize|status of 401 .*/offers.q=")
+    made = places.make(market)
+    pages = {who: tabs.open(token=token, init=reach.axe()) for who, token in made.tokens.items()}
+    found = []
+    for place in made.places():
+        page = pages[place.who]
+        place.open(page)
+        found += [f"{place.name}: {one}" for one in reach.violations(page)]
+    assert not found, "\n".join(found)
+
+
+def test_the_keyboard_alone_suffices(market: WebMarket, tabs: Tabs) -> None:
+    """From the market over an offer to a job that is done; each stop on the way is seen to have the focus."""
+    page = tabs.open(token=market.person(PAID_IN))
+    page.goto("/?q=region=eu-west")
+    expect(offers(page)).to_have_count(1)
+    reach.tab_to(page, "Skip to the content")
+    page.keyboard.press("Enter")
+    reach.tab_to(page, "Search")
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.type("price<50000")
+    expect(page).to_have_url(re.compile(r"q=price%3C50000"))
+    reach.tab_to(page, "VRAM")
+    reach.tab_to(page, offers(page).get_by_role("link").inner_text().strip())
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Specification")).to_be_visible()
+    reach.tab_to(page, "Run one job here")
+    page.keyboard.press("Enter")
+    reach.tab_to(page, "Kernel")
+    page.keyboard.type("Mandel")
+    for name, value in (("width", "64"), ("height", "48")):
+        reach.tab_to(page, name)
+        page.keyboard.type(value)
+    reach.tab_to(page, "Forecast")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("region", name="Who could run it")).to_be_visible()
+    reach.tab_to(page, "Run it")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Done and paid")).to_be_visible(timeout=2 * DEADLINE_MS)
+    reach.tab_to(page, "All jobs", key="Shift+Tab")
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ export const t = {
     draining: 'Draining',
     offline: 'Offline',
   } as Record<string, string>,
-  table: { more: 'Show more', loading: 'Loading' },
+  table: { actions: 'Actions', more: 'Show more', loading: 'Loading' },
   copy: { go: 'Copy', done: 'Copied' },
   wallet: {
     title: 'Wallet',
