@@ -46,10 +46,12 @@ def main(fd: int) -> None:
 
 def _program(setup: Setup) -> bytes:
     """A box has its filter or does not start."""
+    gpu = setup.view.gpu
+    graphics = gpu is not None and bool(gpu.adapter)
     if setup.boxed:
-        return seccomp.program("cuda" if setup.view.gpu else "cpu")
+        return seccomp.program("cuda" if gpu and not graphics else "cpu", graphics=graphics)
     try:
-        return seccomp.program("limited") if sys.platform == "linux" else b""
+        return seccomp.program("limited", graphics=graphics) if sys.platform == "linux" else b""
     except (ImportError, RuntimeError, OSError):
         return b""
 

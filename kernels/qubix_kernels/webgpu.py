@@ -32,6 +32,7 @@ __all__ = [
     "Pace",
     "Shader",
     "Storage",
+    "adapter",
     "adapters",
     "blocks_for",
     "device",
@@ -101,15 +102,23 @@ class Pace:
 class Device:
     """The card that this process computes on. What wgpu says comes out of `working`."""
 
-    def __init__(self, adapter: Any) -> None:
+    def __init__(self, adapter: Any, binding_bytes_max: int = _BINDING_BYTES_MAX) -> None:
         told = adapter.limits
         self.info: dict[str, Any] = dict(adapter.info)
         self._device = adapter.request_device_sync(required_limits={name: told[name] for name in _LIMITS})
         self._queue = self._device.queue
-        self.binding_bytes = min(*(int(self._device.limits[name]) for name in _LIMITS), _BINDING_BYTES_MAX)
+        self.binding_bytes = min(*(int(self._device.limits[name]) for name in _LIMITS), binding_bytes_max)
         """So large a buffer may be."""
+        self.paces: dict[Shader, Pace] = {}
+        self.speeds: dict[Shader, float] = {}
+        """Work a second, of shaders whose dispatches do not tell."""
+        self.kept: dict[Shader, Any] = {}
+        """What stays here between the chunks of a job."""
         self._layouts: dict[Shader, Any] = {}
         self._pipelines: dict[tuple[Shader, str], Any] = {}
+
+    def pace(self, shader: Shader, first: float) -> Pace:
+        return self.paces.setdefault(shader, Pace(first))
 
     def send(self, array: Array) -> Storage:
         """A copy on the device. Its bytes must be a multiple of four."""
@@ -127,11 +136,6 @@ class Device:
     def fetch(self, storage: Storage, dtype: Any) -> Array:
         """A copy on the host, flat; waits for the dispatches before it, whose errors are raised here."""
         return np.frombuffer(self._queue.read_buffer(storage.buffer), dtype)
-
-    def compile(self, shader: Shader) -> None:
-        """For the card that is here, now rather than at the first dispatch."""
-        for entry in shader.entries:
-            self._pipeline(shader, entry)
 
     def bind(self, shader: Shader, params_bytes: int, storages: Sequence[Storage]) -> "Bound":
         """`storages` in the order of the shader's bindings."""
@@ -204,34 +208,34 @@ def adapters() -> list[Any]:
     return list(wgpu.gpu.enumerate_adapters_sync())
 
 
+def adapter() -> Any:
+    """Of the card that this process computes on. Raises `NoDevice`."""
+    _instance()
+    try:
+        found = wgpu.gpu.request_adapter_sync(power_preference="high-performance")
+    except (RuntimeError, ValueError) as error:
+        raise NoDevice(f"no card can be used through Vulkan, Metal or Direct3D 12: {_line(error)}") from error
+    if found is None:
+        raise NoDevice("no card can be used through Vulkan, Metal or Direct3D 12: install its driver")
+    return found
+
+
 @functools.cache
 def device() -> Device:
     """Opened once in a process. Raises `NoDevice`."""
-    _instance()
-    try:
-        adapter = wgpu.gpu.request_adapter_sync(power_preference="high-performance")
-    except (RuntimeError, ValueError) as error:
-        raise NoDevice(f"no card can be used through Vulkan, Metal or Direct3D 12: {_line(error)}") from error
-    if adapter is None:
-        raise NoDevice("no card can be used through Vulkan, Metal or Direct3D 12: install its driver")
-    return Device(adapter)
+    return Device(adapter())
 
 
 @contextmanager
-def working() -> Iterator[Device]:
-    """Work on the device happens inside: what wgpu says comes out as `MemoryError`, `NoDevice` or `DeviceFailed`."""
+def working(on: Device | None = None) -> Iterator[Device]:
+    """Work on this process's device, or on `on`, happens inside: what wgpu says comes out as `MemoryError`, `NoDevice`
+    or `DeviceFailed`."""
     try:
-        yield device()
+        yield on or device()
     except wgpu.GPUOutOfMemoryError as error:
         raise MemoryError(f"the device has no room for this: {_line(error)}") from error
     except (wgpu.GPUError, wgpu.GPUPipelineError) as error:
         raise DeviceFailed(f"the device failed: {_line(error)}") from error
-
-
-def warm_up(shader: Shader) -> None:
-    """Opens the device and compiles, before time is counted. Raises what `working` raises."""
-    with working() as gpu:
-        gpu.compile(shader)
 
 
 def blocks_for(size: int, per_block: int) -> int:

@@ -31,6 +31,7 @@ _REPLY_S: Final = 20.0
 _ENDS_KEPT: Final = 256
 """Workers whose control group is gone and whose end may still be asked for."""
 _THREAD_VARIABLES: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_NO_CARD: Final = {"CUDA_VISIBLE_DEVICES": ""}
 SERVE: Final = "qubix_kernels.tasks:serve"
 NO_LIMITS: Final = Limits()
 
@@ -84,7 +85,9 @@ class Zygote:
             folders=rules.without_nested([str(path.resolve()) for path in folders]),
             gpu=gpu,
         )
-        variables = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | _cuda(gpu) | (environment or {})
+        variables = (
+            dict.fromkeys(_THREAD_VARIABLES, str(threads)) | (gpu.variables if gpu else _NO_CARD) | (environment or {})
+        )
         with contextlib.ExitStack() as undo:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
@@ -205,8 +208,3 @@ def _spawn(isolation: Isolation, view: rules.View, variables: dict[str, str], fd
         outside = rules.bwrap_words(isolation.bwrap, view, variables, machine.links_of_root())
         return subprocess.Popen([*outside, *command], pass_fds=[fd], stdin=subprocess.DEVNULL, env={}, cwd="/")
     return subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, env=variables, cwd="/")
-
-
-def _cuda(gpu: Gpu | None) -> dict[str, str]:
-    """The driver's own choice of cards, beside the missing device nodes of the others."""
-    return {"CUDA_VISIBLE_DEVICES": gpu.uuid if gpu else ""}

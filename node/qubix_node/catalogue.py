@@ -22,6 +22,11 @@ def cuda_backends() -> tuple[str, ...]:
     return ("cuda",) if any("cuda" in backends for _, backends in kernels().values()) else ()
 
 
+def webgpu_backends() -> tuple[str, ...]:
+    """Likewise, a card of others than NVIDIA."""
+    return ("webgpu",) if any("webgpu" in backends for _, backends in kernels().values()) else ()
+
+
 def problems(assign: Assign) -> str:
     """Why the kernel cannot run this, on the back end that is asked for; "" when it can. Judged by the forms alone."""
     kernel, metas = get(assign.kernel), {ref.name: ref.meta for ref in assign.inputs}

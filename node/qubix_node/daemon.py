@@ -49,10 +49,10 @@ async def serve(
     settings: Settings,
     make_workers: MakeWorkers = Workers,
     plans: Mapping[str, Plan] = PLANS,
-    detect: Detect = detected,
+    detect: Detect | None = None,
 ) -> None:
-    """Until SIGTERM or SIGINT. `plans` say how much is measured, `detect` finds the hardware. Raises `Fatal`, inside an
-    exception group once tasks run."""
+    """Until SIGTERM or SIGINT. `plans` say how much is measured, `detect` finds the hardware, in tests. Raises `Fatal`,
+    inside an exception group once tasks run."""
     if settings.barriers is not None:
         barriers.install(partial(hold, settings.barriers))
     with files.locked(settings.node_dir):
@@ -75,7 +75,7 @@ async def _until_stopped(
     client: httpx.AsyncClient,
     workers: Workers,
     plans: Mapping[str, Plan],
-    detect: Detect,
+    detect: Detect | None,
 ) -> None:
     stop = trio.Event()
     path = settings.node_dir / "enrolment.json"
@@ -113,10 +113,13 @@ async def look_for_hardware(
     key: SigningKey,
     workers: Workers,
     plans: Mapping[str, Plan],
-    detect: Detect = detected,
+    detect: Detect | None = None,
 ) -> Measuring:
     """What hardware there is. Where no kernel runs on any card and the choice is ours, the CPU is taken instead. Raises
     `NothingToOffer`."""
+    if detect is None:
+        others, software = catalogue.webgpu_backends(), settings.allow_fallback_adapters
+        detect = partial(detected, webgpu_backends=others, software=software)
     found = await detect(settings.devices, key.peer_id, catalogue.cuda_backends())
     workers.cards = await trio.to_thread.run_sync(cards_of, found)
     with_cpu = any(device.kind is DeviceKind.CPU for device in devices_of(found))

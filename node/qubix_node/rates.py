@@ -71,8 +71,8 @@ PLANS: Final[Mapping[str, Plan]] = {
     "cpu": Plan(256, 2048, growth=4, repeats=3, worker_runs=1, warm_up=0, enough_s=3.0, device_s=20.0),
     # A worker's first run on a card makes the context and compiles the kernel: seconds that nobody pays for (trust B4).
     "cuda": Plan(2048, 4096, growth=2, repeats=1, worker_runs=4, warm_up=1, enough_s=8.0, device_s=60.0),
-    # From a processor's graphics unit to a large card. The first runs also find out how much a dispatch may be.
-    "webgpu": Plan(256, 4096, growth=4, repeats=1, worker_runs=4, warm_up=2, enough_s=8.0, device_s=60.0),
+    # From a processor's graphics unit to a large card. A first run also finds out how much a dispatch may be.
+    "webgpu": Plan(256, 4096, growth=2, repeats=1, worker_runs=3, warm_up=1, enough_s=8.0, device_s=60.0),
 }
 """A CPU's runs are each in a fresh worker, as jobs are: what it needs to get going is part of the figure."""
 

@@ -125,6 +125,12 @@ class Settings:
         "QUBIX_NODE_LISTEN", "Multiaddrs to listen on; none: the node only dials out.", ()
     )
     log_level: str = setting("QUBIX_LOG_LEVEL", "Least severe log lines to write.", "INFO", choices=LOG_LEVELS)
+    allow_fallback_adapters: bool = setting(
+        "QUBIX_ALLOW_FALLBACK_ADAPTERS",
+        "Offer software that takes a GPU's place (lavapipe, SwiftShader) as if it were one, marked as such, for tests;"
+        " never on the main network.",
+        False,
+    )
     barriers: Path | None = setting(  # noqa: RUF009 - it returns a dataclass field
         "QUBIX_BARRIERS",
         "Unix socket of a test that may hold this process at named steps of a job; never on the main network.",
@@ -169,6 +175,8 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
         raise SettingsError("QUBIX_BARRIERS", problem, "Leave it unset")
     if settings.key_log is not None and settings.network == "main":
         raise SettingsError("QUBIX_NODE_KEY_LOG", "keys of the main network are not written down", "Leave it unset")
+    if settings.allow_fallback_adapters and settings.network == "main":
+        raise SettingsError("QUBIX_ALLOW_FALLBACK_ADAPTERS", "software is no GPU on the main network", "Leave it unset")
     _check_addresses(settings)
     if settings.relay and not settings.listen:
         raise SettingsError(

@@ -11,7 +11,9 @@ import pytest
 import qubix_kernels
 from qubix_kernels import get, names
 from qubix_kernels.kernel import BadInput, metas_of
+from qubix_kernels.mandelbrot.window import Window
 from qubix_kernels.montecarlo_option import philox, polynomials
+from qubix_kernels.montecarlo_option.model import Option
 from tests.kernels import webgpu as driver
 from tests.kernels.conformance import mandelbrot, matmul, montecarlo_option
 from tests.kernels.conformance.world import Job, Outputs
@@ -89,42 +91,49 @@ def test_matching_never_sends_float64_there() -> None:
     assert kernel.runs_on(narrow, {}) == ("cpu", "cuda", "webgpu")
 
 
-def test_matrices_in_panels_and_long_sums_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that binds 64 KiB at a time, and whose dispatches may be next to nothing."""
-    from qubix_kernels.matmul import webgpu
-    from qubix_kernels.webgpu import Pace, device
+def small_device(binding_bytes: int) -> Any:
+    from qubix_kernels.webgpu import Device, adapter
 
     driver.need_adapter()
-    monkeypatch.setattr(device(), "binding_bytes", 64 * 1024)
-    monkeypatch.setattr(webgpu, "_pace", Pace(first=1.0))
-    monkeypatch.setattr(webgpu, "_FOURS_MIN", 16)
-    job = matmul.job(37, 333, 79)
-    outputs = run(job)
+    return Device(adapter(), binding_bytes)
+
+
+def test_matrices_in_panels_and_long_sums_in_steps() -> None:
+    """A device that binds 64 KiB at a time, and whose dispatches may be next to nothing."""
+    from qubix_kernels.matmul import webgpu
+    from qubix_kernels.webgpu import Pace
+
+    gpu = small_device(64 * 1024)
+    gpu.paces[webgpu.SHADER] = pace = Pace(first=1.0)
+    pace.learn(1.0, 1e9)
+    job = matmul.job(70, 1500, 23)
+    outputs = {"c": webgpu.product(job.inputs["a"], job.inputs["b"], gpu)}
     assert matmul.wrong(job, outputs) == ""
     assert job.verdict(outputs).accepted
 
 
 @pytest.mark.parametrize("pixels", [1, 100, 1000])
-def test_an_image_in_blocks_and_panels_is_the_same_image(pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_in_blocks_and_panels_is_the_same_image(pixels: int) -> None:
     from qubix_kernels.mandelbrot import webgpu
-    from qubix_kernels.webgpu import device
+    from qubix_kernels.webgpu import TARGET_S
 
     job = mandelbrot.job(83, 45)
-    whole = run(job)["iterations"]
-    monkeypatch.setattr(device(), "binding_bytes", 4 * 83 * 20)
-    monkeypatch.setattr(webgpu, "_iterations_per_s", lambda gpu: 600.0 * pixels)
-    np.testing.assert_array_equal(run(job)["iterations"], whole)
+    gpu = small_device(4 * 83 * 20)
+    gpu.speeds[webgpu.SHADER] = pixels * 60 / TARGET_S
+    np.testing.assert_array_equal(webgpu.image(Window.of(job.params), gpu), run(job)["iterations"])
 
 
-def test_lanes_in_batches_are_the_same_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lanes_in_batches_are_the_same_lanes() -> None:
     from qubix_kernels.montecarlo_option import webgpu
     from qubix_kernels.webgpu import Pace
 
     job = montecarlo_option.job(50, 700)
-    whole = run(job)
-    monkeypatch.setattr(webgpu, "_pace", Pace(first=2000.0))
+    gpu = small_device(4096)
+    gpu.paces[webgpu.SHADER] = Pace(first=2000.0)
+    words = (int(job.params[name]) for name in ("first_lane", "lanes", "paths_per_lane", "seed"))
+    found = dict(zip(("sums", "squares"), webgpu.simulate(Option.of(job.params), *words, gpu), strict=True))
     for name, lanes in run(job).items():
-        np.testing.assert_array_equal(lanes, whole[name])
+        np.testing.assert_array_equal(lanes, found[name])
 
 
 def test_the_longest_loop_ends_where_it_should() -> None:

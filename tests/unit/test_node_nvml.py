@@ -55,6 +55,7 @@ def test_cards_are_described_in_full(library: Path, tmp_path: Path) -> None:
         "cuda": "13.1",
         "compute_capability": "8.9",
         "backends": ["cuda"],
+        "fallback": False,
     }
     assert second["device_id"] == SECOND
     assert scene["reason"] == ""

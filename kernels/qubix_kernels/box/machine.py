@@ -28,6 +28,7 @@ _PACKAGES: Final = (
     "pyseccomp",
     "onnxruntime",
     "numba",
+    "wgpu",
 )
 _TRY_S: Final = 20.0
 _REMEDIES: Final = {

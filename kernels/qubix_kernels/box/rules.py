@@ -27,15 +27,35 @@ DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/ur
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """One card and its device nodes; `uuid` is what NVML and CUDA call it."""
+    """One card and its device nodes; `uuid` is what NVML and CUDA call it, or the node."""
 
     uuid: str
     nodes: tuple[str, ...]
+    adapter: str = ""
+    """Its name where wgpu finds it; empty: it is CUDA's."""
+    seen: tuple[str, ...] = ()
+    """What its driver's libraries read to find it, beside what every worker sees."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The libraries' own choice of cards, beside the missing device nodes of the others."""
+        if not self.adapter:
+            return {"CUDA_VISIBLE_DEVICES": self.uuid}
+        # No worker can make the folder of a cache of compiled shaders; nor may one find what another left in it.
+        off = {"MESA_SHADER_CACHE_DISABLE": "true", "MESA_GLSL_CACHE_DISABLE": "true"}
+        return {"CUDA_VISIBLE_DEVICES": "", "WGPUPY_WGPU_ADAPTER_NAME": self.adapter} | off
 
 
 def nvidia(uuid: str, minor: int) -> Gpu:
     """Of the card behind /dev/nvidiaN: not the other cards', not modeset, not uvm-tools, not /dev/dri (trust.md B2)."""
     return Gpu(uuid=uuid, nodes=(f"/dev/nvidia{minor}", "/dev/nvidiactl", "/dev/nvidia-uvm"))
+
+
+def graphics(uuid: str, adapter: str, node: str, folders: tuple[str, ...]) -> Gpu:
+    """Of a card that Vulkan drives: its render node alone, with which no screen can be touched; not /dev/dri/cardN.
+    `folders`: its own in /sys, by which libdrm knows it. Without a node it is software, or another system's."""
+    seen = (*folders, "/sys/dev/char", "/etc/vulkan") if node else ("/etc/vulkan",)
+    return Gpu(uuid=uuid, nodes=(node,) if node else (), adapter=adapter, seen=seen)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +83,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def seen(self) -> tuple[str, ...]:
         """Everything that can be read, beside the job's own."""
-        return (*_ALWAYS, *_LINKS, *_ETC, *_SYS, *self.readable)
+        return (*_ALWAYS, *_LINKS, *_ETC, *_SYS, *self.readable, *(self.gpu.seen if self.gpu else ()))
 
 
 def without_nested(paths: Sequence[str]) -> tuple[str, ...]:

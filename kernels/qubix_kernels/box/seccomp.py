@@ -32,6 +32,10 @@ _SOCKET: Final = "getpeername getsockname getsockopt recvfrom sendto setsockopt 
 _CUDA: Final = "accept4 bind connect listen memfd_create mlock2 recvmsg sched_setscheduler sendmsg socketpair"
 """The driver's library passes descriptors of its own over a socket that only its own process can reach."""
 
+_GRAPHICS: Final = "memfd_create"
+_GRAPHICS_IOCTLS: Final = "d>b"
+"""Types of those of a render node (DRM), of its fences (sync files) and of memory that is shared between drivers."""
+
 _CLONE_THREAD: Final = 0x0001_0000
 _CLONE_NEW: Final = 0x7E02_0000
 _AF_UNIX: Final = 1
@@ -43,12 +47,16 @@ _PRCTLS: Final = (3, 15, 16, 23, 29, 39, 41, 42, 0x5356_4D41)
 """Names of threads and mappings, timer slack, transparent huge pages, and questions."""
 
 
-def program(profile: Profile) -> bytes:
-    """The filter as the kernel takes it. Raises OSError, or RuntimeError where libseccomp is missing."""
+def program(profile: Profile, *, graphics: bool = False) -> bytes:
+    """The filter as the kernel takes it; `graphics`: for a card that Vulkan drives, too.
+
+    Raises OSError, or RuntimeError where libseccomp is missing.
+    """
     import pyseccomp as sc
 
     made = sc.SyscallFilter(sc.ERRNO(errno.EPERM))
     allowed = " ".join((_FILES, _MEMORY, _THREADS, _CLOCKS, _SOCKET, _CUDA if profile == "cuda" else "")).split()
+    allowed += _GRAPHICS.split() if graphics else []
     for name in allowed:
         _try_rule(made, sc.ALLOW, name)
     _try_rule(made, sc.ALLOW, "clone", sc.Arg(0, sc.MASKED_EQ, _CLONE_THREAD | _CLONE_NEW, _CLONE_THREAD))
@@ -61,6 +69,8 @@ def program(profile: Profile) -> bytes:
         _try_rule(made, sc.ALLOW, "socket", sc.Arg(0, sc.EQ, _AF_UNIX))
         for mask, value in _NVIDIA_IOCTLS:
             _try_rule(made, sc.ALLOW, "ioctl", sc.Arg(1, sc.MASKED_EQ, mask, value))
+    for kind in _GRAPHICS_IOCTLS if graphics else ():
+        _try_rule(made, sc.ALLOW, "ioctl", sc.Arg(1, sc.MASKED_EQ, 0xFF00, ord(kind) << 8))
     if profile != "limited":
         _try_rule(made, sc.ALLOW, "tgkill", sc.Arg(0, sc.EQ, 1))  # a worker is process 1 of its own namespace
     return _exported(made)

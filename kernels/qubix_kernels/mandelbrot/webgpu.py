@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from qubix_kernels.mandelbrot.window import Window, imaginary, real
-from qubix_kernels.webgpu import GROUPS_MAX, TARGET_S, Bound, Device, Shader, Storage, blocks_for, warm_up, working
+from qubix_kernels.webgpu import GROUPS_MAX, TARGET_S, Bound, Device, Shader, Storage, blocks_for, working
 from qubix_protocol.arrays import Array
 
 SHADER: Final = Shader(kernel="mandelbrot", entries=("escape",), storage=("read", "read", "write"))
@@ -18,12 +18,14 @@ _PROBE_PIXELS, _PROBE_ITERATIONS, _PROBE_S = 64, 1024, 0.01
 
 
 def warm_up_all() -> None:
-    warm_up(SHADER)
-
-
-def image(window: Window) -> Array:
-    """Iterations of each pixel, int32 of shape (height, width). Coordinates come from the host, as everywhere."""
+    """Some drivers compile at the first dispatch only."""
     with working() as gpu:
+        _iterations_per_s(gpu)
+
+
+def image(window: Window, on: Device | None = None) -> Array:
+    """Iterations of each pixel, int32 of shape (height, width). Coordinates come from the host, as everywhere."""
+    with working(on) as gpu:
         x, y = gpu.send(real(window)), imaginary(window)
         counts = np.empty((window.height, window.width), np.int32)
         most = max(1, int(_iterations_per_s(gpu) * TARGET_S / window.max_iterations))
@@ -65,12 +67,9 @@ def _escape(bound: Bound, width: int, height: int, most: int, first: tuple[int, 
 
 def _iterations_per_s(gpu: Device) -> float:
     """Measured once on pixels that never leave, since no other dispatch tells: its pixels may have left early."""
-    if gpu not in _rates:
-        _rates[gpu] = _probe(gpu)
-    return _rates[gpu]
-
-
-_rates: Final[dict[Device, float]] = {}
+    if SHADER not in gpu.speeds:
+        gpu.speeds[SHADER] = _probe(gpu)
+    return gpu.speeds[SHADER]
 
 
 def _probe(gpu: Device) -> float:

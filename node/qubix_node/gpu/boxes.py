@@ -12,6 +12,7 @@ from typing import Final
 from qubix_kernels.box import rules
 from qubix_node.gpu.device import DeviceProbe
 from qubix_node.gpu.nvml import NvmlProbe
+from qubix_node.gpu.wgpu import WgpuProbe
 from qubix_node.jobs.cards import Card
 
 log = logging.getLogger("qubix_node")
@@ -20,7 +21,8 @@ _MODPROBE_S: Final = 30.0
 
 
 def cards_of(probes: Iterable[DeviceProbe]) -> dict[str, Card]:
-    """Each card that has a device node. Without one (WSL) there is no box for it, and its kernels find no card."""
+    """Each NVIDIA card that has a device node: without one (WSL) there is no box for it, and its kernels find no card.
+    And the cards of others."""
     found = {}
     for probe in probes:
         if isinstance(probe, NvmlProbe):
@@ -31,6 +33,19 @@ def cards_of(probes: Iterable[DeviceProbe]) -> dict[str, Card]:
                     found[device.device_id] = Card(gpu, partial(probe.pids, device.device_id))
     if found and not _UVM.exists():
         _make_uvm()
+    return found | _graphics(probes)
+
+
+def _graphics(probes: Iterable[DeviceProbe]) -> dict[str, Card]:
+    """Nobody tells who computes on them. On these only our own shaders run, and wgpu clears each buffer before they can
+    read it: what is left in memory is nobody's to see."""
+    found = {}
+    for probe in probes:
+        if isinstance(probe, WgpuProbe):
+            for device in probe.devices():
+                gpu = probe.gpu(device.device_id)
+                if gpu is not None:
+                    found[device.device_id] = Card(gpu, lambda: None, wipes=False)
     return found
 
 

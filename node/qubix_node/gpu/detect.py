@@ -2,6 +2,7 @@
 """Which hardware to look at, by the settings and by what is there."""
 
 import logging
+from functools import partial
 from typing import Final
 
 import trio
@@ -11,6 +12,7 @@ from qubix_node.gpu.cpu import CpuProbe
 from qubix_node.gpu.device import DeviceProbe
 from qubix_node.gpu.nvml import NvmlProbe
 from qubix_node.gpu.toolkit import cuda_major
+from qubix_node.gpu.wgpu import Look, WgpuProbe, by_child
 from qubix_protocol.messages import Device
 
 log = logging.getLogger("qubix_node")
@@ -19,14 +21,19 @@ _USE_CPU: Final = "or offer the CPU with QUBIX_NODE_DEVICES=cpu or auto."
 
 
 async def detected(
-    choice: str, peer_id: str, cuda_backends: tuple[str, ...], *, detect_s: float = DETECT_S
+    choice: str,
+    peer_id: str,
+    cuda_backends: tuple[str, ...],
+    *,
+    webgpu_backends: tuple[str, ...] = (),
+    software: bool = False,
+    detect_s: float = DETECT_S,
 ) -> list[DeviceProbe]:
     """`probes` in a thread: a driver that hangs is one that is not there. Raises `NothingToOffer`."""
     found: list[DeviceProbe] = []
+    look = partial(probes, choice, peer_id, cuda_backends, webgpu_backends, software=software)
     with trio.move_on_after(detect_s) as waited:
-        found = await trio.to_thread.run_sync(  # type: ignore[call-arg]
-            probes, choice, peer_id, cuda_backends, abandon_on_cancel=True
-        )
+        found = await trio.to_thread.run_sync(look, abandon_on_cancel=True)  # type: ignore[call-arg]
     if not waited.cancelled_caught:
         return found
     reason = f"the NVIDIA driver did not answer within {detect_s:g} s"
@@ -36,10 +43,20 @@ async def detected(
     return [CpuProbe(peer_id)]
 
 
-def probes(choice: str, peer_id: str, cuda_backends: tuple[str, ...]) -> list[DeviceProbe]:
-    """`choice` as in the settings: `auto` takes GPUs that can be rented, or else the CPU. Raises `NothingToOffer`."""
+def probes(
+    choice: str,
+    peer_id: str,
+    cuda_backends: tuple[str, ...],
+    webgpu_backends: tuple[str, ...] = (),
+    *,
+    software: bool = False,
+    look: Look = by_child,
+) -> list[DeviceProbe]:
+    """`choice` as in the settings: `auto` takes GPUs that can be rented, or else the CPU. `software`: what computes on
+    the processor in a GPU's place counts as one, for a test; `look` asks wgpu. Raises `NothingToOffer`."""
     if choice == "cpu":
         return [CpuProbe(peer_id)]
+    others = _graphics(peer_id, webgpu_backends, software, look)
     nvidia = NvmlProbe(cuda_backends, toolkit=cuda_major())
     cards = nvidia.devices()
     if nvidia.reason:
@@ -47,11 +64,24 @@ def probes(choice: str, peer_id: str, cuda_backends: tuple[str, ...]) -> list[De
     for card in cards:
         if not rentable(card):
             log.warning("gpu.not_rentable", extra={"model": card.model, "reason": nvidia.unfit[card.device_id]})
-    if any(rentable(card) for card in cards):
-        return [nvidia]
+    if others or any(rentable(card) for card in cards):
+        return [nvidia, *others]
     if choice == "gpu":
         raise NothingToOffer(_nothing(nvidia, cards))
     return [nvidia, CpuProbe(peer_id)]
+
+
+def _graphics(peer_id: str, backends: tuple[str, ...], software: bool, look: Look) -> list[DeviceProbe]:
+    """The cards of others than NVIDIA; nothing where there are none."""
+    if not backends:
+        return []
+    probe = WgpuProbe(peer_id, backends, software=software, look=look)
+    for model, reason in probe.unfit.items():
+        log.info("gpu.not_offered", extra={"model": model, "reason": reason})
+    if not probe.devices():
+        log.info("gpu.no_graphics", extra={"reason": probe.reason})
+        return []
+    return [probe]
 
 
 def _nothing(nvidia: NvmlProbe, cards: list[Device]) -> str:

@@ -2,8 +2,12 @@
 """What is made of what a driver says: whether a card can be rented, and which errors end its place in the market."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from qubix_kernels.adapters import Adapter
+from qubix_node.gpu.drm import RenderNode
 
 CAPABILITY_MIN: Final = (7, 5)
 """Turing: the oldest that CUDA 13 compiles for, and the oldest that our kernels are compiled for in tests."""
@@ -79,3 +83,73 @@ def driver_branch(driver: str) -> int | None:
 def condemns(xid: int) -> bool:
     """Whether this critical error takes the card off the market until a person has looked (trust B2)."""
     return xid not in APPLICATION_XIDS
+
+
+# Cards that Vulkan, Metal or Direct3D drive --------------------------------------------------------------------------
+
+NVIDIA: Final = 0x10DE
+SOFTWARE_NAMES: Final = ("llvmpipe", "lavapipe", "swiftshader", "softpipe", "basic render driver")
+_APIS: Final = ("Vulkan", "Metal", "D3D12")
+"""The first that knows a card is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graphics:
+    """An adapter that is offered, and its render node where the system has such."""
+
+    adapter: Adapter
+    node: RenderNode | None
+
+
+def is_software(adapter: Adapter) -> bool:
+    named = f"{adapter.name} {adapter.driver}".lower()
+    return adapter.kind == "software" or any(word in named for word in SOFTWARE_NAMES)
+
+
+def graphics(
+    adapters: Sequence[Adapter], nodes: Sequence[RenderNode] | None, *, software: bool
+) -> tuple[list[Graphics], dict[str, str]]:
+    """Which of them are cards to offer, each once; and of the others by name, why not. NVIDIA's are NVML's, whatever
+    else finds them. `nodes` None: this system has no render nodes. `software`: a test wants what is no card, too."""
+    taken: list[Graphics] = []
+    left = {adapter.name: why for adapter in adapters if (why := _unwanted(adapter, software))}
+    free = list(nodes or ())
+    apis: dict[tuple[int, int, str], str] = {}
+    names: set[str] = set()
+    for adapter in sorted((one for one in adapters if one.name not in left), key=_rank):
+        card = (adapter.vendor_id, adapter.device_id, "" if adapter.device_id else adapter.name)
+        if apis.setdefault(card, adapter.api) != adapter.api:
+            continue  # the same cards by another way
+        node = next((one for one in free if (one.vendor_id, one.device_id) == card[:2] and one.usable), None)
+        if node is not None:
+            free.remove(node)
+        elif nodes is not None and not is_software(adapter):
+            left.setdefault(
+                adapter.name, "it has no render node that this user may open, or is there by another driver"
+            )
+            continue
+        if node is None and adapter.name in names:
+            continue  # workers tell cards apart by their nodes, or else by name
+        names.add(adapter.name)
+        taken.append(Graphics(adapter, node))
+    return taken, {name: why for name, why in left.items() if name not in names}
+
+
+def _rank(adapter: Adapter) -> int:
+    return _APIS.index(adapter.api) if adapter.api in _APIS else len(_APIS)
+
+
+def _unwanted(adapter: Adapter, software: bool) -> str:
+    if adapter.vendor_id == NVIDIA or "nvidia" in f"{adapter.name} {adapter.maker}".lower():
+        return "NVIDIA's cards are offered through CUDA: install NVIDIA's own driver"
+    if is_software(adapter):
+        return "" if software else "it is software on the processor, no card: the processor is offered as one"
+    if adapter.kind not in ("discrete", "integrated"):
+        return "its driver does not tell what it is: perhaps a virtual machine's stand-in"
+    return ""
+
+
+def unreachable(nodes: Sequence[RenderNode]) -> str:
+    """What to do about cards that this user may not open; "" when there are none."""
+    closed = [str(one.path) for one in nodes if not one.usable and one.vendor_id != NVIDIA]
+    return f"this user may not open {', '.join(closed)}: add it to the group `render`" if closed else ""

@@ -79,7 +79,7 @@ class Sampler:
         """Of a card when it was last read with nothing of ours on it: a display or another program may hold some. None
         for what is no card, or does not tell. Memory that our last job held is not counted as taken."""
         sample, device = self._idle.get(device_id), self._present.get(device_id)
-        if sample is None or device is None or device.kind is not DeviceKind.CUDA:
+        if sample is None or device is None or device.kind is DeviceKind.CPU:
             return None
         if sample.memory_total_bytes is None or sample.memory_used_bytes is None:
             return None

@@ -34,12 +34,19 @@ def is_alive(pid: int) -> bool:
 
 class Card:
     """One card. `pids` asks the driver who computes on it (None: it does not tell) and may hang; `lock` is held by who
-    uses it. Once it has a `fault` it is not used again."""
+    uses it. `wipes`: who comes next could read its memory, so it is overwritten before. Once it has a `fault` it is not
+    used again."""
 
     def __init__(
-        self, gpu: Gpu, pids: Callable[[], frozenset[int] | None], *, gone_s: float = GONE_S, pause_s: float = 2.0
+        self,
+        gpu: Gpu,
+        pids: Callable[[], frozenset[int] | None],
+        *,
+        gone_s: float = GONE_S,
+        pause_s: float = 2.0,
+        wipes: bool = True,
     ) -> None:
-        self.gpu, self._pids, self._gone_s, self._pause_s = gpu, pids, gone_s, pause_s
+        self.gpu, self._pids, self._gone_s, self._pause_s, self._wipes = gpu, pids, gone_s, pause_s, wipes
         self.lock = trio.Lock()
         self.dirty = True
         """Its memory may hold somebody's data: at first, whoever's it was before us."""
@@ -55,7 +62,8 @@ class Card:
             return
         try:
             await self._until_left()
-            await self._wipe(wipe)
+            if self._wipes:
+                await self._wipe(wipe)
         except WorkerLost as problem:
             self.fault = str(problem)
             raise

@@ -56,9 +56,14 @@ class Ran:
     problem: str = ""
 
 
+_DEVICES: Final = {DeviceKind.CPU: "processor", DeviceKind.WEBGPU: "card behind WebGPU"}
+
+
 def driver(device: Device, toolkit: int | None) -> Check:
     """`toolkit`: major version of the CUDA parts beside the node."""
     about = {"id": "driver", "title": "Driver", "purpose": "CUDA kernels need a driver that is new enough for them."}
+    if device.kind is DeviceKind.WEBGPU:
+        return Check(**about, status=SKIP, actual=device.driver or "none told")
     if device.kind is not DeviceKind.CUDA:
         return Check(**about, status=SKIP, actual="a processor needs none")
     branch, least = driver_branch(device.driver), DRIVER_MIN.get(toolkit or 12, max(DRIVER_MIN.values()))
@@ -75,7 +80,7 @@ def driver(device: Device, toolkit: int | None) -> Check:
 def cuda(device: Device, toolkit: int | None) -> Check:
     about = {"id": "cuda", "title": "CUDA", "purpose": "Kernels are compiled for the card on this machine."}
     if device.kind is not DeviceKind.CUDA:
-        return Check(**about, status=SKIP, actual="a processor needs none")
+        return Check(**about, status=SKIP, actual=f"a {_DEVICES[device.kind]} needs none")
     if toolkit is None:
         return Check(
             **about,
@@ -104,12 +109,13 @@ def memory(device: Device, reading: Sample | None, budget_bytes: int) -> Check:
             purpose=purpose,
             status=WARN,
             actual="not told",
-            remedy="The driver does not tell its memory: see whether `nvidia-smi` shows it.",
+            remedy="The driver does not tell its memory: see that nothing else takes much of it.",
         )
-    card = device.kind is DeviceKind.CUDA
+    card = device.kind is not DeviceKind.CPU
     free = reading.memory_total_bytes - reading.memory_used_bytes
     wanted = round(FREE_VRAM_SHARE * device.memory_bytes) if card else budget_bytes // 2
-    close = "Close programs that use the card (`nvidia-smi` lists them), or move the display to another one."
+    tool = "`nvidia-smi` lists them" if device.kind is DeviceKind.CUDA else "a browser, a game"
+    close = f"Close programs that use the card ({tool}), or move the display to another one."
     lower = "Close other programs, or offer less with QUBIX_NODE_MEMORY_BYTES."
     status = PASS if free >= wanted else FAIL if card else WARN
     return Check(
