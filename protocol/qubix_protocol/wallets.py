@@ -64,12 +64,33 @@ class SessionView(View, frozen=True, kw_only=True):
     """Of the wallet that signed in; "" for a token that was made otherwise."""
     current: bool = False
     """Whether it is the one that asks."""
+    kind: str = "session"
+    """`session` (a signature gave it) or `token` (somebody made it)."""
 
 
 class SessionsView(View, frozen=True, kw_only=True):
     """`GET /sessions`: newest first, the latest that ended too."""
 
     sessions: tuple[SessionView, ...]
+
+
+class TokenBody(Body, frozen=True, kw_only=True):
+    """`POST /tokens`. `scopes`: no more than the asker has, or `read`, which looks and changes nothing. `life_s` None:
+    it does not end by itself."""
+
+    name: DeviceName
+    scopes: Annotated[tuple[Annotated[str, Meta(max_length=20)], ...], Meta(min_length=1, max_length=5)]
+    life_s: Annotated[int, Meta(ge=60, le=366 * 86_400)] | None = None
+
+
+class TokenView(View, frozen=True, kw_only=True):
+    """`token` is told this once, and `repr` keeps it back."""
+
+    token: str
+    session: SessionView
+
+    def __repr__(self) -> str:
+        return f"TokenView(session={self.session!r})"
 
 
 class EndedView(View, frozen=True, kw_only=True):

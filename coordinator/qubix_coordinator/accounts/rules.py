@@ -15,6 +15,8 @@ KEY_ACCOUNTS = UUID("0f1f7a4e-4b0c-5f3e-8a55-6b8ed5c6a001")
 
 class Scope(StrEnum):
     USER = "user"
+    READ = "read"
+    """What `user` may look at, and nothing that changes anything."""
     OPERATOR = "operator"
     GATEWAY = "gateway"
     ARBITER = "arbiter"
@@ -36,6 +38,11 @@ class Principal:
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes
+
+
+def grantable(held: frozenset[Scope]) -> frozenset[Scope]:
+    """What somebody may put into a token of their account: no more than they have."""
+    return held | {Scope.READ} if Scope.USER in held else held
 
 
 def token_of(random_bytes: bytes) -> str:

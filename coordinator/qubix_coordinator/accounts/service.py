@@ -64,29 +64,43 @@ async def account(tx: Tx, account_id: UUID) -> AccountRow:
 
 
 async def create_token(tx: Tx, account_id: UUID, scopes: Iterable[Scope], name: str = "token") -> str:
-    """The plain token, which nobody can ask for again. It does not end by itself; `sessions` makes those that do.
+    """The plain token, which nobody can ask for again. It does not end by itself.
+
+    Raises NotFound, Conflict (too many tokens).
+    """
+    token, _ = await make_token(tx, account_id, scopes, name, None)
+    return token
+
+
+async def make_token(
+    tx: Tx, account_id: UUID, scopes: Iterable[Scope], name: str, life: timedelta | None
+) -> tuple[str, UUID]:
+    """The plain token and its id; with a life it ends by itself. Sessions, which a signature gave, are apart.
 
     Raises NotFound, Conflict (too many tokens).
     """
     await account(tx, account_id)
     held = await value(
         tx,
-        "SELECT count(*) FROM api_token WHERE account_id = $1 AND revoked_at IS NULL AND expires_at IS NULL",
+        "SELECT count(*) FROM api_token WHERE account_id = $1 AND revoked_at IS NULL"
+        " AND (expires_at IS NULL OR (made_by_hand AND expires_at > now()))",
         account_id,
     )
     if held >= TOKENS_MAX:
         raise Conflict(f"the account has {TOKENS_MAX} tokens", field="token", remedy="Revoke one of them first")
-    token = token_of(secrets.token_bytes(TOKEN_BYTES))
+    token, token_id = token_of(secrets.token_bytes(TOKEN_BYTES)), uuid4()
     await execute(
         tx,
-        "INSERT INTO api_token (id, digest, account_id, name, scopes) VALUES ($1, $2, $3, $4, $5::text[])",
-        uuid4(),
+        "INSERT INTO api_token (id, digest, account_id, name, scopes, expires_at, made_by_hand)"
+        " VALUES ($1, $2, $3, $4, $5::text[], now() + $6::interval, true)",
+        token_id,
         digest_of_token(token),
         account_id,
         clean_name(name),
         sorted({scope.value for scope in scopes}),
+        life,
     )
-    return token
+    return token, token_id
 
 
 async def authenticate(tx: Tx, token: str) -> Principal:

@@ -30,6 +30,8 @@ class Session:
     revoked: datetime | None
     public_key: bytes | None
     """Of the wallet that signed in."""
+    by_hand: bool = False
+    """A token that somebody made, no session."""
 
 
 async def start(tx: Tx, wallet: BoundWallet, *, name: str, life: timedelta) -> tuple[str, UUID]:
@@ -57,7 +59,7 @@ async def _start(
     await execute(
         tx,
         "UPDATE api_token SET revoked_at = now() WHERE id IN (SELECT id FROM api_token"
-        " WHERE account_id = $1 AND revoked_at IS NULL AND expires_at > now()"
+        " WHERE account_id = $1 AND revoked_at IS NULL AND expires_at > now() AND NOT made_by_hand"
         " ORDER BY coalesce(last_used_at, created_at) DESC, id OFFSET $2)",
         account_id,
         SESSIONS_MAX - 1,
@@ -85,7 +87,7 @@ async def _forget_ended(tx: Tx, account_id: UUID) -> None:
     await execute(
         tx,
         "DELETE FROM api_token WHERE id IN (SELECT id FROM api_token"
-        " WHERE account_id = $1 AND expires_at IS NOT NULL"
+        " WHERE account_id = $1 AND expires_at IS NOT NULL AND NOT made_by_hand"
         " AND (wallet_id IS NOT NULL OR created_at < now() - interval '10 minutes')"
         " AND (revoked_at IS NOT NULL OR expires_at <= now())"
         " ORDER BY coalesce(revoked_at, expires_at) DESC, id OFFSET $2)",
@@ -113,6 +115,7 @@ async def sessions_of(tx: Tx, account_id: UUID) -> list[Session]:
             row["expires_at"],
             row["revoked_at"],
             None if row["public_key"] is None else bytes(row["public_key"]),
+            row["made_by_hand"],
         )
         for row in found
     ]
@@ -135,7 +138,7 @@ async def end_of_wallet(tx: Tx, account_id: UUID, token: str) -> None:
     await execute(
         tx,
         "UPDATE api_token SET revoked_at = coalesce(revoked_at, now()) WHERE digest = $1 AND account_id = $2"
-        " AND expires_at IS NOT NULL",
+        " AND expires_at IS NOT NULL AND NOT made_by_hand",
         digest_of_token(token),
         account_id,
     )
@@ -146,7 +149,7 @@ async def revoke_all(tx: Tx, account_id: UUID, *, but: UUID | None = None) -> in
     return await execute(
         tx,
         "UPDATE api_token SET revoked_at = now() WHERE account_id = $1"
-        " AND revoked_at IS NULL AND expires_at > now() AND id IS DISTINCT FROM $2",
+        " AND revoked_at IS NULL AND expires_at > now() AND NOT made_by_hand AND id IS DISTINCT FROM $2",
         account_id,
         but,
     )

@@ -72,6 +72,7 @@ STEPS = (
     "accounts/schema_6_pairing.sql",
     "jobs/schema_6_proven.sql",
     "wishes/schema.sql",
+    "accounts/schema_6_read.sql",
 )
 
 CREATE_TABLE = """

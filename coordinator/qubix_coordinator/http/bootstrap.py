@@ -48,7 +48,8 @@ async def _ensure_token(db: Database, data_dir: Path, name: str, kind: str, scop
         # A token that was revoked stays revoked: its row is there already.
         await execute(
             tx,
-            "INSERT INTO api_token (id, digest, account_id, name, scopes) VALUES ($1, $2, $3, $4, $5::text[])"
+            "INSERT INTO api_token (id, digest, account_id, name, scopes, made_by_hand)"
+            " VALUES ($1, $2, $3, $4, $5::text[], true)"
             " ON CONFLICT (digest) DO NOTHING",
             uuid4(),
             digest_of_token(token),

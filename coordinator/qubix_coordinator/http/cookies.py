@@ -22,7 +22,7 @@ SCOPES: Final = ("user", "operator", "arbiter")
 """Tokens of people: one of these signs a page in, and each route asks for its own."""
 LIFE_S: Final = 30 * 86_400
 """The token in it may end earlier."""
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REMEDY: Final = "Load the page again"
 
 
@@ -38,7 +38,7 @@ def csrf_of(token: str) -> str:
 
 def check_write(method: str, headers: Headers, token: str) -> None:
     """Raises Forbidden for a write that may not come from our own page."""
-    if method in _SAFE:
+    if method in SAFE:
         return
     check_origin(headers)
     if not hmac.compare_digest(headers.get(CSRF_HEADER, "").encode(), csrf_of(token).encode()):

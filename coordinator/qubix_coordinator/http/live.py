@@ -34,7 +34,7 @@ from qubix_coordinator.http.live_socket import LiveSocket
 from qubix_coordinator.http.live_topics import Own, Shared
 from qubix_coordinator.http.pacing import next_message
 from qubix_coordinator.http.problems import MalformedBody, problem_of
-from qubix_coordinator.http.routes import TOKEN_REMEDY, bearer, principal
+from qubix_coordinator.http.routes import TOKEN_REMEDY, bearer, principal, reading
 from qubix_coordinator.http.sockets import GOING_AWAY, Stopping, close, until_closing
 from qubix_coordinator.outbox import Cursor, Event
 from qubix_coordinator.outbox.notifier import Overflow
@@ -42,6 +42,7 @@ from qubix_protocol.api import Subscribe
 
 log = logging.getLogger(__name__)
 LIVE_PATH: Final = "/live"
+_LOOKING: Final = reading(cookies.SCOPES)
 _TOKEN_S: Final = 10.0
 _SEND_S: Final = 20.0
 _ENCODED_MAX: Final = 1024
@@ -70,10 +71,10 @@ def install(app: Quart) -> None:
 async def _asker() -> Principal | None:
     """Who the headers speak for; None: the first frame will say. A cookie serves our own pages alone."""
     if "Authorization" in websocket.headers:
-        return await bearer(cookies.SCOPES, websocket.headers)
+        return await bearer(_LOOKING, websocket.headers)
     if token := cookies.token_of(websocket.headers):
         cookies.check_origin(websocket.headers)
-        return await principal(token, cookies.SCOPES)
+        return await principal(token, _LOOKING)
     return None
 
 
@@ -116,7 +117,7 @@ async def _first_frame() -> Principal:
             first = await next_message()
     except TimeoutError:
         raise Unauthorised("no token came in time", field="token", remedy=TOKEN_REMEDY) from None
-    return await principal(_decoded(first, Token).token, cookies.SCOPES)
+    return await principal(_decoded(first, Token).token, _LOOKING)
 
 
 async def _listen(context: Context, socket: LiveSocket, who: Principal, tasks: asyncio.TaskGroup) -> NoReturn:

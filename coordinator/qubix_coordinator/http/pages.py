@@ -13,7 +13,7 @@ import qubix_coordinator
 from qubix_coordinator.errors import NotFound
 
 BUILT: Final = Path(qubix_coordinator.__file__).parent / "_web"
-PAGES: Final = ("offers", "run", "jobs", "rentals", "share", "provider", "wallet", "disputes", "operator")
+PAGES: Final = ("offers", "run", "jobs", "rentals", "share", "provider", "wallet", "disputes", "operator", "account")
 """First parts of addresses that the page itself reads."""
 _YEAR_S: Final = 31_536_000
 POLICY: Final = "; ".join(

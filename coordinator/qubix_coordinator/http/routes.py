@@ -83,11 +83,18 @@ def as_response(answer: Any, status: int = 200) -> QuartResponse:
 
 async def asker(scope: str | tuple[str, ...], method: str, headers: Headers) -> Principal:
     """Who asks: by the token in the headers, or by a page's cookie. Raises Unauthorised or Forbidden."""
+    scope = reading(scope) if method in cookies.SAFE else scope
     token = "" if "Authorization" in headers else cookies.token_of(headers)
     if not token:
         return await bearer(scope, headers)
     cookies.check_write(method, headers, token)
     return await principal(token, scope)
+
+
+def reading(scope: str | tuple[str, ...]) -> tuple[str, ...]:
+    """What opens a request that only looks."""
+    enough = (scope,) if isinstance(scope, str) else scope
+    return (*enough, "read") if "user" in enough else enough
 
 
 async def bearer(scope: str | tuple[str, ...], headers: Headers) -> Principal:

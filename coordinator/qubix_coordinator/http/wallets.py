@@ -12,13 +12,14 @@ from qubix_chain import identity as identities
 from qubix_coordinator.accounts import challenges, sessions, signatures, wallets
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.challenges import Challenge
+from qubix_coordinator.accounts.rules import Scope, grantable
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.accounts.sessions import Session
 from qubix_coordinator.accounts.wallet_rules import BoundWallet
 from qubix_coordinator.accounts.wallets import PaymentProof
 from qubix_coordinator.db.database import Tx
 from qubix_coordinator.deposits import pool
-from qubix_coordinator.errors import InvalidInput, NotFound, WalletInUse
+from qubix_coordinator.errors import Forbidden, InvalidInput, NotFound, WalletInUse
 from qubix_coordinator.http.balances import OnChain
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.ledger import read
@@ -38,6 +39,8 @@ from qubix_protocol.wallets import (
     SessionView,
     SignedBody,
     SignedInView,
+    TokenBody,
+    TokenView,
     WalletsView,
     WalletView,
 )
@@ -251,6 +254,32 @@ async def list_sessions(context: Context, who: Principal) -> SessionsView:
     return SessionsView(sessions=tuple(_session(session, who.token_id, now) for session in found))
 
 
+async def make_token(context: Context, who: Principal, body: TokenBody) -> TokenView:
+    """Raises InvalidInput for a scope that there is not, Forbidden for one that the asker has not, Conflict."""
+    known = {scope.value: scope for scope in Scope}
+    for name in body.scopes:
+        if name not in known:
+            raise InvalidInput("scopes", f"there is no scope {name!r}", f"Use {', '.join(sorted(known))}")
+    scopes = {known[name] for name in body.scopes}
+    if missing := scopes - grantable(who.scopes):
+        raise Forbidden(
+            f"you have not {' and '.join(sorted(missing))} yourself",
+            field="scopes",
+            remedy=f"Ask for {', '.join(sorted(grantable(who.scopes)))}",
+        )
+    life = None if body.life_s is None else timedelta(seconds=body.life_s)
+
+    async def step(tx: Tx) -> TokenView:
+        await accounts.lock_account(tx, who.account_id)
+        token, token_id = await accounts.make_token(tx, who.account_id, scopes, body.name, life)
+        found = next(one for one in await sessions.sessions_of(tx, who.account_id) if one.session_id == token_id)
+        return TokenView(token=token, session=_session(found, who.token_id))
+
+    view = await context.db.run(step)
+    log.info("token.made", extra={"account_id": str(who.account_id), "scopes": sorted(scopes)})
+    return view
+
+
 async def end_session(context: Context, who: Principal, session_id: UUID) -> SessionsView:
     await context.db.run(lambda tx: sessions.revoke(tx, who.account_id, session_id))
     return await list_sessions(context, who)
@@ -274,6 +303,7 @@ def _session(found: Session, current: UUID | None, now: datetime | None = None) 
         ended_ms=None if ended is None else _ms(ended),
         identity="" if found.public_key is None else identities.encode(found.public_key),
         current=found.session_id == current,
+        kind="token" if found.by_hand else "session",
     )
 
 

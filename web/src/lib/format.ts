@@ -6,6 +6,7 @@ const one = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
 const GIB = 1024 ** 3;
 
 export const count = (value: number): string => whole.format(value);
+export const decimal = (value: number): string => one.format(value);
 export const qu = (value: number): string => `${whole.format(value)} QU`;
 export const gib = (bytes: number): string => (bytes ? `${one.format(bytes / GIB)} GiB` : '–');
 export const percent = (share: number): string => `${one.format(share * 100)} %`;

@@ -2,6 +2,7 @@
 /** A Qubic wallet in the browser signs; this page never sees a seed, and never asks for one. */
 
 import { post, type Schemas } from './api/client';
+import { deviceName } from './device';
 
 interface Extension {
   connect(): Promise<unknown>;
@@ -25,6 +26,6 @@ export async function signInByExtension(): Promise<string> {
   const challenge = await post<Schemas['ChallengeView']>('/wallet/challenge', { identity });
   const { signatureHex } = await wallet.signMessage(challenge.text);
   const signed = { identity, text: challenge.text, signature: signatureHex.toLowerCase(), scheme: 'raw' };
-  const found = await post<Schemas['SignedInView']>('/wallet/sign-in', { ...signed, name: 'web page' });
+  const found = await post<Schemas['SignedInView']>('/wallet/sign-in', { ...signed, name: deviceName() });
   return found.token;
 }

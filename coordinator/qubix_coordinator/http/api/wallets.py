@@ -4,16 +4,16 @@
 from uuid import UUID
 
 import msgspec
-from quart import request
+from quart import Response, request
 
 from qubix_coordinator.accounts.service import Principal
-from qubix_coordinator.http import wallets
+from qubix_coordinator.http import cookies, wallets
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Signed
 from qubix_coordinator.http.problems import WrongMedia
 from qubix_coordinator.http.rates import asker_of
-from qubix_coordinator.http.routes import asker, route
+from qubix_coordinator.http.routes import JSON, asker, route
 from qubix_coordinator.http.wallets import Asked
 from qubix_protocol.wallet_text import Purpose
 from qubix_protocol.wallets import (
@@ -25,6 +25,8 @@ from qubix_protocol.wallets import (
     SessionsView,
     SignedBody,
     SignedInView,
+    TokenBody,
+    TokenView,
     WalletsView,
 )
 
@@ -90,19 +92,28 @@ async def unbind_wallet(who: Principal, identity: str) -> WalletsView:
     return await wallets.unbind(here(), who, identity)
 
 
-@route(api, "GET", "/sessions", scope="user", answer=SessionsView, group="wallet")
+@route(api, "GET", "/sessions", scope=cookies.SCOPES, answer=SessionsView, group="wallet")
 async def list_sessions(who: Principal) -> SessionsView:
     """Where your account is signed in, and the tokens that open it"""
     return await wallets.list_sessions(here(), who)
 
 
-@route(api, "DELETE", "/sessions/<uuid:session_id>", scope="user", answer=SessionsView, group="wallet")
+@route(api, "POST", "/tokens", scope=cookies.SCOPES, body=TokenBody, answer=TokenView, status=201, group="wallet")
+async def make_token(who: Principal, body: TokenBody) -> Response:
+    """A token for a program, told once: with no more scopes than you have, and an end if you like"""
+    view = await wallets.make_token(here(), who, body)
+    answer = Response(msgspec.json.encode(view), 201, content_type=JSON)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+@route(api, "DELETE", "/sessions/<uuid:session_id>", scope=cookies.SCOPES, answer=SessionsView, group="wallet")
 async def end_session(who: Principal, session_id: UUID) -> SessionsView:
     """End one session, or revoke one token"""
     return await wallets.end_session(here(), who, session_id)
 
 
-@route(api, "DELETE", "/sessions", scope="user", query=SessionsQuery, answer=EndedView, group="wallet")
+@route(api, "DELETE", "/sessions", scope=cookies.SCOPES, query=SessionsQuery, answer=EndedView, group="wallet")
 async def end_sessions(who: Principal, query: SessionsQuery) -> EndedView:
     """End every session but this one; with `this_too`, this one as well"""
     return await wallets.end_sessions(here(), who, this_too=query.this_too)
