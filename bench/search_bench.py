@@ -61,7 +61,12 @@ _FILL = (
     FROM (SELECT n, ('x' || substr(md5('h' || n), 1, 7))::bit(28)::int AS h
           FROM generate_series(0, $1::bigint - 1) AS n) AS made
     """,
-    "INSERT INTO listing_search SELECT r.* FROM listing l CROSS JOIN LATERAL listing_search_of(l) r",
+    "INSERT INTO listing_words (words, peer) SELECT DISTINCT listing_words_of(l), false FROM listing l",
+    "INSERT INTO listing_words (words, peer) SELECT DISTINCT query_lower(peer_id), true FROM listing",
+    "INSERT INTO listing_search SELECT r.* FROM listing l"
+    " JOIN listing_words w ON w.words = listing_words_of(l) AND NOT w.peer"
+    " JOIN listing_words p ON p.words = query_lower(l.peer_id) AND p.peer"
+    " CROSS JOIN LATERAL listing_search_of(l, w.no, p.no) r",
     "ALTER TABLE listing ENABLE TRIGGER USER",
 )
 INDEXED = [
@@ -109,6 +114,7 @@ async def fill(db: Database, size: int) -> None:
             await connection.execute(statement, *given)
         await connection.execute("VACUUM ANALYZE listing")
         await connection.execute("VACUUM ANALYZE listing_search")
+        await connection.execute("VACUUM ANALYZE listing_words")
     finally:
         await connection.close(timeout=5)
 

@@ -39,7 +39,7 @@ from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.engine import Engine
 from qubix_coordinator.ledger import audit_log
 from qubix_coordinator.ledger import read as ledger
-from qubix_coordinator.market import learned, standing
+from qubix_coordinator.market import learned, standing, words
 from qubix_coordinator.market.due import Engine as MarketEngine
 from qubix_coordinator.outbox.notifier import Notifier
 from qubix_coordinator.rentals.engine import Engine as RentalsEngine
@@ -225,6 +225,7 @@ async def _each_hour(context: Context) -> None:
     )
     await standing.refresh(context.db, context.now_ms())
     await context.db.run(lambda tx: learned.forget(tx, now_ms=context.now_ms()))
+    await context.db.run(words.forget)
     keep_s = context.settings.artifact_keep_s
     await retention.give_up_unneeded(context.db, keep_s=keep_s, now_ms=context.now_ms())
     removed = await context.uploads.expire()

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx, execute
+from qubix_coordinator.db.database import rows as all_rows
 from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.market import query as search
-from qubix_coordinator.market import service
+from qubix_coordinator.market import service, words
 from qubix_coordinator.market.counts import Counts, counts
 from qubix_coordinator.market.query import Asked
+from qubix_coordinator.market.search_sql import Sql
 from qubix_coordinator.market.tables import Listing
 from qubix_protocol.api import ListingView
 from qubix_protocol.keys import SigningKey
@@ -242,6 +244,33 @@ async def test_what_is_searched_follows_the_listing(db: Database) -> None:
         assert await ids("") == 0, away
         await change(back)
         assert await ids("") == 1, back
+
+
+@pytest.mark.asyncio
+async def test_free_text_is_found_in_the_words_that_listings_share(db: Database) -> None:
+    """However many words have it, whether they are a device's or a peer's, and nobody's are kept."""
+    rows = [row_of(n, listing(n, model=f"Card {n % 3}", driver="", provider=str(n))) for n in range(1, 10)]
+    views = await fill(db, rows)
+
+    async def words_kept() -> int:
+        return int(await db.fetch_value("SELECT count(*) FROM listing_words"))
+
+    assert await words_kept() == 3 + len(PEERS)
+    for line in ("'card 1'", "c", "12d3koo", f"{PEERS[0][-9:]} or 'card 2'", "not 'card 0'", "nowhere", "'\u00e9'"):
+        query = parse(line)
+        wanted = sorted(one.listing_id for one in views if query.matches(one))
+        async with db.transaction("repeatable_read", readonly=True) as tx:
+            few = await words.look_up(tx, query.root)
+            for looked in (few, dict.fromkeys(few, words.Found(None, None))):
+                sql = Sql(NOW, looked)
+                text = f"SELECT id FROM listing_search WHERE {sql.condition(query.root)} ORDER BY id"
+                assert [str(row["id"]) for row in await all_rows(tx, text, *sql.arguments)] == wanted, line
+    assert await db.run(words.forget) == 0
+    await db.run(lambda tx: Listing.filter(model="Card 1").using_db(tx).update(model="Card 2", online=False))
+    await db.run(lambda tx: Listing.filter(model="Card 2", online=True).using_db(tx).update(region="moon"))
+    assert await words_kept() == 3 + len(PEERS) + 1
+    assert await db.run(words.forget) == 3, "those of Card 1 and of its node, and of Card 2 as it was"
+    assert len(await service.listings(db, now_ms=NOW)) == sum(map(len, await paged(db, Asked(parse("card")))))
 
 
 @pytest.mark.asyncio

@@ -146,7 +146,7 @@ class Server:
             "unix_socket_directories": str(socket_dir(self.folder)),
             "unix_socket_permissions": "0700",
             "max_connections": "100",
-            "shared_buffers": "64MB",
+            "shared_buffers": "256MB",
             "max_wal_size": "256MB",
             "jit": "off",
             "timezone": "UTC",

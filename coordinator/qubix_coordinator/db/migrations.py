@@ -73,6 +73,7 @@ STEPS = (
     "jobs/schema_6_proven.sql",
     "wishes/schema.sql",
     "accounts/schema_6_read.sql",
+    "market/schema_8_words.sql",
 )
 
 CREATE_TABLE = """

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from qubix_coordinator.db.database import Tx, rows
-from qubix_coordinator.market import rules
+from qubix_coordinator.market import rules, words
 from qubix_coordinator.market.search_sql import Sql, nearest_text
+from qubix_coordinator.market.words import Looked
 from qubix_protocol.api import FilterView, RelaxView
 from qubix_protocol.query import FIELDS, Query, nodes
 from qubix_protocol.query.build import joined
@@ -33,16 +34,18 @@ class Counts:
 
 
 async def counts(tx: Tx, query: Query, *, now_ms: int, offer_s: float) -> Counts:
-    filters = counted(query.root)
-    sql = Sql(now_ms)
+    filters, looked = counted(query.root), await words.look_up(tx, query.root)
+    sql = Sql(now_ms, looked)
     # Grouped by truths, not by a number made of them: the planner knows how few those are, and shares the scan.
     truths = [f"({sql.condition(node)}) IS TRUE AS t{n}" for n, node in enumerate(filters)]
     seen = sql.put(rules.visible_since_ms(now_ms, offer_s), "bigint")
     names = [f"t{n}" for n in range(len(filters))]
+    # What is grouped by is not what lists of numbers are hashed in: one would be looked through for each offer.
+    apart = " OFFSET 0" if looked else ""
     grouped = f" GROUP BY {', '.join(names)}" if names else ""
     text = (
         f"SELECT {', '.join([*names, 'count(*) AS offers'])} FROM (SELECT {', '.join(truths)}"  # noqa: S608  parameters
-        f" FROM listing_search WHERE offered_ms >= {seen}) AS each{grouped}"
+        f" FROM listing_search WHERE offered_ms >= {seen}{apart}) AS each{grouped}"
     )
     found = {
         sum(1 << n for n, name in enumerate(names) if not row[name]): row["offers"]
@@ -54,7 +57,7 @@ async def counts(tx: Tx, query: Query, *, now_ms: int, offer_s: float) -> Counts
     if total or not everything:
         why = "" if total else "Nothing is offered at the moment."
         return Counts(everything, total, views, (), why)
-    nearest = await _nearest(tx, filters, found, now_ms, offer_s)
+    nearest = await _nearest(tx, filters, found, looked, now_ms, offer_s)
     relax = relaxed(filters, found, nearest)
     return Counts(everything, total, views, relax, _why(everything, views, relax))
 
@@ -78,7 +81,7 @@ def _view(node: Node, bit: int, found: Mapping[int, int]) -> FilterView:
 
 
 async def _nearest(
-    tx: Tx, filters: Sequence[Node], found: Mapping[int, int], now_ms: int, offer_s: float
+    tx: Tx, filters: Sequence[Node], found: Mapping[int, int], looked: Looked, now_ms: int, offer_s: float
 ) -> dict[int, str]:
     """By filter: what it would have to say to find the nearest of the offers that it alone excludes."""
     said = {}
@@ -89,7 +92,7 @@ async def _nearest(
             or FIELDS[node.name].kind not in ORDERED
         ):
             continue
-        sql = Sql(now_ms)
+        sql = Sql(now_ms, looked)
         others = [sql.condition(other) for place, other in enumerate(filters) if place != number]
         column = sql.column(node.name)
         seen = sql.put(rules.visible_since_ms(now_ms, offer_s), "bigint")

@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-from qubix_coordinator.db.database import Database, Tx, execute, rows
+from qubix_coordinator.db.database import Database, Tx, rows
 from qubix_coordinator.errors import InvalidInput
-from qubix_coordinator.market import rules, service, views
+from qubix_coordinator.market import rules, service, views, words
 from qubix_coordinator.market.counts import counts
 from qubix_coordinator.market.search_sql import CursorValue, Sql, key_accepts
 from qubix_coordinator.market.tables import Listing
@@ -97,11 +97,10 @@ async def page_ids(
     tx: Tx, asked: Asked, start: Cursor | None, *, now_ms: int, offer_s: float = OFFER_S
 ) -> list[dict[str, object]]:
     """Ids and sort keys, one row more than the page has when there are more."""
-    # A plan for all values alike would walk the price index past a million rows for a filter that nothing satisfies.
-    await execute(tx, "SET LOCAL plan_cache_mode = force_custom_plan")
+    looked = await words.look_up(tx, asked.query.root)
     found: list[dict[str, object]] = []
     for part in _parts(asked.keys, start):
-        sql = Sql(now_ms, grams=True)
+        sql = Sql(now_ms, looked)
         where = [_visible(sql, offer_s), sql.condition(asked.query.root)]
         if part == "known":
             where.append(f"{sql.key(asked.keys[0].name)} IS NOT NULL")

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
-from qubix_coordinator.market import rules
+from qubix_coordinator.market import rules, words
+from qubix_coordinator.market.words import Looked
 from qubix_protocol.query import FIELDS, SortKey
 from qubix_protocol.query.fields import Field, Kind
 from qubix_protocol.query.nodes import And, AnyValue, Between, Compare, Node, Not, OneOf, Operand, Or, Text, Unknown
 from qubix_protocol.query.units import shown
 
-GRAM: Final = 3
 CursorValue = int | float | str | bool | None
 
 _TYPES: Final = {
@@ -53,11 +53,10 @@ def type_of(one: Field) -> str:
 
 @dataclass(slots=True)
 class Sql:
-    """Collects parameters while a statement is written."""
+    """Collects parameters while a statement is written. Every text of its conditions must have been looked up."""
 
     now_ms: int
-    grams: bool = False
-    """Let the index of texts be asked. Where every row is read anyway it would be worked out for each of them."""
+    looked: Looked
     arguments: list[object] = field(default_factory=list)
 
     def put(self, value: object, kind: str) -> str:
@@ -113,11 +112,19 @@ class Sql:
                 return self._one_of(FIELDS[name], [one.value for one in values], outside)
 
     def _text(self, needle: str) -> str:
-        word = self.put(needle, "text")
-        exact = f"strpos(text, {word}) > 0"
-        # The index knows runs of three letters; it finds too much, and the exact condition decides.
-        indexed = self.grams and len(needle) >= GRAM
-        return f"({exact} AND query_grams(text) @> query_grams({word}))" if indexed else f"({exact})"
+        found = self.looked[needle]
+        parts = [
+            self._among("words_no", found.devices, needle, peer=False),
+            self._among("peer_no", found.peers, needle, peer=True),
+        ]
+        return f"({' OR '.join(part for part in parts if part) or 'FALSE'})"
+
+    def _among(self, column: str, numbers: Sequence[int] | None, needle: str, *, peer: bool) -> str:
+        """Empty for nobody. Too many to list are asked for once more, where the planner sees how many they are."""
+        if numbers is None:
+            held = words.holding(needle, self.put(needle, "text"), peer=peer)
+            return f"{column} IN (SELECT no FROM listing_words WHERE {held})"  # noqa: S608
+        return f"{column} = ANY ({self.put(list(numbers), 'integer[]')})" if numbers else ""
 
     def _unknown(self, one: Field, outside: bool) -> str:
         if one.name in _ALWAYS_KNOWN:
