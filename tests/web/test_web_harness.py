@@ -47,10 +47,11 @@ def test_a_wallet_signs_in_and_its_refusal_is_told(tabs: Tabs) -> None:
     page.get_by_role("button", name="Sign in with the browser extension").click()
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
     assert page.evaluate("document.cookie") == "", "no script reads the session's token"
+    page.get_by_role("button", name="Your account").click()
     page.get_by_role("button", name="Sign out").click()
     wallet.answer = False
     page.get_by_role("button", name="Sign in with the browser extension").click()
-    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_role("alert")).to_contain_text("You said no in your wallet")
 
 
 def test_webgpu_is_where_it_is_asked_for(page: Page, gpu_page: Page) -> None:
