@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kernel's CPU back end beside NumPy, SciPy or scikit-learn at the same work, in one process with the same
-threads; the CUDA back ends where there is a device, and what compiling them costs where there is none."""
+threads; CUDA and WebGPU back ends where there is a device, and what compiling for CUDA costs where there is none."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench import device
+from bench import device, graphics
 from bench.figures import Figure, beside
 from qubix_kernels import get, names, sass
 from qubix_protocol.arrays import Array
@@ -29,6 +29,9 @@ def run() -> list[Figure]:
     found += [_neighbours(), _neighbours_in_space(), _half_precision(), *_compiling()]
     missing = device.missing()
     print(f"bench kernels: {missing or 'measuring the CUDA back ends too'}", file=sys.stderr)
+    absent = graphics.missing()
+    print(f"bench kernels: {absent or 'measuring the WebGPU back ends too'}", file=sys.stderr)
+    found += [] if absent else graphics.figures()
     return found if missing else [*found, *device.figures()]
 
 

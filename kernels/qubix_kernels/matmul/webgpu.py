@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The WebGPU back end: 4 × 8 elements of c for each invocation. Matrices larger than a binding go in panels."""
+"""The WebGPU back end: 8 × 8 elements of c for each invocation. Matrices larger than a binding go in panels."""
 
 import struct
 from collections.abc import Iterator
