@@ -14,13 +14,14 @@ from typing import Final
 
 import msgspec
 
-from qubix.errors import ApiError, BadUsage, CannotReach
+from qubix import searching
+from qubix.errors import ApiError, CannotReach
 from qubix.follow import LIVE_PATH
 from qubix.problems import error_of
 from qubix.session import Session
 from qubix.transport import Disconnected, Reply, Socket
 from qubix_protocol.api import AccountView, ListingView, LiveEvent, MarketDelta, Problem, Subscribe, TopicBody
-from qubix_protocol.query import QueryError, SortKey, ordered, parse, parse_order
+from qubix_protocol.query import SortKey, ordered
 
 SILENT_S: Final = 15.0
 """A coordinator says every five seconds that nothing happened: after this the connection counts as lost."""
@@ -115,14 +116,15 @@ class OffersTable:
 
 
 class OffersWatch:
-    """One watch; `updates` may be gone through once."""
+    """One watch; `updates` may be gone through once. Raises `BadUsage` for a wrong line, before anybody is asked."""
 
     def __init__(self, session: Session, query: str, order: str, every_s: float | None) -> None:
         self._session = session
         self._topic = TopicBody(topic="market", query=query, order=order)
         self._name = f"market?{query}" if query else "market"
         self._every_s = every_s
-        self.table = OffersTable(_keys(query, order))
+        searching.query(query)
+        self.table = OffersTable(searching.order(order))
         self._socket: Socket | None = None
         self._heard_s: float | None = None
         self._spoke_s = 0.0
@@ -222,16 +224,6 @@ class OffersWatch:
         if self._socket is not None:
             await self._socket.close()
             self._socket = None
-
-
-def _keys(query: str, order: str) -> tuple[SortKey, ...]:
-    """Raises `BadUsage`, before anybody is asked."""
-    for field, line, read in (("query", query, parse), ("order", order, parse_order)):
-        try:
-            read(line)
-        except QueryError as error:
-            raise BadUsage(field, f"{error}\n{error.caret(line)}", error.remedy) from None
-    return parse_order(order)
 
 
 def _event(text: str | bytes) -> LiveEvent:

@@ -6,20 +6,16 @@ is a term of the job besides.
 """
 
 import math
-from typing import Final
 
 import msgspec
 
+from qubix import searching
 from qubix.errors import BadUsage
-from qubix_protocol import query
 from qubix_protocol.errors import Malformed
 from qubix_protocol.keys import public_key_of
 from qubix_protocol.messages import Peer
-from qubix_protocol.query import QueryError
 from qubix_protocol.query.nodes import Compare, Node, conjuncts
 from qubix_protocol.units import RATE_QU_PER_H_MAX
-
-_LINE_MAX: Final = 2_000
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,13 +29,7 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
 def parse(text: str) -> Where:
     """Raises `BadUsage` that points at what is wrong."""
     line = text.strip()
-    try:
-        parts = conjuncts(query.parse(line).root)
-    except QueryError as wrong:
-        shown = wrong.caret(line) if "\n" not in line else line
-        raise BadUsage("where", f"where: {wrong}\n{shown}", wrong.remedy) from None
-    if len(line) > _LINE_MAX:
-        raise BadUsage("where", f"where: it has {len(line):,} characters", f"Use {_LINE_MAX:,} at most")
+    parts = conjuncts(searching.query(line, "where").root)
     found = Where()
     rest = [one for one in parts if not _is_term(one)]
     for one in parts:
