@@ -165,6 +165,7 @@ async def test_all_or_none(db: Database) -> None:
         with pytest.raises(kind) as refused:
             await world.together(0, **changes)
         assert refused.value.field == field, changes
+        assert kind is not NotEnoughBalance or "for all devices together" in str(refused.value)
     assert await world.taken() == {"GPU-1"}
     assert await db.fetch_value("SELECT count(*) FROM rental") == 1
     assert await db.fetch_value("SELECT count(*) FROM rental_group") == 0

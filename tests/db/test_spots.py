@@ -25,6 +25,7 @@ from qubix_protocol.messages import KernelRate
 from qubix_protocol.states import AttemptState, JobState, Reason
 from tests.db.jobs_world import FEE_BPS, FLOPS, FORECAST_MS, CannotNow, Node, World
 from tests.db.spots_world import FUNDED, SpotsWorld
+from tests.db.test_reputation import paid_out
 from tests.db.unchecked_world import OWED
 from tests.support.own import unchecked
 
@@ -222,6 +223,16 @@ async def test_a_dispute_takes_over(db: Database) -> None:
     for _ in range(3):
         await world.later(10)
     await world.clean()
+
+
+async def test_work_for_a_related_consumer_is_not_run_again_at_the_fund_s_expense(db: Database) -> None:
+    world, node = await market_of(db)
+    owner = (await world.provider(node)).account_id
+    for account_id in (owner, world.consumer.account_id):
+        await db.run(lambda tx, one=account_id: paid_out(tx, one))  # type: ignore[misc]
+    await delivered(world, node)
+    assert await db.fetch_value("SELECT count(*) FROM attempt WHERE owed_qu > 0") == 1
+    assert await db.fetch_value("SELECT count(*) FROM spot_check") == 0
 
 
 async def test_work_that_was_accepted_meanwhile_stays_paid_but_new_earnings_go(db: Database) -> None:

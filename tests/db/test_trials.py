@@ -15,7 +15,7 @@ from qubix_coordinator.market import service as market
 from qubix_coordinator.rentals import service as rentals
 from qubix_coordinator.settings import Settings
 from qubix_coordinator.trials import flow, read, rules, selftests
-from qubix_coordinator.trials.engine import Engine
+from qubix_coordinator.trials.engine import AT_ONCE_MAX, Engine
 from qubix_kernels.trial.cpu import CpuMemory
 from qubix_protocol.messages import Device, KernelRate
 from qubix_protocol.rentals import RentalBody
@@ -168,6 +168,36 @@ async def test_seed_and_key_are_told_when_every_device_waits_for_them_and_not_be
         assert found is not None
         assert bytes(found["seed"]) != bytes(found["key"])
         assert await value(tx, "SELECT count(*) FROM trial_part WHERE proof_ms IS NOT NULL") == 0
+
+
+async def test_of_what_is_said_twice_the_first_time_counts(db: Database) -> None:
+    world = TrialWorld(db)
+    node = await world.node()
+    trial_id = (await node.begin())["trial_id"]
+    await node.all_ready(trial_id)
+    for took_ms in (20, 10):
+        await node.filled(trial_id, "cpu-1", took_ms=took_ms)
+    assert await db.fetch_value("SELECT fill_ms FROM trial_part WHERE device_id = 'cpu-1'") == 20
+
+
+async def test_so_many_trials_run_at_once_and_no_more(db: Database) -> None:
+    world = TrialWorld(db)
+    node = await world.node()
+    async with db.transaction() as tx:
+        await execute(tx, "SET LOCAL session_replication_role = replica")
+        await execute(
+            tx,
+            "INSERT INTO trial (id, peer_id, state, asked_ms, due_ms) SELECT gen_random_uuid(), 'other ' || n, 'asked',"
+            " 0, 2::bigint ^ 60 FROM generate_series(1, $1) AS n",
+            AT_ONCE_MAX,
+        )
+    world.clock.advance(1.5 * FIRST_S + 1)
+    await node.offer_both()
+    await world.tick()
+    assert await node.told("trial_ask") == []
+    await db.fetch("DELETE FROM trial WHERE peer_id = 'other 1' RETURNING id")
+    await world.tick()
+    assert len(await node.told("trial_ask")) == 1
 
 
 @pytest.mark.parametrize("step", ["silent", "slow", "late", "unheld", "wrong", "short"])
