@@ -224,7 +224,7 @@ async def _each_hour(context: Context) -> None:
         now_ms=context.now_ms(),
     )
     await standing.refresh(context.db, context.now_ms())
-    await context.db.run(lambda tx: learned.forget(tx, now_ms=context.now_ms()))
+    await learned.forget(context.db, now_ms=context.now_ms())
     await context.db.run(words.forget)
     keep_s = context.settings.artifact_keep_s
     await retention.give_up_unneeded(context.db, keep_s=keep_s, now_ms=context.now_ms())

@@ -7,7 +7,7 @@ import pytest
 
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.jobs import service as jobs
-from qubix_coordinator.market import history
+from qubix_coordinator.market import history, learned
 from qubix_protocol.api import CandidateView, EstimateBody
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import KernelRate
@@ -118,3 +118,17 @@ async def test_the_hour_is_known_of_every_kernel_and_fades(db: Database) -> None
     assert before * 1.05 < await other() < hot
     world.clock.advance(history.LATELY_KEPT_MS / 1000)
     assert await other() == before
+
+
+@pytest.mark.asyncio
+async def test_what_nobody_ran_for_half_a_year_is_forgotten_however_much_it_is(db: Database) -> None:
+    world = await World(db).open()
+    await run(world, await world.node(), FORECAST_MS)
+    now_ms = world.desk.now_ms()
+    await db.fetch(
+        "INSERT INTO forecast_fit SELECT 'described ' || n, listing_id, backend, size, pace, runs, arounds, run_fit,"
+        " around_fit, $1 FROM forecast_fit, generate_series(1, 5) AS n RETURNING 1",
+        now_ms - learned.KEPT_MS - 1,
+    )
+    assert await learned.forget(db, now_ms=now_ms, batch=2) == 5
+    assert [row["subject"] for row in await kept(db)] == ["matmul"]

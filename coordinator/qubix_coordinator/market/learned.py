@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from qubix_coordinator.db.database import Row, Tx, execute, one, rows
+from qubix_coordinator.db.database import Database, Row, Tx, execute, one, rows
 from qubix_coordinator.market import history
 from qubix_coordinator.market.forecast import History, Kept, Lately
 from qubix_coordinator.market.history import Fit
@@ -135,11 +135,18 @@ def _three(fit: Fit) -> list[float]:
     return [fit.mid, fit.low, fit.high]
 
 
-async def forget(tx: Tx, *, now_ms: int) -> int:
-    """What nobody ran for half a year. Gives how many rows went."""
+async def forget(db: Database, *, now_ms: int, batch: int = FORGET_BATCH) -> int:
+    """What nobody ran for half a year, a batch at a time. Gives how many rows went."""
+    gone = 0
+    while found := await db.run(lambda tx: _forget(tx, now_ms - KEPT_MS, batch)):
+        gone += found
+    return gone
+
+
+async def _forget(tx: Tx, before_ms: int, batch: int) -> int:
     return await execute(
         tx,
         "DELETE FROM forecast_fit WHERE ctid IN (SELECT ctid FROM forecast_fit WHERE updated_ms < $1 LIMIT $2)",
-        now_ms - KEPT_MS,
-        FORGET_BATCH,
+        before_ms,
+        batch,
     )
