@@ -8,7 +8,7 @@ SETUP = @command -v python3 >/dev/null || { echo "QUBIX needs Python 3.11, 3.12 
 # Each file's tests stay in one worker, so that a database or a market started for a file is started once.
 PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup setup-test demo up test test-slow check format bench docs lock clean
+.PHONY: help setup setup-test demo up test test-slow screenshots check format bench docs lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ test: setup-test  ## every test but the slow ones
 
 test-slow: setup-test  ## the long suites
 	@$(PYTEST) -m slow $(ARGS)
+
+screenshots: setup-test  ## every web page at three widths, light and dark, into build/screenshots
+	@$(BIN)/python -m tests.web.screenshots $(ARGS)
 
 check: setup-test  ## format, lint, types and import rules first, then the tests
 	$(BIN)/ruff format --check

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 import qubix
 from qubix_protocol.keys import SigningKey
 from tests.support.chain_market import wait_for
-from tests.support.funds import fund_market
+from tests.support.funds import fund_by_faucet, fund_market
 from tests.support.web_market import WebMarket
 
 FUNDS = 2_000_000
@@ -62,6 +62,7 @@ class Made:
             Place("wallet", "/wallet", "Statement"),
             Place("disputes", "/disputes", "Disputes"),
             Place("operator", "/operator", "Operator"),
+            Place("account", "/account", "Tokens"),
             Place("missing", "/jobs/nowhere", "no such page"),
             *self.more,
         ]
@@ -75,7 +76,10 @@ def make(market: WebMarket, node: str = "cheap") -> Made:
 
 def _make(market: WebMarket, node: str) -> Made:
     with qubix.Client(market.url, token=market.token, data_dir=market.folder / "client") as api:
-        fund_market(market, api, FUNDS)
+        if market.qubic_url:
+            fund_by_faucet(api, market.qubic_url, FUNDS)
+        else:
+            fund_market(market, api, FUNDS)
         peer = market.parts[node].info["peer_id"]
         offer = wait_for("the node's offer", lambda: [one for one in api.offers() if one.provider == peer])[0]
         job = api.submit("mandelbrot", cap_qu=50_000, provider=peer, params=MANDELBROT)

@@ -10,12 +10,19 @@ const TINT_MS = 4000;
 /** Deltas come up to ten times a second; the table is drawn once a frame at most. */
 export class Offers {
   version = $state(0);
+  /** Counts up when the rows are others than before, or of other models or places. */
+  members = $state(0);
   /** null until the first snapshot. */
   total = $state<number | null>(null);
   rows = new Map<string, Listing>();
   /** Which way a price went, for a moment. */
   moved = new Map<string, 'up' | 'down'>();
   #drawing = false;
+  #sorted: Listing[] = [];
+  #order = '';
+  #others = false;
+  /** What moved since the rows were last put in order; null: all of it. */
+  #changed: Set<string> | null = null;
 
   watch(query: string): () => void {
     this.total = null;
@@ -31,19 +38,39 @@ export class Offers {
   #take(frame: Frame): void {
     if (frame.kind === 'snapshot') {
       this.rows = new Map();
+      this.#others = true;
       this.moved.clear();
+      this.#changed = null;
     }
     if (frame.kind === 'snapshot' || frame.kind === 'more') this.#put(frame.data as Listing[], false);
     else if (frame.kind === 'delta') this.#change(frame.data as Delta);
     else return;
     // A snapshot is whole once its cursor is there.
-    if (this.#drawing || (this.total === null && !frame.cursor)) return;
+    if (this.total === null && !frame.cursor) return;
+    this.#ask();
+  }
+
+  #ask(): void {
+    if (this.#drawing) return;
     this.#drawing = true;
     requestAnimationFrame(() => this.#draw());
   }
 
+  /** By `key` or `key-`. A change moves its own row alone: ten times a second, all rows would be too many to sort. */
+  inOrder(order: string): Listing[] {
+    if (order !== this.#order || this.#changed === null) this.#sorted = sorted(this.rows.values(), order);
+    else if (this.#changed.size) this.#sorted = moved(this.#sorted, this.#changed, this.rows, order);
+    this.#order = order;
+    this.#changed = new Set();
+    return this.#sorted;
+  }
+
   #change(delta: Delta): void {
-    for (const id of delta.gone) this.rows.delete(id);
+    for (const id of delta.gone) {
+      this.rows.delete(id);
+      this.#changed?.add(id);
+      this.#others = true;
+    }
     this.#put(delta.listings, true);
   }
 
@@ -51,7 +78,9 @@ export class Offers {
     for (const one of listings) {
       const before = this.rows.get(one.listing_id);
       if (news && before && before.rate_qu_per_h !== one.rate_qu_per_h) this.#tint(one, before);
+      if (before?.model !== one.model || before.region !== one.region) this.#others = true;
       this.rows.set(one.listing_id, one);
+      this.#changed?.add(one.listing_id);
     }
   }
 
@@ -59,12 +88,14 @@ export class Offers {
     this.moved.set(one.listing_id, one.rate_qu_per_h > before.rate_qu_per_h ? 'up' : 'down');
     setTimeout(() => {
       this.moved.delete(one.listing_id);
-      this.version += 1;
+      this.#ask();
     }, TINT_MS);
   }
 
   #draw(): void {
     this.#drawing = false;
+    if (this.#others) this.members += 1;
+    this.#others = false;
     this.total = this.rows.size;
     this.version += 1;
   }
@@ -96,14 +127,43 @@ export const columns: Column[] = [
   { id: 'use', key: 'utilisation', value: (one) => use(one) ?? -1, numeric: true },
 ];
 
-/** By `key` or `key-`; the listing's id settles what is equal, so that rows keep their places. */
-export function sorted(rows: Iterable<Listing>, order: string): Listing[] {
-  const down = order.endsWith('-');
-  const column = columns.find((one) => one.key === order.replace(/-$/, '')) ?? columns[2]!;
-  const sign = down ? -1 : 1;
-  return [...rows].sort((a, b) => {
-    const [x, y] = [column.value(a), column.value(b)];
+/** The listing's id settles what is equal, so that rows keep their places. */
+function comparison(order: string): (a: Listing, b: Listing) => number {
+  const sign = order.endsWith('-') ? -1 : 1;
+  const { value } = columns.find((one) => one.key === order.replace(/-$/, '')) ?? columns[2]!;
+  return (a, b) => {
+    const [x, y] = [value(a), value(b)];
     if (x !== y) return x < y ? -sign : sign;
     return a.listing_id < b.listing_id ? -1 : 1;
-  });
+  };
+}
+
+/** By `key` or `key-`. */
+export const sorted = (rows: Iterable<Listing>, order: string): Listing[] => [...rows].sort(comparison(order));
+
+/** Rows in order, in which those that changed have new places, or none. */
+function moved(rows: Listing[], changed: Set<string>, now: Map<string, Listing>, order: string): Listing[] {
+  const compare = comparison(order);
+  const kept = rows.filter((one) => !changed.has(one.listing_id));
+  const fresh = [...changed].flatMap((id) => now.get(id) ?? []).sort(compare);
+  const all: Listing[] = [];
+  let at = 0;
+  for (const one of fresh) {
+    const place = placeOf(one, kept, at, compare);
+    for (; at < place; at += 1) all.push(kept[at]!);
+    all.push(one);
+  }
+  for (; at < kept.length; at += 1) all.push(kept[at]!);
+  return all;
+}
+
+/** How many of `rows` stand before it. */
+function placeOf(one: Listing, rows: Listing[], from: number, compare: (a: Listing, b: Listing) => number): number {
+  let [low, high] = [from, rows.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (compare(rows[middle]!, one) < 0) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }

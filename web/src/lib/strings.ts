@@ -5,7 +5,7 @@ export const t = {
   brand: 'QUBIX',
   skip: 'Skip to the content',
   nav: { label: 'Main', market: 'Market', run: 'Run', jobs: 'Jobs', rentals: 'Rentals', provider: 'Provider', wallet: 'Wallet', disputes: 'Disputes', operator: 'Operator' },
-  theme: { label: 'Colours', system: 'As the system', light: 'Light', dark: 'Dark' },
+  theme: { label: 'Colours', system: 'System', light: 'Light', dark: 'Dark' },
   live: {
     idle: 'Not connected',
     connecting: 'Connecting',
