@@ -221,28 +221,35 @@ const open = GPUAdapter.prototype.requestDevice;
 GPUAdapter.prototype.requestDevice = async function (...asked) {
   const device = await open.apply(this, asked);
   opened += 1;
-  if (opened <= TIMES) setTimeout(() => device.destroy(), 100);
+  if (opened > TIMES) return device;
+  const submit = device.queue.submit.bind(device.queue);
+  let submitted = 0;
+  device.queue.submit = (...work) => {
+    submitted += 1;
+    if (submitted === 2) device.destroy();
+    submit(...work);
+  };
   return device;
 };
 """
-"""A worker whose first cards go away after a tenth of a second."""
+"""A worker whose first cards go away at their second piece."""
 
 
-def _long() -> Job:
-    return mandelbrot.job(1024, 1024, left=-0.2, top=0.2, pixel=1e-4, max_iterations=500)
+def _in_pieces() -> Job:
+    return matmul.job(70, 1030, 261, 5)
 
 
 def test_a_chunk_is_computed_anew_on_the_card_that_comes_after_one_that_was_lost(tab: Callable[..., Page]) -> None:
     page = tab(prelude=_LOSES.replace("TIMES", "1"))
-    assert _judged(Worker(page), "mandelbrot", _long(), 0, near=True) == ""
+    assert _judged(Worker(page), "matmul", _in_pieces(), 0, near=True) == ""
     page.context.close()
 
 
 def test_a_card_that_is_lost_twice_is_told_with_what_to_do(tab: Callable[..., Page]) -> None:
     page = tab(prelude=_LOSES.replace("TIMES", "2"))
-    job = _long()
+    job = _in_pieces()
     with pytest.raises(Failed) as lost:
-        Worker(page).run("mandelbrot", {}, job.params, (0, job.units))
+        Worker(page).run("matmul", job.inputs, job.params, (0, job.units))
     assert lost.value.code == "device_lost"
     assert lost.value.remedy
     assert _judged(Worker(page), "mandelbrot", mandelbrot.job(13, 7), 0, near=True) == ""
@@ -288,7 +295,7 @@ def test_chromium_loses_its_process_for_the_card(tab: Callable[..., Page]) -> No
     for one in cards:
         one.kill()
     assert page.evaluate("conformance.lost()") == "unknown"
-    assert _judged(Worker(page), "mandelbrot", _long(), 0, near=True) == ""
+    assert _judged(Worker(page), "matmul", _in_pieces(), 0, near=True) == ""
     page.context.close()
 
 

@@ -37,7 +37,7 @@ export function infoOf(adapter: GPUAdapter, memoryBytes = 0): GpuInfo {
   const limits: Record<string, number> = {};
   for (const name of TOLD) limits[name] = adapter.limits[name];
   return {
-    model: description || device || [vendor, architecture].filter(Boolean).join(' ') || 'GPU',
+    model: description || device || nameOf(vendor, architecture),
     vendor,
     architecture,
     fallback: isFallback(adapter),
@@ -45,6 +45,15 @@ export function infoOf(adapter: GPUAdapter, memoryBytes = 0): GpuInfo {
     features: [...adapter.features].sort(),
     memoryBytes,
   };
+}
+
+const VENDORS: Record<string, string> = { nvidia: 'NVIDIA', amd: 'AMD', arm: 'Arm', swiftshader: 'SwiftShader' };
+
+/** Browsers mostly tell no more than the maker and the generation: `NVIDIA Ampere`, `AMD RDNA 2`, `Apple Metal 3`. */
+export function nameOf(vendor: string, architecture: string): string {
+  const words = `${vendor} ${architecture}`.split(/[\s-]+/).filter(Boolean);
+  const known = (word: string): string => VENDORS[word] ?? (/\d|^[a-z]{1,4}$/.test(word) && !/^gen$/.test(word) ? word.toUpperCase() : word[0]!.toUpperCase() + word.slice(1));
+  return words.map(known).join(' ') || 'GPU';
 }
 
 /** The flag moved from the adapter to its info; older browsers have it in the first place alone. */

@@ -2,6 +2,7 @@
 /** The port, as the page holds it: every call goes to the module worker. */
 
 import { gpu } from '../../lib/strings.share';
+import { adapterOf } from './card';
 import * as checks from './checks';
 import type { Answer, Ask, FromWorker, Sent, ToWorker } from './messages';
 import { GpuError, type Around, type Check, type Done, type Gpu, type GpuInfo, type KernelRate, type NpyArray, type Params, type Range } from './port';
@@ -31,8 +32,10 @@ export class WorkerGpu implements Gpu {
     this.#worker.onerror = (event) => this.#end(new GpuError('internal', event.message || 'The worker did not start.', gpu.remedies.reload));
   }
 
-  info(): Promise<GpuInfo> {
-    return this.#ask({ do: 'info' }) as Promise<GpuInfo>;
+  async info(): Promise<GpuInfo> {
+    // What the page does not get, its worker does not either, and here it costs nothing to find out.
+    await adapterOf();
+    return (await this.#ask({ do: 'info' })) as GpuInfo;
   }
 
   run(

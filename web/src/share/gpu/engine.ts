@@ -3,6 +3,7 @@
 
 import { Card, lost, wordsOf } from './card';
 import { hostOf } from './kernels';
+import { room } from './room';
 import type { Input } from './kernels/host';
 import { forget } from './kernels/matmul';
 import { Pace, throwIfAborted } from './pace';
@@ -17,8 +18,19 @@ export class Engine {
   #memoryBytes = 0;
   #last: Promise<unknown> = Promise.resolve();
 
-  async info(): Promise<GpuInfo> {
-    return this.inTurn(async () => ({ ...(await this.#opened()).info, memoryBytes: this.#memoryBytes }));
+  /** What could be had at once is tried the first time that anybody asks. */
+  info(): Promise<GpuInfo> {
+    return this.inTurn(() =>
+      this.onCard(async (card) => {
+        this.#memoryBytes ||= await room(card, false);
+        return { ...card.info, memoryBytes: this.#memoryBytes };
+      }),
+    );
+  }
+
+  /** The same, with every block written to: what was only promised is found out. */
+  memory(): Promise<number> {
+    return this.inTurn(() => this.onCard(async (card) => (this.#memoryBytes = await room(card, true))));
   }
 
   run(
@@ -38,11 +50,6 @@ export class Engine {
         return { outputs, ms: performance.now() - since - (this.pace.heldMs - held) };
       }),
     );
-  }
-
-  /** What could be had at once, in bytes; shown by `info` from then on. */
-  set memoryBytes(bytes: number) {
-    this.#memoryBytes = bytes;
   }
 
   /** Nothing else runs meanwhile. */

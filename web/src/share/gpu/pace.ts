@@ -21,6 +21,8 @@ export const restMs = (workedMs: number, share: number): number => workedMs * (1
 export class Pace {
   /** How long it was held, all in all. */
   heldMs = 0;
+  /** No rests, whatever the share. */
+  full = false;
   #share = 1;
   #held: Promise<void> | null = null;
   #release: () => void = () => undefined;
@@ -56,7 +58,7 @@ export class Pace {
     this.#spans.push([from, to]);
     const stale = to - WINDOW_MS;
     while (this.#spans[0] && this.#spans[0][1] < stale) this.#spans.shift();
-    const rest = restMs(to - from, this.#share);
+    const rest = this.full ? 0 : restMs(to - from, this.#share);
     if (rest > 0) await Promise.race([new Promise((resolve) => setTimeout(resolve, rest)), aborted(signal)]);
     throwIfAborted(signal);
   }

@@ -29,7 +29,7 @@ export interface GpuInfo {
   fallback: boolean;
   limits: Record<string, number>;
   features: string[];
-  /** What could be had at once; 0 as long as nobody has tried (`selfTest` does). */
+  /** What could be had at once. */
   memoryBytes: number;
 }
 
@@ -125,7 +125,7 @@ export interface Gpu {
   ): Promise<Done>;
   /** `report` hears of each check as it ends. The answer has them all. */
   selfTest(report: (check: Check) => void, around?: Around): Promise<Check[]>;
-  /** Measured anew, at the present share of the card: a throttled card is a slower card. */
+  /** Measured the first time, then told for the present share of the card: a throttled card is a slower card. */
   rates(): Promise<KernelRate[]>;
   /** The most of the card's time that is used, over 0 to 1. */
   setShare(share: number): void;

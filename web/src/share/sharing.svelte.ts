@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Sharing this tab's card, from one click to earning: detect, key, listed, self-test, price. It outlives the page that
+ * shows it: whoever looks at something else in this tab goes on sharing.
+ */
+
+import { get, type Schemas } from '../lib/api/client';
+import { session } from '../lib/session.svelte';
+import { tab } from '../lib/tab.svelte';
+import { openAccount } from './account';
+import { WorkerGpu } from './gpu/client';
+import { GpuError, type Check, type Gpu, type GpuInfo } from './gpu/port';
+import { Provider } from './net/provider';
+import type { Problem, ProviderState, Sharing } from './net/types';
+import { asked, FLOOR_QU_PER_H, type Suggestion } from './price';
+import * as kept from './settings';
+
+export type Step = 'detect' | 'key' | 'list' | 'test' | 'price';
+export type StepState = 'todo' | 'now' | 'done' | 'note' | 'failed';
+export const STEPS: readonly Step[] = ['detect', 'key', 'list', 'test', 'price'];
+const LOOK_MS = 1_000;
+const OFF: ProviderState = { phase: 'off', peerId: '', earned: 0, earnings: [] };
+
+class Shared {
+  /** Between the click and the stop. */
+  on = $state(false);
+  info = $state.raw<GpuInfo | null>(null);
+  /** Why this tab has no card to share; null while it is not known, or there is one. */
+  missing = $state.raw<GpuError | null>(null);
+  /** A processor poses as a card, and this market takes none. */
+  fallbackRefused = $state(false);
+  state = $state.raw<ProviderState>(OFF);
+  checks = $state.raw<readonly Check[]>([]);
+  testing = $state(false);
+  tested = $state(false);
+  suggestion = $state.raw<Suggestion | null>(null);
+  rate = $state(kept.read().rateQuPerH ?? FLOOR_QU_PER_H);
+  /** The person's own price; else it follows the suggestion. */
+  chosen = $state(kept.read().rateQuPerH !== null);
+  throttle = $state(kept.read().throttle);
+  utilisation = $state(0);
+  /** The tab's own account could not be opened; sharing goes on. */
+  accountProblem = $state.raw<unknown>(null);
+
+  #gpu: Gpu | null = null;
+  #provider: Sharing | null = null;
+  #detecting: Promise<void> | null = null;
+  #timer: ReturnType<typeof setInterval> | undefined;
+
+  get problem(): Problem | null {
+    return this.state.problem ?? null;
+  }
+
+  step(name: Step): StepState {
+    const { phase, peerId } = this.state;
+    const failed = this.on === false && this.problem !== null;
+    switch (name) {
+      case 'detect':
+        if (this.missing || this.fallbackRefused) return 'failed';
+        return this.info ? 'done' : this.#detecting ? 'now' : 'todo';
+      case 'key':
+        if (peerId) return 'done';
+        return failed && (this.problem?.code === 'no_key' || this.problem?.code === 'no_storage') ? 'failed' : this.on ? 'now' : 'todo';
+      case 'list':
+        if (phase === 'listed' || phase === 'running' || phase === 'paused') return 'done';
+        return failed && peerId ? 'failed' : this.on && peerId ? 'now' : 'todo';
+      case 'test':
+        if (this.testing) return 'now';
+        return !this.tested ? 'todo' : this.checks.some((one) => one.status === 'fail') ? 'failed' : this.checks.some((one) => one.status === 'warn') ? 'note' : 'done';
+      case 'price':
+        return this.suggestion || this.chosen ? 'done' : this.on ? 'now' : 'todo';
+    }
+  }
+
+  /** What is there; asks nobody but the browser, and the market whether it takes a processor's. */
+  detect(): Promise<void> {
+    this.#detecting ??= this.#detect().finally(() => (this.#detecting = null));
+    return this.#detecting;
+  }
+
+  async #detect(): Promise<void> {
+    this.missing = null;
+    this.fallbackRefused = false;
+    this.#gpu ??= new WorkerGpu();
+    try {
+      this.info = await this.#gpu.info();
+      if (this.info.fallback) this.fallbackRefused = !(await get<Schemas['NetworkView']>('/network')).fallback_adapters;
+    } catch (problem) {
+      this.info = null;
+      if (problem instanceof GpuError) this.missing = problem;
+      // The market is away: it says later whether it takes this card.
+      else this.fallbackRefused = false;
+    }
+  }
+
+  /** Anew, after whatever was in the way: a worker that failed to start is not kept. */
+  async retry(): Promise<void> {
+    if (!this.info) {
+      this.#gpu?.close();
+      this.#gpu = null;
+    }
+    await this.detect();
+  }
+
+  async go(): Promise<void> {
+    if (this.on) return;
+    this.on = true;
+    await this.detect();
+    if (!this.info || this.fallbackRefused || !this.#gpu) {
+      this.#off();
+      return;
+    }
+    tab.wanted = true;
+    this.#watch();
+    const provider = new Provider(this.#gpu, { rateQuPerHour: this.rate, throttle: this.throttle });
+    this.#provider = provider;
+    provider.state.subscribe((state) => this.#take(provider, state));
+    await provider.start();
+  }
+
+  pause(): void {
+    this.#provider?.pause();
+  }
+  resume(): void {
+    this.#provider?.resume();
+  }
+
+  /** Hands the job in hand back. */
+  async stop(): Promise<void> {
+    tab.wanted = false;
+    const provider = this.#provider;
+    this.#provider = null;
+    await provider?.stop();
+    this.#off();
+    this.state = { ...this.state, phase: 'off' };
+  }
+
+  setRate(rateQuPerH: number): void {
+    this.rate = rateQuPerH;
+    this.chosen = true;
+    kept.write({ rateQuPerH });
+    this.#provider?.setRate(rateQuPerH);
+  }
+
+  /** Back to what the market suggests. */
+  follow(): void {
+    this.chosen = false;
+    kept.write({ rateQuPerH: null });
+    void this.suggest();
+  }
+
+  setThrottle(share: number): void {
+    this.throttle = share;
+    kept.write({ throttle: share });
+    if (this.#provider) this.#provider.setThrottle(share);
+    else this.#gpu?.setShare(share);
+  }
+
+  async test(): Promise<void> {
+    if (this.testing || !this.#gpu) return;
+    this.testing = true;
+    this.checks = [];
+    const since = performance.now();
+    try {
+      const offset = this.#provider?.offsetMs() ?? null;
+      const around = offset === null ? {} : { offsetMs: () => Promise.resolve(-offset) };
+      this.checks = await this.#gpu.selfTest((check) => (this.checks = [...this.checks, check]), around);
+      this.tested = true;
+      this.#provider?.told([...this.checks], performance.now() - since);
+    } catch (problem) {
+      if (problem instanceof GpuError) this.missing = problem;
+    }
+    this.testing = false;
+  }
+
+  async suggest(): Promise<void> {
+    if (!this.#gpu || !this.info || session.state !== 'in') return;
+    try {
+      const rates = await this.#gpu.rates();
+      const gflops = (rates.find((rate) => rate.kernel === 'matmul')?.flops_per_s ?? 0) / 1e9;
+      this.suggestion = await asked({ peerId: this.state.peerId, model: this.info.model, gflops });
+    } catch {
+      return;
+    }
+    if (this.chosen || !this.suggestion) return;
+    this.rate = this.suggestion.rateQuPerH;
+    this.#provider?.setRate(this.rate);
+  }
+
+  #take(provider: Sharing, state: ProviderState): void {
+    if (this.#provider !== provider) return;
+    const [before, up] = [this.state.phase, state.phase === 'listed' || state.phase === 'running'];
+    this.state = state;
+    tab.phase = state.phase === 'off' ? '' : state.phase;
+    if (up && before === 'connecting') void this.#listed();
+    if (state.phase === 'off' && state.problem) this.#off();
+  }
+
+  /** The rest follows once others see it. */
+  async #listed(): Promise<void> {
+    if (session.state === 'out') this.accountProblem = await openAccount().then(() => null, (problem: unknown) => problem);
+    if (!this.tested) await this.test();
+    await this.suggest();
+  }
+
+  #off(): void {
+    this.on = false;
+    tab.phase = '';
+    clearInterval(this.#timer);
+    removeEventListener('beforeunload', this.#warn);
+    this.utilisation = 0;
+  }
+
+  #watch(): void {
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => (this.utilisation = this.#gpu?.utilisation() ?? 0), LOOK_MS);
+    addEventListener('beforeunload', this.#warn);
+  }
+
+  readonly #warn = (event: BeforeUnloadEvent): void => {
+    if (this.state.attempt) event.preventDefault();
+  };
+}
+
+export const sharing = new Shared();
