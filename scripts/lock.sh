@@ -30,6 +30,25 @@ for python in "${pythons[@]}"; do
         --output-file "${lock%.txt}-test.txt" pyproject.toml >/dev/null
 done
 
+# What a native worker installs: one lock for all systems, and beside it what a CUDA runtime adds or has in another version.
+readonly worker=coordinator/qubix_coordinator/workers/locks
+printf '%s\n' "numba-cuda==0.30.4 ; sys_platform == 'linux'" "pyseccomp>=0.1.2 ; sys_platform == 'linux'" >"$tools/linux"
+for python in "${pythons[@]}"; do
+    lock=$worker/py$python.txt
+    echo "locking $lock"
+    compile "$@" --universal --python-version "$python" --extra node --override "$tools/linux" \
+        --constraint "requirements/py$python.txt" --output-file "$lock" pyproject.toml >/dev/null
+    # Another CUDA has other versions of its own packages alone.
+    awk '/^[^ ]/ { on = $0 !~ /^(cuda|nvidia)-/ || $0 ~ /^nvidia-ml-py/ } on' "requirements/py$python.txt" >"$tools/others"
+    for cuda in cuda13 cuda12; do
+        compile --python-version "$python" --extra node --extra $cuda --constraint "$tools/others" \
+            --output-file "$tools/whole" pyproject.toml >/dev/null
+        awk 'NR == FNR { seen[$1] = 1; next } /^[^ ]/ { on = !($1 in seen) } on' "$lock" "$tools/whole" \
+            >"${lock%.txt}-$cuda.txt"
+        rm "$tools/whole"
+    done
+done
+
 echo "locking requirements/models.txt"
 compile "$@" --no-deps --output-file requirements/models.txt requirements/models.in >/dev/null
 

@@ -15,8 +15,8 @@ from qubix_protocol.api import Body, View
 from tests.db.support_http import assembled
 
 pytestmark = pytest.mark.asyncio
-PAGES = ("page", "asset", "icon")
-"""Endpoints of the web marketplace's own files, which are no part of the API."""
+PAGES = ("page", "asset", "icon", "worker")
+"""Endpoints of the web marketplace's own files and of those that workers install, which are no part of the API."""
 
 
 async def test_description_is_valid_and_complete(db: Database, tmp_path: Path) -> None:
@@ -56,6 +56,7 @@ async def test_every_operation_says_how_it_fails_and_who_may_ask(db: Database, t
         "/api/v1/reserves",
         "/api/v1/nodes/enrol",
         "/api/v1/nodes/pair",
+        "/api/v1/nodes/self",
         "/api/v1/nodes/statements",
         "/api/v1/kernels",
         "/api/v1/artifacts/{digest}",

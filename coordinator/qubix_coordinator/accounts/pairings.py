@@ -7,6 +7,7 @@ never opens the person's account (docs/adr/0034).
 
 import json
 import secrets
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import msgspec
@@ -29,6 +30,7 @@ from qubix_coordinator.outbox import events
 from qubix_protocol.keys import public_key_of
 from qubix_protocol.pairing import (
     CODE_BYTES,
+    PairedDevice,
     PairingState,
     PairingView,
     code_of,
@@ -40,16 +42,24 @@ from qubix_protocol.pairing import (
 
 _ASK_ANEW = "Make a new code on the page, and start the node with that one"
 # The devices of its node and the last self-test of each: what the page follows after the code was brought.
-_VIEW = """
-    SELECT p.*, coalesce((
-        SELECT jsonb_agg(jsonb_build_object('listing_id', l.id, 'model', l.model, 'online', l.online,
-                   'verified', l.verified, 'selftest', coalesce((
-                       SELECT CASE WHEN t.passed THEN 'pass' ELSE 'fail' END FROM self_test t
-                        WHERE t.peer_id = l.peer_id AND t.device_id = l.device_id
-                        ORDER BY t.heard_ms DESC, t.id LIMIT 1), '')) ORDER BY l.id)
-          FROM listing l WHERE l.peer_id = p.peer_id), '[]'::jsonb)::text AS devices
-      FROM pairing p
+_DEVICES = """
+    SELECT coalesce(jsonb_agg(jsonb_build_object('listing_id', l.id, 'model', l.model, 'online', l.online,
+               'verified', l.verified, 'selftest', coalesce((
+                   SELECT CASE WHEN t.passed THEN 'pass' ELSE 'fail' END FROM self_test t
+                    WHERE t.peer_id = l.peer_id AND t.device_id = l.device_id
+                    ORDER BY t.heard_ms DESC, t.id LIMIT 1), '')) ORDER BY l.id), '[]'::jsonb)::text
+      FROM listing l WHERE l.peer_id = {peer}
 """
+_VIEW = f"SELECT p.*, ({_DEVICES.format(peer='p.peer_id')}) AS devices FROM pairing p"  # noqa: S608 - our own words
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of a node: the account of its own key, the account it belongs to, and its devices in the market."""
+
+    own: UUID | None
+    owner: UUID | None
+    devices: tuple[PairedDevice, ...]
 
 
 def topic(pairing_id: UUID) -> str:
@@ -170,6 +180,20 @@ async def views(tx: Tx, account_id: UUID) -> list[PairingView]:
         tx, f"{_VIEW} WHERE p.account_id = $1 ORDER BY p.made_ms DESC, p.id LIMIT $2", account_id, LISTED_MAX
     )
     return [_shown(row) for row in found]
+
+
+async def standing(tx: Tx, public_key: bytes) -> Standing:
+    """Of a node that may never have been here."""
+    found = await one(
+        tx,
+        "SELECT k.account_id AS own, n.account_id AS owner, "  # noqa: S608 - our own words from above alone
+        f"({_DEVICES.format(peer='n.peer_id')}) AS devices FROM account_key k"
+        " LEFT JOIN node n ON n.public_key = k.public_key WHERE k.public_key = $1",
+        public_key,
+    )
+    if found is None:
+        return Standing(None, None, ())
+    return Standing(found["own"], found["owner"], devices_of(json.loads(found["devices"])))
 
 
 async def tell(tx: Tx, peer_id: str, *, now_ms: int) -> None:

@@ -19,10 +19,19 @@ from qubix_coordinator.http.requests_seen import SeenRequests
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.outbox.notifier import Notifier
 from qubix_coordinator.settings import Settings
+from qubix_coordinator.workers.shelf import Shelf
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.units import Network
 
 _NAME: Final = "qubix"
+
+
+@dataclass(slots=True)
+class WorkerFiles:
+    """Made once, when they are first asked for."""
+
+    made: Shelf | None = None
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,7 @@ class Context:
     """Of wallets, on the chain."""
     seen: SeenRequests = field(default_factory=SeenRequests)
     doors: Doors = field(default_factory=Doors)
+    worker_files: WorkerFiles = field(default_factory=WorkerFiles)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: open WebSockets end by themselves."""
 

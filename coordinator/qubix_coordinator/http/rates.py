@@ -104,6 +104,7 @@ class Doors:
     pairings_brought: Rate = field(default_factory=lambda: Rate(burst=120, per_s=2))
     pairings_of_one: Rate = field(default_factory=lambda: Rate(burst=60, per_s=1))
     pairings_guessed: Rate = field(default_factory=_by_identity)
+    worker_files: Rate = field(default_factory=lambda: Rate(burst=60, per_s=1))
 
     def challenge(self, address: str, identity: str, now_s: float) -> None:
         """Raises LimitExceeded."""
@@ -129,6 +130,10 @@ class Doors:
         """Raises LimitExceeded, also while wrong codes came from this address lately."""
         _refuse(self.pairings_guessed.spent(address, now_s), "too many wrong pairing codes from this address", "code")
         _pass(self.pairings_brought, self.pairings_of_one, address, peer_id, now_s, "code")
+
+    def worker_file(self, address: str, now_s: float) -> None:
+        """Raises LimitExceeded."""
+        _refuse(self.worker_files.wait_s(address, now_s), "too many downloads from this address", "address")
 
     def pairing_guessed(self, address: str, now_s: float) -> None:
         """Counts a code that there is not."""

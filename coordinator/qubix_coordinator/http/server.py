@@ -15,7 +15,19 @@ from quart.wrappers import Response as QuartResponse
 
 import qubix_coordinator
 from qubix_coordinator.errors import Unavailable
-from qubix_coordinator.http import api, browser_node, context, guard, live, mesh_link, openapi, ops, pages, problems
+from qubix_coordinator.http import (
+    api,
+    browser_node,
+    context,
+    guard,
+    live,
+    mesh_link,
+    openapi,
+    ops,
+    pages,
+    problems,
+    worker_files,
+)
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.http.live_socket import FramesProtocol
 from qubix_coordinator.http.pacing import BODY_BYTES_MAX, Paced, SizedRequest, drained
@@ -41,6 +53,7 @@ def create_app(parts: Context) -> Quart:
     mesh_link.install(app)
     browser_node.install(app)
     pages.install(app)
+    worker_files.install(app)
     _install_hooks(app, parts)
     return app
 

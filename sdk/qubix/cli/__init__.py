@@ -36,6 +36,7 @@ PROCESSES: Final = {
     "gateway": "The mesh gateway's process.",
     "mesh": "See the market straight from the nodes, with or without a coordinator.",
     "node": "The provider's process.",
+    "worker": "The worker that installed itself on this machine: status, update, uninstall.",
     "tui": "The market in a terminal: offers, jobs, rentals, wallet, the mesh.",
 }
 

@@ -31,6 +31,7 @@ def load() -> Blueprint:
         trials,
         wallets,
         withdrawals,
+        workers,
     )
 
     return api

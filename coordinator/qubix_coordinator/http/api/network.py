@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a node or client pins, and a node's enrolment."""
 
-from quart import request
-
 from qubix_coordinator.accounts import service as accounts
-from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Signed
-from qubix_coordinator.http.problems import WrongMedia
 from qubix_coordinator.http.routes import route
-from qubix_protocol import envelope
+from qubix_coordinator.http.signed import opened_here
 from qubix_protocol.api import EnrolView, NetworkView
 from qubix_protocol.keys import peer_id
 from qubix_protocol.messages import Enrol
-from qubix_protocol.units import FRAME_BYTES_MAX, PROTOCOL_VERSION
+from qubix_protocol.units import PROTOCOL_VERSION
 
 
 @route(api, "GET", "/network", answer=NetworkView, group="network")
@@ -39,15 +35,7 @@ async def get_network() -> NetworkView:
 async def enrol_node() -> EnrolView:
     """Make a node known by its signed statement; a second time changes nothing"""
     context = here()
-    if request.mimetype != Signed.media:
-        raise WrongMedia("Content-Type", f"{request.mimetype[:100]!r} is not taken here", f"Send {Signed.media}")
-    raw = await request.get_data()
-    assert isinstance(raw, bytes)
-    opened = envelope.open_envelope(
-        raw, network=context.network, audience=context.key.public, now_ms=context.now_ms(), limit_bytes=FRAME_BYTES_MAX
-    )
-    if opened.header.audience == envelope.ANYONE:
-        raise InvalidInput("audience", "the statement is not addressed to this coordinator", "Name its key as audience")
+    opened = await opened_here()
     opened.body(Enrol)
     # Enrolling again changes nothing, so a replay does no harm and a repeat after a lost answer works.
     peer = peer_id(opened.header.sender)

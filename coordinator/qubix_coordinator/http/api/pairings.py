@@ -8,14 +8,13 @@ from quart import Response, request
 from qubix_coordinator.accounts import pairings
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.db.database import Tx
-from qubix_coordinator.errors import Conflict, InvalidInput, NotFound
+from qubix_coordinator.errors import Conflict, NotFound
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Signed
-from qubix_coordinator.http.problems import WrongMedia
 from qubix_coordinator.http.rates import asker_of
 from qubix_coordinator.http.routes import as_response, route
-from qubix_protocol import envelope
+from qubix_coordinator.http.signed import opened_here
 from qubix_protocol.keys import peer_id
 from qubix_protocol.pairing import (
     ConfirmBody,
@@ -26,7 +25,6 @@ from qubix_protocol.pairing import (
     PairingsView,
     PairingView,
 )
-from qubix_protocol.units import FRAME_BYTES_MAX
 
 
 @route(api, "POST", "/pairings", scope="user", body=PairingBody, answer=PairingMadeView, status=201, group="pairing")
@@ -87,16 +85,7 @@ async def refuse_pairing(who: Principal, pairing_id: UUID) -> PairingView:
 @route(api, "POST", "/nodes/pair", body=Signed, answer=NodePairingView, group="network")
 async def pair_node() -> NodePairingView:
     """A node brings a pairing code, signed by its key; the same node may ask again, and hears how far it is"""
-    if request.mimetype != Signed.media:
-        raise WrongMedia("Content-Type", f"{request.mimetype[:100]!r} is not taken here", f"Send {Signed.media}")
-    context = here()
-    raw = await request.get_data()
-    assert isinstance(raw, bytes)
-    opened = envelope.open_envelope(
-        raw, network=context.network, audience=context.key.public, now_ms=context.now_ms(), limit_bytes=FRAME_BYTES_MAX
-    )
-    if opened.header.audience == envelope.ANYONE:
-        raise InvalidInput("audience", "the statement is not addressed to this coordinator", "Name its key as audience")
+    context, opened = here(), await opened_here()
     body, peer = opened.body(Pair), peer_id(opened.header.sender)
     address, now_s = asker_of(request.remote_addr), context.clock.monotonic_s()
     context.doors.pairing_brought(address, peer, now_s)
