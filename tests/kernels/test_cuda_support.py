@@ -31,10 +31,10 @@ def test_without_a_device_the_reason_is_told() -> None:
 
 
 @pytest.mark.parametrize("module", ["qubix_kernels.zygote", "qubix_kernels.tasks"])
-def test_specs_and_the_zygote_load_no_numba(module: str) -> None:
+def test_specs_and_the_zygote_load_neither_numba_nor_wgpu(module: str) -> None:
     code = (
         f"import sys, {module}, qubix_kernels as q; [q.get(name) for name in q.names()]; "
-        "print([name for name in sys.modules if name.split('.')[0] in ('numba', 'cuda')])"
+        "print([name for name in sys.modules if name.split('.')[0] in ('numba', 'cuda', 'wgpu')])"
     )
     done = python("-c", code)
     assert done.stdout.strip() == "[]", done.stderr

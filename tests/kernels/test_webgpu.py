@@ -136,13 +136,44 @@ def test_lanes_in_batches_are_the_same_lanes() -> None:
         np.testing.assert_array_equal(lanes, found[name])
 
 
-def test_the_longest_loop_ends_where_it_should() -> None:
-    """Mesa's driver stops after 65,535 rounds without a word: an orbit that never leaves takes them all."""
-    from qubix_kernels.kernel import Params
+ROUNDS = """
+@group(0) @binding(0) var<uniform> params: vec4u;
+@group(0) @binding(1) var<storage, read_write> words: array<u32>;
 
-    params: Params = {"width": 9, "height": 9, "left": -0.05, "top": 0.05, "pixel": 0.01, "max_iterations": 65_535}
-    outputs = run(Job.of("mandelbrot", **params))
-    assert (outputs["iterations"] == 65_535).all()
+@compute @workgroup_size(1)
+fn rounds() {
+    var word = 1u;
+    for (var i = 0u; i < params.x; i++) {
+        word = word * 1664525u + 1013904223u;
+    }
+    words[0] = word;
+}
+"""
+
+
+def test_a_loop_may_be_as_long_as_the_kernels_make_it() -> None:
+    """Mesa's driver ends loops at 65,535 rounds without a word: the longest that it runs is `LOOP_MAX`."""
+    from qubix_kernels.webgpu import LOOP_MAX, Shader
+
+    class Planted(Shader):
+        source = ROUNDS
+
+    word = 1
+    for _ in range(LOOP_MAX):
+        word = (word * 1664525 + 1013904223) % 2**32
+    gpu = small_device(4096)
+    words = gpu.empty(4)
+    bound = gpu.bind(Planted(kernel="", entries=("rounds",), storage=("write",)), 16, [words])
+    bound.run(np.array([LOOP_MAX, 0, 0, 0], np.uint32).tobytes(), ("rounds", (1, 1)))
+    assert gpu.fetch(words, np.uint32).tolist() == [word]
+
+
+@pytest.mark.parametrize("name", ["max_iterations", "paths_per_lane"])
+def test_no_job_asks_for_a_longer_one(name: str) -> None:
+    from qubix_kernels.webgpu import LOOP_MAX
+
+    bounds = {param.name: param.high for kernel in NAMES for param in get(kernel).spec.params}
+    assert (bounds[name] or 0) <= LOOP_MAX
 
 
 def test_the_longest_lane_is_whole() -> None:
@@ -150,6 +181,30 @@ def test_the_longest_lane_is_whole() -> None:
     outputs = run(job)
     assert montecarlo_option.wrong(job, outputs) == ""
     assert job.verdict(outputs).accepted
+
+
+def test_what_wgpu_raises_comes_out_in_words_of_ours() -> None:
+    import wgpu
+
+    from qubix_kernels.webgpu import DeviceFailed, working
+
+    raised: list[tuple[Exception, type[Exception], str]] = [
+        (wgpu.GPUOutOfMemoryError("not\nenough"), MemoryError, "no room for this: not enough"),
+        (wgpu.GPUInternalError("it hangs"), DeviceFailed, "the device failed: it hangs"),
+    ]
+    for error, kind, words in raised:
+        with pytest.raises(kind, match=words), working(small_device(4096)):
+            raise error
+
+
+def test_a_shader_that_a_driver_refuses_is_the_device_s_failure() -> None:
+    from qubix_kernels.webgpu import DeviceFailed, Shader, working
+
+    broken = Shader(kernel="matmul", entries=("absent",), storage=("read", "read", "write"))
+    gpu = small_device(4096)
+    bound = gpu.bind(broken, 32, [gpu.empty(64) for _ in range(3)])
+    with pytest.raises(DeviceFailed, match="absent"), working(gpu):
+        bound.run(bytes(32), ("absent", (1, 1)))
 
 
 def test_a_dispatch_becomes_what_the_last_one_said() -> None:

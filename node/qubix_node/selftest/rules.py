@@ -237,7 +237,7 @@ def box(kind: str, reason: str) -> Check:
 
 
 def kernel(ran: Ran) -> Check:
-    here = ran.backend.upper()
+    here = "WebGPU" if ran.backend == "webgpu" else ran.backend.upper()
     return Check(
         id=f"kernel_{ran.kernel}_{ran.backend}"[:64],
         title=f"{ran.kernel} on {here}",
