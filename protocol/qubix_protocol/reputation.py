@@ -21,3 +21,24 @@ class ReputationView(View, frozen=True, kw_only=True):
     reliability: float
     text: str
     parts: tuple[ReputationPart, ...]
+
+
+class WorkOutcomeView(View, frozen=True, kw_only=True):
+    """One thing that is known of a piece of work on a device, without whose it was. `receipt`: SHA-256 of the signed
+    settlement, by which whoever has the receipt can point at it; empty while nothing was settled. `counts` False: it
+    was for somebody related to the provider, and proves nothing."""
+
+    at_ms: int
+    what: str
+    kernel: str
+    worth_qu: int
+    run_ms: int
+    counts: bool
+    receipt: str
+
+
+class WorkOutcomesView(View, frozen=True, kw_only=True):
+    """`GET /offers/{id}/work`: the newest, newest first."""
+
+    listing_id: Id
+    outcomes: tuple[WorkOutcomeView, ...]

@@ -9,13 +9,14 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 from tortoise.exceptions import BaseORMException
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, execute, value
 from qubix_coordinator.errors import NotFound
-from qubix_coordinator.jobs import outcomes
+from qubix_coordinator.jobs import outcomes, outcomes_read
 from qubix_coordinator.market import reputation as rep
 from qubix_coordinator.market import service as market
 from qubix_coordinator.market import standing
@@ -102,6 +103,25 @@ async def test_checked_work_makes_a_listing_reliable_and_says_why(db: Database) 
     assert await world.db.run(lambda tx: standing.record_of(tx, UUID(found.listing_id))) == await recomputed(
         world, node
     )
+
+
+async def test_what_is_known_of_its_work_is_told_to_all_without_whose_it_was(db: Database) -> None:
+    world = await World(db).open()
+    node = await world.node()
+    key = market.listing_id(node.peer, "cpu-1")
+    assert (await outcomes_read.outcomes(db, key)).outcomes == ()
+    await job(world, node)
+    await job(world, node, [False, False, False, False])
+    found = (await outcomes_read.outcomes(db, key)).outcomes
+    assert [one.what for one in found] == ["wrong", "finished", "right"]
+    assert {one.kernel for one in found} == {"matmul"}
+    settled = await db.fetch("SELECT settlement_raw FROM attempt ORDER BY created_ms, fence")
+    digests = [hashlib.sha256(one["settlement_raw"]).hexdigest() for one in settled]
+    assert {one.receipt for one in found} == set(digests)
+    told = msgspec.json.encode(found).decode()
+    assert str(world.consumer.account_id) not in told
+    with pytest.raises(NotFound):
+        await outcomes_read.outcomes(db, UUID(int=1))
 
 
 async def test_a_wrong_result_and_a_failure_cost(db: Database) -> None:

@@ -11,6 +11,7 @@ from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.http.api import api
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.routes import route
+from qubix_coordinator.jobs import outcomes_read
 from qubix_coordinator.market import query as search
 from qubix_coordinator.market import service as market
 from qubix_coordinator.market import standing
@@ -19,7 +20,7 @@ from qubix_kernels import get, names
 from qubix_protocol.api import KernelsView, OffersView, ReadingsView
 from qubix_protocol.messages import Name, Peer
 from qubix_protocol.query import LENGTH_MAX, ORDER_LENGTH_MAX, Query, QueryError, SortKey, nodes, parse, parse_order
-from qubix_protocol.reputation import ReputationView
+from qubix_protocol.reputation import ReputationView, WorkOutcomesView
 from qubix_protocol.states import DeviceKind
 from qubix_protocol.units import READINGS_MINUTES_MAX
 
@@ -97,3 +98,9 @@ async def list_readings(who: Principal, query: ReadingsQuery, listing_id: UUID) 
 async def show_reputation(who: Principal, listing_id: UUID) -> ReputationView:
     """How reliable a device was, and the sentence and numbers behind each part of that"""
     return await standing.view(here().db, listing_id, now_ms=here().now_ms())
+
+
+@route(api, "GET", "/offers/<uuid:listing_id>/work", scope="user", answer=WorkOutcomesView, group="market")
+async def list_work_outcomes(who: Principal, listing_id: UUID) -> WorkOutcomesView:
+    """What is known of a device's work: what was finished, failed, checked and disputed, never whose it was"""
+    return await outcomes_read.outcomes(here().db, listing_id)
