@@ -19,6 +19,7 @@ from qubix_coordinator.jobs.shares import Share
 from qubix_coordinator.jobs.tables import Attempt, ChainLink, Job, JobInput
 from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
+from qubix_coordinator.market.learned import Fits
 from qubix_protocol import digests
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import Assign, InputRef, Range
@@ -111,9 +112,11 @@ async def look_again(tx: Tx, kernels: Sequence[str], now_ms: int) -> bool:
     return bool(await value(tx, due, now_ms, list(kernels)))
 
 
-async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate]) -> list[UUID]:
+async def try_assign(
+    desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_rules.Candidate], fits: Fits
+) -> list[UUID]:
     """The listings that got what was waiting of the job; none when nobody can take it now, or somebody else is deciding
-    about it."""
+    about it. `offers` and `fits` are those of the round."""
     job = await Job.filter(id=job_id).using_db(tx).select_for_update(skip_locked=True).first()
     if job is None or job.units_waiting == 0 or job.closing is not None:
         return []
@@ -128,7 +131,7 @@ async def try_assign(desk: Desk, tx: Tx, job_id: UUID, offers: Sequence[market_r
             return []
         offers = [device]
     left = await ranges_left(tx, job, open_now)
-    asked = await needs.of_job(tx, job, hold_free_qu(job, open_now), now_ms)
+    asked = await needs.of_job(tx, job, hold_free_qu(job, open_now), now_ms, fits)
     busy = {attempt.listing_id for attempt in open_now}
     others = [one for one in offers if one.listing_id not in busy]
     hands, any_price = job.hands_max - len(open_now), job.spread is not None

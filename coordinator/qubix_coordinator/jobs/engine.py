@@ -18,6 +18,7 @@ from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.tables import Attempt
 from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
+from qubix_coordinator.market.learned import Fits
 from qubix_protocol import barriers
 from qubix_protocol.barriers import Barrier
 from qubix_protocol.states import AttemptState
@@ -122,9 +123,10 @@ class Engine:
             return
         offers = await desk.db.run(lambda tx: market.candidates(tx, now_ms=now_ms))
         running = await desk.db.run(assign.running_counts)
+        fits: Fits = {}
 
         async def one(tx: Tx, job_id: UUID) -> None:
-            for taken in await assign.try_assign(desk, tx, job_id, offers):
+            for taken in await assign.try_assign(desk, tx, job_id, offers, fits):
                 running[taken] = running.get(taken, 0) + 1
 
         for job_id in waiting:
@@ -137,9 +139,10 @@ class Engine:
     async def _assign_on_rentals(self) -> None:
         """Each rental's next job, on its device, whatever the market is doing."""
         desk, now_ms = self._desk, self._desk.now_ms()
+        fits: Fits = {}
 
         async def one(tx: Tx, job_id: UUID) -> None:
-            await assign.try_assign(desk, tx, job_id, ())
+            await assign.try_assign(desk, tx, job_id, (), fits)
 
         for job_id in await desk.db.run(lambda tx: assign.waiting_on_rentals(tx, now_ms, BATCH)):
             await self._each("assign_on_rental", job_id, one)
@@ -153,9 +156,10 @@ class Engine:
             return
         offers = await desk.db.run(lambda tx: market.candidates(tx, now_ms=now_ms))
         running = await desk.db.run(assign.running_counts)
+        fits: Fits = {}
 
         async def one(tx: Tx, attempt_id: UUID) -> None:
-            taken = await relieve.try_relieve(desk, tx, attempt_id, offers, running)
+            taken = await relieve.try_relieve(desk, tx, attempt_id, offers, running, fits)
             if taken is not None:
                 running[taken] = running.get(taken, 0) + 1
 

@@ -11,6 +11,7 @@ from qubix_coordinator.db.database import Tx
 from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.jobs.tables import Attempt, Job, JobInput
 from qubix_coordinator.market import learned, wanted
+from qubix_coordinator.market.learned import Fits
 from qubix_coordinator.market.rules import Need
 from qubix_kernels import Kernel, UnknownKernel, get
 from qubix_protocol import digests
@@ -112,11 +113,12 @@ class Asked:
         )
 
 
-async def of_job(tx: Tx, job: Job, hold_free_qu: int, now_ms: int) -> Asked:
-    """`hold_free_qu`: what is left of the hold beside what open attempts may still cost."""
+async def of_job(tx: Tx, job: Job, hold_free_qu: int, now_ms: int, fits: Fits) -> Asked:
+    """`hold_free_qu`: what is left of the hold beside what open attempts may still cost. `fits`: this round's."""
     inputs = await JobInput.filter(job_id=job.id).using_db(tx)
     plan = plan_of(job.kernel, job.params, {one.name: msgspec.convert(one.meta, ArrayMeta) for one in inputs})
-    need = dataclasses.replace(plan.need(), history=await learned.of(tx, plan.subject, now_ms=now_ms))
+    history = await learned.once(tx, plan.subject, fits, now_ms=now_ms)
+    need = dataclasses.replace(plan.need(), history=history)
     if job.rental_id is not None:
         # It cannot go elsewhere, and is paid for by its time.
         left_ms = max(0, job.deadline_ms - now_ms)

@@ -17,6 +17,7 @@ from qubix_coordinator.jobs.rules import AttemptEvent
 from qubix_coordinator.jobs.tables import Attempt, Job
 from qubix_coordinator.ledger.rules import owed_qu
 from qubix_coordinator.market import rules as market_rules
+from qubix_coordinator.market.learned import Fits
 from qubix_protocol.states import AttemptState, Reason
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ async def try_relieve(
     attempt_id: UUID,
     offers: Sequence[market_rules.Candidate],
     running: Mapping[UUID, int],
+    fits: Fits,
 ) -> UUID | None:
     """The listing for whose sake the attempt was stopped; None when it goes on."""
     job, attempt = await flow.lock_attempt(tx, attempt_id)
@@ -52,7 +54,7 @@ async def try_relieve(
     known = await Attempt.filter(job_id=job.id).using_db(tx)
     if any(one.reason == Reason.RELIEVED.value and one.listing_id == attempt.listing_id for one in known):
         return None
-    asked = await needs.of_job(tx, job, _hold_free_qu(job, known, attempt), desk.now_ms())
+    asked = await needs.of_job(tx, job, _hold_free_qu(job, known, attempt), desk.now_ms(), fits)
     found = await _paces(tx, job.id, asked.input_bytes)
     mine = found.pop(attempt.id)
     usually = pace.usual(found.values())

@@ -14,6 +14,17 @@ KEPT_MS: Final = 180 * 86_400_000
 FORGET_BATCH: Final = 1_000
 
 
+Fits = dict[str, History]
+"""By subject: what has been read in one round of decisions."""
+
+
+async def once(tx: Tx, subject: str, read: Fits, *, now_ms: int) -> History:
+    """Reads it when this round has not done so yet."""
+    if subject not in read:
+        read[subject] = await of(tx, subject, now_ms=now_ms)
+    return read[subject]
+
+
 async def of(tx: Tx, subject: str, *, now_ms: int) -> History:
     """The fits alone, not the runs that they came from."""
     found = await rows(

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from tortoise.queryset import QuerySet
 
 from qubix_coordinator.accounts import pairings
 from qubix_coordinator.accounts import service as accounts
@@ -19,7 +20,7 @@ from qubix_coordinator.db.database import Database, Tx, execute
 from qubix_coordinator.errors import Conflict, Forbidden, LimitExceeded, NotFound
 from qubix_coordinator.market import cards, rules, standing
 from qubix_coordinator.market.tables import Listing
-from qubix_coordinator.market.views import TOPIC, candidate, emit, expired, told_of, view
+from qubix_coordinator.market.views import CHOSEN_BY, TOPIC, candidate, emit, expired, told_of, view
 from qubix_coordinator.outbox import events
 from qubix_protocol import digests
 from qubix_protocol.api import ListingView
@@ -251,17 +252,17 @@ async def listings_in(tx: Tx, *, now_ms: int, offer_s: float = OFFER_S) -> list[
     return [view(row, now_ms) for row in await _visible(tx, now_ms, offer_s)]
 
 
-async def _visible(tx: Tx, now_ms: int, offer_s: float = OFFER_S) -> list[Listing]:
+def _visible(tx: Tx, now_ms: int, offer_s: float = OFFER_S) -> QuerySet[Listing]:
     since_ms = rules.visible_since_ms(now_ms, offer_s)
     found = Listing.filter(online=True, rental_id__isnull=True, offered_ms__gte=since_ms).exclude(
         availability=Availability.OFFLINE.value
     )
-    return await found.using_db(tx).order_by("rate_qu_per_h", "id").limit(LISTINGS_MAX)
+    return found.using_db(tx).order_by("rate_qu_per_h", "id").limit(LISTINGS_MAX)
 
 
 async def candidates(tx: Tx, *, now_ms: int, offer_s: float = OFFER_S) -> list[rules.Candidate]:
-    """The visible listings as the choice sees them."""
-    return [candidate(row) for row in await _visible(tx, now_ms, offer_s)]
+    """The visible listings as the choice sees them: without what it does not look at."""
+    return [candidate(row) for row in await _visible(tx, now_ms, offer_s).only(*CHOSEN_BY)]
 
 
 async def offers(tx: Tx, *, now_ms: int, offer_s: float = OFFER_S) -> list[tuple[rules.Candidate, ListingView]]:

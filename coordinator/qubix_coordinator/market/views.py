@@ -16,6 +16,12 @@ from qubix_protocol.states import Availability, DeviceKind, Isolation
 TOPIC: Final = "market"
 HEARD: Final = "metrics_ms"
 """Beside the listing in its events: when its reading came, by which its age can be told at any later time."""
+CHOSEN_BY: Final = (
+    *("id", "peer_id", "device_id", "model", "memory_bytes", "backends", "rate_qu_per_h", "availability", "rates"),
+    *("jobs_parallel", "browser", "jobs_rejected", "failures", "backoff_until_ms", "offer_digest"),
+    *("inet_down_bytes_per_s", "inet_up_bytes_per_s", "reliability", "region"),
+)
+"""The columns of which a candidate is made."""
 
 
 async def emit(tx: Tx, row: Listing, now_ms: int) -> None:

@@ -4,12 +4,14 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-from qubix_coordinator.db.database import Tx
+from qubix_coordinator.db.database import Tx, rows
 from qubix_coordinator.errors import InvalidInput
-from qubix_coordinator.market import service as market
+from qubix_coordinator.market import rules, words
+from qubix_coordinator.market.search_sql import Sql
 from qubix_protocol import query
 from qubix_protocol.api import ListingView
 from qubix_protocol.query import Query, QueryError
+from qubix_protocol.units import OFFER_S
 
 
 def query_of(line: str) -> Query | None:
@@ -30,5 +32,11 @@ def found_by(wanted: Query | None, listings: Iterable[ListingView]) -> frozenset
 
 
 async def now(tx: Tx, line: str, *, now_ms: int) -> frozenset[UUID] | None:
+    """By the database's own reading of the query: nothing of a listing that it does not find is read."""
     wanted = query_of(line)
-    return found_by(wanted, await market.listings_in(tx, now_ms=now_ms)) if wanted is not None else None
+    if wanted is None:
+        return None
+    sql = Sql(now_ms, await words.look_up(tx, wanted.root))
+    seen = sql.put(rules.visible_since_ms(now_ms, OFFER_S), "bigint")
+    text = f"SELECT id FROM listing_search WHERE offered_ms >= {seen} AND {sql.condition(wanted.root)}"  # noqa: S608
+    return frozenset([UUID(str(row["id"])) for row in await rows(tx, text, *sql.arguments)])
