@@ -225,14 +225,17 @@ describe('one attempt', () => {
     saved.links = saved.links.slice(0, 2);
     saved.report = null;
     saved.acknowledged = [0];
+    // One unit more was on its way.
+    saved.sending = { units: { start: 6, stop: 7 }, content: INPUT, ms: 5 };
     await first.journal.save(saved);
     const second = new World(first.journal);
     await second.desk.restore();
     assert.deepEqual(second.desk.liveAttempts(), [{ attemptId: ATTEMPT, fence: 3, running: true }]);
-    const kept = await second.kept(4);
-    assert.deepEqual(second.gpu.ran.map((one) => one.start), [6, 8]);
-    assert.deepEqual(kept.map((one) => (one['link'] as { index: number } | undefined)?.index), [1, 2, 3, undefined]);
-    assert.equal(kept[3]?.['units_done'], 8);
+    const kept = await second.kept(5);
+    assert.deepEqual(second.gpu.ran.map((one) => [one.start, one.stop]), [[7, 9], [9, 10]]);
+    assert.deepEqual(kept.map((one) => (one['link'] as { index: number } | undefined)?.index), [1, 2, 3, 4, undefined]);
+    assert.equal(kept[4]?.['units_done'], 8);
+    assert.equal(second.stored.size, 3);
   });
 
   test('is cancelled, and says so', async () => {

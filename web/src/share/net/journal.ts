@@ -4,7 +4,7 @@
  * A link is kept before it is said; what is lost all the same is only said twice.
  */
 
-import type { Link, Outcome } from './messages';
+import type { Link, Outcome, Range } from './messages';
 import type { Earning } from './types';
 import type { Bytes } from './bytes';
 
@@ -18,12 +18,19 @@ export interface Reported {
   failure: { code: string; detail: string } | null;
   finishedMs: number;
 }
+export interface Sending {
+  units: Range;
+  content: Bytes;
+  ms: number;
+}
 /** One attempt as it is kept. Its body is the assignment as it came, so that its digests are of the same bytes. */
 export interface Saved {
   attemptId: string;
   assignBody: Bytes;
   startedMs: number;
   links: Made[];
+  /** What was being sent: some of it may be in the store, where nothing else may take its place after a reload. */
+  sending: Sending | null;
   acknowledged: number[];
   report: Reported | null;
 }

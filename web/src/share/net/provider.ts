@@ -208,7 +208,7 @@ class Run implements Ends {
   readonly #parts: Parts;
   readonly #journal: Journal;
   readonly #key: Identity;
-  readonly #info: GpuInfo;
+  #info: GpuInfo;
   readonly #release: () => void;
   readonly #deviceId: string;
   readonly #stop = new AbortController();
@@ -286,7 +286,18 @@ class Run implements Ends {
   }
 
   told(checks: Check[], tookMs: number): void {
+    void this.#look();
     this.#say(selfTest(crypto.randomUUID(), this.#deviceId, Date.now(), Math.round(tookMs), checks));
+  }
+
+  /** A self-test has found out how much memory there is. */
+  async #look(): Promise<void> {
+    try {
+      this.#info = await this.#parts.gpu.info();
+      this.changed();
+    } catch (problem) {
+      this.#parts.tell({ problem: problemOf(problem) });
+    }
   }
 
   offsetMs(): number | null {
@@ -420,7 +431,8 @@ class Run implements Ends {
       device: {
         deviceId: this.#deviceId,
         model: this.#info.model.slice(0, 200),
-        memoryBytes: this.#info.memoryBytes,
+        // Until somebody has tried how much there is: what one buffer may hold is there at least.
+        memoryBytes: Math.floor(this.#info.memoryBytes || (this.#info.limits['maxBufferSize'] ?? 0)),
         driver: [this.#info.vendor, this.#info.architecture].filter(Boolean).join(' ').slice(0, 200),
         backends: this.#rates.length ? [BACKEND] : [],
         fallback: this.#info.fallback,

@@ -4,7 +4,7 @@
 import { GpuError, type Gpu, type NpyArray, type Params } from '../gpu/port';
 import { packArrays, readNpy } from './arrays';
 import { sha256 } from './bytes';
-import type { Journal } from './journal';
+import type { Journal, Sending } from './journal';
 import { progress, type InputRef, type Range } from './messages';
 import { Float, type Decoded } from './msgpack';
 import type { Outbox } from './outbox';
@@ -56,6 +56,9 @@ export class Runner {
   async #compute(work: Work, params: Params, inputs: Record<string, NpyArray>, moved: () => void): Promise<void> {
     let aim = Math.max(1, work.assign.chunkUnits);
     let sending: Promise<void> = Promise.resolve();
+    const { sending: begun } = work.saved;
+    // It was made before this page was loaded, and is what comes next.
+    if (begun && begun.units.start === work.left[0]?.start) await this.#deliver(work, begun).then(moved);
     let left = work.left;
     for (let made = work.links; left.length; made += 1) {
       const units = nextChunk(left, aim, made);
@@ -70,7 +73,7 @@ export class Runner {
       left = after(left, units);
       await sending;
       work.under = { units: 0, share: 0 };
-      sending = this.#deliver(work, units, done.outputs, done.ms).then(moved);
+      sending = this.#deliver(work, { units, content: packArrays(done.outputs), ms: done.ms }).then(moved);
       // Whoever waits for it hears of its failure; until then nobody does, which is no unhandled rejection.
       sending.catch(() => undefined);
     }
@@ -78,14 +81,16 @@ export class Runner {
   }
 
   /** Upload, journal, say: in this order, so that a link is only ever about an output that is there. */
-  async #deliver(work: Work, units: Range, outputs: Record<string, NpyArray>, ms: number): Promise<void> {
-    const content = packArrays(outputs);
+  async #deliver(work: Work, made: Sending): Promise<void> {
+    const { units, content, ms } = made;
     const digest = await sha256(content);
-    const artifact = { digest, sizeBytes: content.length, attempt: work.assign };
-    await this.#store.put(artifact, content, work.abort.signal);
+    work.saved.sending = made;
+    await this.#journal.save(work.saved);
+    await this.#store.put({ digest, sizeBytes: content.length, attempt: work.assign }, content, work.abort.signal);
     const link = work.next(units, digest, content.length, ms);
     const beat = work.beat(this.#ticker.nowMs(), units.stop - units.start);
     work.saved.links.push({ link, fraction: beat.fraction, elapsedMs: beat.elapsedMs });
+    work.saved.sending = null;
     await this.#journal.save(work.saved);
     await work.add(link);
     work.spokenMs = this.#ticker.nowMs();

@@ -120,7 +120,10 @@ export class Store {
     }
     if (MAY_PASS.has(response.status) || response.status >= 500) throw new Again(`HTTP status ${response.status}`);
     if (method === 'HEAD' && response.status === 404) return response;
-    if (!response.ok) throw new StoreFailed('store_refused', `the store answers with HTTP status ${response.status}`);
+    if (!response.ok) {
+      const said = (await response.text().catch(() => '')).slice(0, 300);
+      throw new StoreFailed('store_refused', `the store answers with HTTP status ${response.status}: ${said}`);
+    }
     return response;
   }
 }

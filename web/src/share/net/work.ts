@@ -41,6 +41,7 @@ export class Work {
       assignBody: encode(body),
       startedMs: Date.now(),
       links: [],
+      sending: null,
       acknowledged: [],
       report: null,
     };
