@@ -63,6 +63,7 @@ class Made:
             Place("disputes", "/disputes", "Disputes"),
             Place("operator", "/operator", "Operator"),
             Place("account", "/account", "Tokens"),
+            Place("share", "/share", "native worker"),
             Place("missing", "/jobs/nowhere", "no such page"),
             *self.more,
         ]

@@ -23,7 +23,7 @@ from tests.support.browser import Browsers, Tabs
 from tests.support.web_gpu import Failed, Worker
 
 KERNELS = ("matmul", "mandelbrot", "montecarlo_option")
-RUNS = 5
+RUNS = 4
 RUNS_SLOW = 120
 SLOW = pytest.mark.slow
 

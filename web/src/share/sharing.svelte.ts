@@ -68,7 +68,7 @@ class Shared {
         if (this.testing) return 'now';
         return !this.tested ? 'todo' : this.checks.some((one) => one.status === 'fail') ? 'failed' : this.checks.some((one) => one.status === 'warn') ? 'note' : 'done';
       case 'price':
-        return this.suggestion || this.chosen ? 'done' : this.on ? 'now' : 'todo';
+        return this.suggestion || this.chosen ? 'done' : this.accountProblem ? 'note' : this.on ? 'now' : 'todo';
     }
   }
 
@@ -81,7 +81,7 @@ class Shared {
   async #detect(): Promise<void> {
     this.missing = null;
     this.fallbackRefused = false;
-    this.#gpu ??= new WorkerGpu();
+    this.#gpu ??= new WorkerGpu((problem) => void this.#lost(problem));
     try {
       this.info = await this.#gpu.info();
       if (this.info.fallback) this.fallbackRefused = !(await get<Schemas['NetworkView']>('/network')).fallback_adapters;
@@ -93,13 +93,12 @@ class Shared {
     }
   }
 
-  /** Anew, after whatever was in the way: a worker that failed to start is not kept. */
+  /** Anew, after whatever was in the way: in a fresh worker. Goes on where a card that was shared went away. */
   async retry(): Promise<void> {
-    if (!this.info) {
-      this.#gpu?.close();
-      this.#gpu = null;
-    }
+    this.#gpu?.close();
+    this.#gpu = null;
     await this.detect();
+    if (tab.wanted && this.info) await this.go();
   }
 
   async go(): Promise<void> {
@@ -128,6 +127,17 @@ class Shared {
   /** Hands the job in hand back. */
   async stop(): Promise<void> {
     tab.wanted = false;
+    await this.#leave();
+  }
+
+  /** Nothing is offered that nothing can run on. */
+  async #lost(problem: GpuError): Promise<void> {
+    this.missing = problem;
+    this.info = null;
+    if (this.on) await this.#leave();
+  }
+
+  async #leave(): Promise<void> {
     const provider = this.#provider;
     this.#provider = null;
     await provider?.stop();
@@ -167,8 +177,8 @@ class Shared {
       this.checks = await this.#gpu.selfTest((check) => (this.checks = [...this.checks, check]), around);
       this.tested = true;
       this.#provider?.told([...this.checks], performance.now() - since);
-    } catch (problem) {
-      if (problem instanceof GpuError) this.missing = problem;
+    } catch {
+      // A card that went away is told by its own way, and a tab that was stopped needs no test.
     }
     this.testing = false;
   }
@@ -193,7 +203,10 @@ class Shared {
     this.state = state;
     tab.phase = state.phase === 'off' ? '' : state.phase;
     if (up && before === 'connecting') void this.#listed();
-    if (state.phase === 'off' && state.problem) this.#off();
+    if (state.phase !== 'off' || !state.problem) return;
+    // It would only fail again, or take the key back from where it is used now.
+    tab.wanted = false;
+    this.#off();
   }
 
   /** The rest follows once others see it. */

@@ -23,11 +23,14 @@ export class WorkerGpu implements Gpu {
   /** What the worker has, the longest unused first. */
   readonly #kept = new Map<string, number>();
   readonly #keys = new WeakMap<ArrayBuffer, { key: string; form: string }>();
+  readonly #lost: (problem: GpuError) => void;
   #dead: GpuError | null = null;
   #number = 0;
   #utilisation = 0;
 
-  constructor() {
+  /** `lost` hears when the card went away and did not come back. */
+  constructor(lost: (problem: GpuError) => void = () => undefined) {
+    this.#lost = lost;
     this.#worker.onmessage = (event: MessageEvent<FromWorker>) => this.#take(event.data);
     this.#worker.onerror = (event) => this.#end(new GpuError('internal', event.message || 'The worker did not start.', gpu.remedies.reload));
   }
@@ -137,8 +140,13 @@ export class WorkerGpu implements Gpu {
     else {
       this.#waiting.delete(message.id);
       if ('done' in message) waiting.done(message.done);
-      else waiting.failed(new GpuError(message.failed.code, message.failed.message, message.failed.remedy));
+      else this.#fail(waiting, new GpuError(message.failed.code, message.failed.message, message.failed.remedy));
     }
+  }
+
+  #fail(waiting: Waiting, problem: GpuError): void {
+    waiting.failed(problem);
+    if (problem.code === 'device_lost') this.#lost(problem);
   }
 
   #end(problem: GpuError): void {
