@@ -62,3 +62,17 @@ def median_s(work: Callable[[], object], *, repeats: int) -> float:
         work()
         times.append(time.perf_counter() - began)
     return statistics.median(times)
+
+
+def side_by_side(
+    name: str, ours: Callable[[], object], theirs: Callable[[], object], limit_name: str, *, repeats: int = 5
+) -> Figure:
+    """Medians of turns, after one of each to warm up: other work on the machine slows both alike."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(repeats + 1):
+        for work, taken in zip((ours, theirs), times, strict=True):
+            began = time.perf_counter()
+            work()
+            if turn:
+                taken.append((time.perf_counter() - began) * 1000)
+    return beside(name, statistics.median(times[0]), "ms", limit=statistics.median(times[1]), limit_name=limit_name)

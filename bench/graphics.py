@@ -3,14 +3,12 @@
 Mesa's software driver both compute on the same processor: the shader beside NumPy, which says nothing of cards.
 """
 
-import time
 from functools import partial
-from statistics import median
 from typing import Final
 
 import numpy as np
 
-from bench.figures import Figure, beside
+from bench.figures import Figure, side_by_side
 from qubix_kernels import get
 from qubix_kernels import webgpu as door
 from qubix_kernels.kernel import metas_of
@@ -33,23 +31,10 @@ def figures() -> list[Figure]:
 
 
 def _beside_cpu(name: str, scale: int) -> Figure:
-    """Medians of turns, each with what it takes to send and to fetch."""
+    """With what it takes to send and to fetch."""
     kernel = get(name)
     inputs, params = kernel.example(np.random.default_rng(0), scale)
     kernel.warm_up("webgpu", metas_of(inputs), params)
-    runs = {backend: partial(kernel.run, backend, inputs, params) for backend in ("webgpu", "cpu")}
-    times: dict[str, list[float]] = {backend: [] for backend in runs}
-    for turn in range(_REPEATS + 1):
-        for backend, run in runs.items():
-            began = time.perf_counter()
-            run()
-            if turn:
-                times[backend].append((time.perf_counter() - began) * 1000)
-    model = str(door.device().info["device"])
-    return beside(
-        f"{name} at {scale}, WebGPU on {model}",
-        median(times["webgpu"]),
-        "ms",
-        limit=median(times["cpu"]),
-        limit_name="the CPU back end",
-    )
+    on_card, on_cpu = (partial(kernel.run, backend, inputs, params) for backend in ("webgpu", "cpu"))
+    title = f"{name} at {scale}, WebGPU on {door.device().info['device']}"
+    return side_by_side(title, on_card, on_cpu, "the CPU back end", repeats=_REPEATS)

@@ -5,17 +5,15 @@ threads; CUDA and WebGPU back ends where there is a device, and what compiling f
 import sys
 import time
 from collections.abc import Callable, Mapping
-from statistics import median
 from typing import Any, Final
 
 import numpy as np
 
 from bench import device, graphics
-from bench.figures import Figure, beside
+from bench.figures import Figure, side_by_side
 from qubix_kernels import get, names, sass
 from qubix_protocol.arrays import Array
 
-_REPEATS: Final = 5
 _SCALES: Final = {"matmul": 2048, "mandelbrot": 512, "montecarlo_option": 512, "onnx": 512}
 _ARCHITECTURE: Final = "9.0"
 
@@ -38,21 +36,9 @@ def run() -> list[Figure]:
 def _beside_plain(name: str, plain: Plain, words: str) -> Figure:
     kernel, scale = get(name), _SCALES[name]
     inputs, params = kernel.example(np.random.default_rng(0), scale)
-    return _side_by_side(
+    return side_by_side(
         f"{name} at {scale}, CPU", lambda: kernel.run("cpu", inputs, params), lambda: plain(inputs, params), words
     )
-
-
-def _side_by_side(name: str, ours: Callable[[], object], theirs: Callable[[], object], limit_name: str) -> Figure:
-    """Medians of turns, after one of each to warm up: other work on the machine slows both alike."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(_REPEATS + 1):
-        for work, taken in zip((ours, theirs), times, strict=True):
-            began = time.perf_counter()
-            work()
-            if turn:
-                taken.append((time.perf_counter() - began) * 1000)
-    return beside(name, median(times[0]), "ms", limit=median(times[1]), limit_name=limit_name)
 
 
 def _product(inputs: Inputs, params: Params) -> object:
@@ -104,7 +90,7 @@ _PLAIN: Final[dict[str, tuple[Plain, str]]] = {
 
 def _half_precision() -> Figure:
     a, b = (np.random.default_rng(i).standard_normal((1024, 1024)).astype(np.float16) for i in range(2))
-    return _side_by_side(
+    return side_by_side(
         "matmul at 1024, float16, CPU",
         lambda: get("matmul").run("cpu", {"a": a, "b": b}, {}),
         lambda: a.astype(np.float32) @ b.astype(np.float32),
@@ -143,7 +129,7 @@ def _neighbours_in_space() -> Figure:
 
 def _search(d: str, vectors: dict[str, Array], theirs: Callable[[], object], limit_name: str) -> Figure:
     name = f"knn of 2,000 in 20,000, {d} dimensions, CPU"
-    return _side_by_side(name, lambda: get("knn").run("cpu", vectors, {"k": 10}), theirs, limit_name)
+    return side_by_side(name, lambda: get("knn").run("cpu", vectors, {"k": 10}), theirs, limit_name)
 
 
 def _compiling() -> list[Figure]:

@@ -5,6 +5,7 @@ Nodes *report* (`Outcome`), the coordinator *decides* (`JobState`, `AttemptState
 """
 
 from enum import StrEnum
+from typing import Final
 
 
 class JobState(StrEnum):
@@ -199,6 +200,15 @@ class DeviceKind(StrEnum):
     def titled(self, model: str) -> str:
         """A CPU is called one wherever it may stand beside GPUs."""
         return f"{model} (CPU)" if self is DeviceKind.CPU else model
+
+
+SOFTWARE_NAMES: Final = ("swiftshader", "llvmpipe", "lavapipe", "softpipe", "basic render driver")
+"""In the names of what computes on the processor in a GPU's place."""
+
+
+def named_software(model: str, driver: str) -> bool:
+    named = f"{model} {driver}".lower()
+    return any(word in named for word in SOFTWARE_NAMES)
 
 
 class Throttle(StrEnum):

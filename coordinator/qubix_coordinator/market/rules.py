@@ -12,7 +12,7 @@ from qubix_coordinator.market import matching
 from qubix_coordinator.market.forecast import NO_HISTORY, Forecast, History, Work, forecast, rated_ms
 from qubix_coordinator.market.matching import Bid
 from qubix_protocol.messages import Device, KernelRate
-from qubix_protocol.states import Availability, DeviceKind, Reason
+from qubix_protocol.states import Availability, DeviceKind, Reason, named_software
 from qubix_protocol.units import READING_AGE_S_MAX
 
 STALE_MS: Final = 60_000
@@ -293,14 +293,9 @@ def sorted_out(candidates: Iterable[Candidate], need: Need) -> tuple[list[Choice
     return sorted(fitting, key=lambda one: score(one, need)), misfits
 
 
-_SOFTWARE: Final = ("swiftshader", "llvmpipe", "lavapipe", "softpipe", "basic render driver")
-"""In the names of what computes on the processor in a GPU's place."""
-
-
 def software(device: Device) -> bool:
     """A claim like any other (trust C6): it keeps the honest from being taken for what they are not."""
-    named = f"{device.model} {device.driver}".lower()
-    return device.fallback or (device.kind is DeviceKind.WEBGPU and any(word in named for word in _SOFTWARE))
+    return device.fallback or (device.kind is DeviceKind.WEBGPU and named_software(device.model, device.driver))
 
 
 @dataclass(frozen=True, slots=True)

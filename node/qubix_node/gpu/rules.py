@@ -8,6 +8,7 @@ from typing import Final
 
 from qubix_kernels.adapters import Adapter
 from qubix_node.gpu.drm import RenderNode
+from qubix_protocol.states import named_software
 
 CAPABILITY_MIN: Final = (7, 5)
 """Turing: the oldest that CUDA 13 compiles for, and the oldest that our kernels are compiled for in tests."""
@@ -88,7 +89,6 @@ def condemns(xid: int) -> bool:
 # Cards that Vulkan, Metal or Direct3D drive --------------------------------------------------------------------------
 
 NVIDIA: Final = 0x10DE
-SOFTWARE_NAMES: Final = ("llvmpipe", "lavapipe", "swiftshader", "softpipe", "basic render driver")
 _APIS: Final = ("Vulkan", "Metal", "D3D12")
 """The first that knows a card is taken."""
 
@@ -102,8 +102,7 @@ class Graphics:
 
 
 def is_software(adapter: Adapter) -> bool:
-    named = f"{adapter.name} {adapter.driver}".lower()
-    return adapter.kind == "software" or any(word in named for word in SOFTWARE_NAMES)
+    return adapter.kind == "software" or named_software(adapter.name, adapter.driver)
 
 
 def graphics(
