@@ -109,6 +109,8 @@ class ProviderDeviceView(View, frozen=True, kw_only=True):
     backoff_ms: int | None
     """Until when the market gives it nothing new, after failures."""
     notice_s: int
+    browser: bool
+    """A tab shares it: it is set on the page that does."""
     wish: DeviceWishView | None
     running: tuple[RunningView, ...]
     tested_ms: int | None

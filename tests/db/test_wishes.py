@@ -11,7 +11,7 @@ import pytest_asyncio
 from quart.typing import TestClientProtocol as Client
 
 from qubix_coordinator.accounts.rules import Scope
-from qubix_coordinator.db.database import Database, rows
+from qubix_coordinator.db.database import Database, execute, rows
 from qubix_coordinator.wishes import rules
 from qubix_coordinator.wishes import service as wishes
 from qubix_coordinator.wishes.rules import Wish
@@ -135,6 +135,17 @@ async def test_it_is_told_again_after_a_handshake_and_until_it_is_answered(owned
     assert len(await owned.told()) == 2
     await wishes.on_hello(owned.world.db, owned.node.peer)
     assert [one.revision for one in await owned.told()] == [1, 1, 1]
+
+
+@pytest.mark.asyncio
+async def test_a_tab_is_set_on_its_own_page(owned: Owned) -> None:
+    async with owned.world.db.transaction() as tx:
+        await execute(tx, "UPDATE listing SET kind = 'webgpu', browser = true")
+    found = await owned.one()
+    assert found.browser
+    answer = await ask(owned.client, "PATCH", f"{API}/{found.listing_id}", owned.owner, json={"paused": True})
+    await problem(answer, 409, "conflict", "listing_id")
+    assert await owned.told() == []
 
 
 @pytest.mark.asyncio

@@ -74,6 +74,7 @@ def _device(row: Row, running: Iterable[Row], now_ms: int) -> ProviderDeviceView
         failures=row["failures"],
         backoff_ms=row["backoff_until_ms"] if row["backoff_until_ms"] > now_ms else None,
         notice_s=row["notice_s"],
+        browser=row["browser"],
         wish=None if row["revision"] is None else _wish(row),
         running=tuple(_running(one) for one in running if one["listing_id"] == row["id"]),
         tested_ms=row["heard_ms"],

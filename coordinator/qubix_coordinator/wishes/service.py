@@ -7,8 +7,8 @@ from uuid import UUID
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.service import Principal
-from qubix_coordinator.db.database import Database, Row, Tx, execute, one, rows
-from qubix_coordinator.errors import Forbidden, InvalidInput
+from qubix_coordinator.db.database import Database, Row, Tx, execute, one, rows, value
+from qubix_coordinator.errors import Conflict, Forbidden, InvalidInput
 from qubix_coordinator.jobs import flow
 from qubix_coordinator.market import service as market
 from qubix_coordinator.wishes import rules
@@ -22,7 +22,7 @@ REMINDED_MAX: Final = 500
 async def wish(db: Database, who: Principal, listing_id: UUID, body: DeviceWishBody, *, now_ms: int) -> None:
     """The node is told when this commits, and again until it answers. Asking for what is so already tells nobody.
 
-    Raises NotFound, Forbidden (another account's device), InvalidInput (nothing is asked for).
+    Raises NotFound, Forbidden (another account's device), InvalidInput (nothing is asked for), Conflict (a tab).
     """
     if body == DeviceWishBody():
         raise InvalidInput("body", "nothing is asked for", "Give rate_qu_per_h, paused or free_in_s")
@@ -30,6 +30,12 @@ async def wish(db: Database, who: Principal, listing_id: UUID, body: DeviceWishB
 
     async def step(tx: Tx) -> None:
         await _check_owner(tx, who, peer_id)
+        if await value(tx, "SELECT browser FROM listing WHERE id = $1", listing_id):
+            raise Conflict(
+                "this device is shared by a browser's tab, which takes no word from afar",
+                field="listing_id",
+                remedy="Set its price, or hold it, on the page that shares it",
+            )
         await accounts.lock_account(tx, who.account_id)
         row = await one(tx, "SELECT * FROM device_wish WHERE peer_id = $1 AND device_id = $2", peer_id, device_id)
         before = Wish() if row is None else _wish(row)
