@@ -193,7 +193,7 @@ class Plain:
             streams = [(os.POSIX_SPAWN_DUP2, source.fileno(), to) for source, to in ((nothing, 0), (log, 1), (log, 2))]
             # In a session of its own, so that it outlives this process and its terminal.
             pid = os.posix_spawn(words[0], words, dict(self.env), file_actions=streams, setsid=True)
-        self.layout.pid.write_text(f"{pid}\n")
+        self.layout.pid.write_text(f"{pid} {_began(pid)}\n")
 
     def stop(self) -> None:
         found = self._process()
@@ -213,16 +213,24 @@ class Plain:
         return self._process() is not None
 
     def _process(self) -> psutil.Process | None:
-        """None also for a process that got the number of ours after it had ended."""
+        """None also for a process that got the number of ours after it had ended: it began at another time."""
         try:
-            found = psutil.Process(int(self.layout.pid.read_text()))
-            ours = str(self.layout.root) in " ".join(found.cmdline()) and found.status() != psutil.STATUS_ZOMBIE
+            pid, began = self.layout.pid.read_text().split()
+            return psutil.Process(int(pid)) if began and _began(int(pid)) == began else None
         except (OSError, ValueError, psutil.Error):
             return None
-        return found if ours else None
 
     def hint(self) -> str:
         return (
             "There is no systemd user session here: the worker runs until the machine stops, and starts again at a"
             f" graphical login. Otherwise start it with: {self.layout.command} start"
         )
+
+
+def _began(pid: int) -> str:
+    """When a process began, in the kernel's own count, which no clock that is set moves; "" when it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in ("Z", "X") else fields[19]
