@@ -20,11 +20,12 @@ from qubix_coordinator.http.rates import Sockets
 from qubix_protocol import browser
 from qubix_protocol.browser import TAKEN_OVER, BrowserOpen, BrowserSay
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import Heartbeat, Offer, Refused
+from qubix_protocol.messages import Accept, Assign, Beat, Heartbeat, KernelRate, LiveAttempt, Offer, Refused
 from qubix_protocol.selftest import Check, CheckStatus, SelfTest
 from qubix_protocol.states import Availability, DeviceKind
 from tests.db.support_http import Running, make_person, served
-from tests.support.tab import DEADLINE_S, Place, gpu, offer, tab_of
+from tests.support.funds import fund
+from tests.support.tab import DEADLINE_S, Place, Tab, gpu, offer, tab_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -322,3 +323,65 @@ async def test_frames_are_bounded() -> None:
     with pytest.raises(Exception, match="over the limit"):
         browser.decode(bytes(browser.STATEMENT_BYTES_MAX + 2048))
     assert msgspec.structs.asdict(BrowserSay(statement=b"x")) == {"statement": b"x"}
+
+
+async def assigned(tab: Tab) -> Assign:
+    """What it is asked to run, and accepted."""
+    found: Assign = await tab.hear(Assign)
+    await tab.say(Accept(attempt_id=found.attempt_id, fence=found.fence))
+    return found
+
+
+async def submitted(running: Running, **changes: Any) -> str:
+    """A job without arrays, by somebody who can pay for it."""
+    person = await make_person(running.db, Scope.USER)
+    await fund(running.db, person.account_id, 1_000_000)
+    body = {"kernel": "mandelbrot", "params": {"width": 64, "height": 64}, "cap_qu": 100_000} | changes
+    async with running.client(person) as client:
+        answer = await client.post("/api/v1/jobs", json=body, headers={"Idempotency-Key": "k"})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["job_id"])
+
+
+FRACTALS = offer(rates=(KernelRate(kernel="mandelbrot", backend="webgpu", flops_per_s=1e9, bytes_per_s=1e9),))
+
+
+async def test_what_a_tab_has_in_hand_goes_on_elsewhere_when_it_goes(db: Database, tmp_path: Path) -> None:
+    async with market(db, tmp_path, return_s=0.2) as (running, place), tab_of(place) as first:
+        await first.shake_hands()
+        await first.offer(FRACTALS)
+        await listed(running)
+        job_id = await submitted(running)
+        before = await assigned(first)
+        assert (before.job_id, before.backend) == (job_id, "webgpu")
+        async with tab_of(place) as second:
+            await second.shake_hands()
+            await second.offer(FRACTALS)
+            await listed(running, 2)
+            await first.leave()
+            after = await assigned(second)
+            assert after.job_id == job_id
+            assert after.attempt_id != before.attempt_id
+            assert after.fence > before.fence
+
+
+async def test_a_tab_that_is_back_at_once_keeps_what_it_has_in_hand(db: Database, tmp_path: Path) -> None:
+    async with market(db, tmp_path, return_s=DEADLINE_S, lease_s=4 * DEADLINE_S) as (running, place):
+        key = SigningKey.generate()
+        async with tab_of(place, key) as tab:
+            await tab.shake_hands()
+            await tab.offer(FRACTALS)
+            await submitted(running)
+            assign = await assigned(tab)
+            await tab.leave()
+        async with tab_of(place, key) as tab:
+            live = LiveAttempt(attempt_id=assign.attempt_id, fence=assign.fence, running=True)
+            await tab.shake_hands((live,))
+            beat = Beat(attempt_id=assign.attempt_id, fence=assign.fence, fraction=0.5, elapsed_ms=1)
+            await tab.say(Heartbeat(attempts=(beat,)))
+
+            async def heard() -> bool:
+                found = await db.fetch("SELECT state, fraction FROM attempt")
+                return [(one["state"], one["fraction"]) for one in found] == [("running", 0.5)]
+
+            await until(heard)

@@ -163,11 +163,6 @@ export class Connection {
     }
   }
 
-  /** The page came back to the network: no need to wait. */
-  drop(): void {
-    this.#socket?.close();
-  }
-
   async #once(): Promise<'ended' | 'refused' | 'taken_over'> {
     const socket = new Socket(this.#url);
     this.#socket = socket;

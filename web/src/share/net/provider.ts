@@ -26,7 +26,8 @@ import type { Earning, Problem, ProviderSettings, ProviderState, Readable, Shari
 export type { Phase, Problem, ProviderSettings, ProviderState, Sharing } from './types';
 
 const LOCK = 'qubix-provider';
-const LOCK_MS = 3_000;
+/** A page that is reloaded gives the lock back when all of it is gone, which a busy machine takes its time for. */
+const LOCK_MS = 8_000;
 const RETRY_MS = 3_000;
 const CHANGE_MS = 200;
 const FAREWELL_MS = 4_000;
@@ -54,6 +55,8 @@ export class Provider implements Sharing {
   readonly #said: Fields[] = [];
   #run: Run | null = null;
   #starting: Promise<void> | null = null;
+  /** Of the start under way: it may be stopped before there is anything to stop. */
+  #given = new AbortController();
   #paused = false;
 
   constructor(gpu: Gpu, settings: ProviderSettings, ports: Ports = browserPorts()) {
@@ -70,7 +73,10 @@ export class Provider implements Sharing {
   }
 
   start(): Promise<void> {
-    this.#starting ??= this.#start().finally(() => (this.#starting = null));
+    if (!this.#starting) {
+      this.#given = new AbortController();
+      this.#starting = this.#start(this.#given.signal).finally(() => (this.#starting = null));
+    }
     return this.#starting;
   }
 
@@ -87,6 +93,8 @@ export class Provider implements Sharing {
   }
 
   async stop(): Promise<void> {
+    this.#given.abort(new Error('stopped'));
+    await this.#starting;
     const run = this.#run;
     this.#run = null;
     this.#tell({ phase: 'off' });
@@ -115,7 +123,7 @@ export class Provider implements Sharing {
     return this.#run?.offsetMs() ?? null;
   }
 
-  async #start(): Promise<void> {
+  async #start(given: AbortSignal): Promise<void> {
     if (this.#run) return;
     this.#tell({ phase: 'connecting', problem: undefined });
     const release = await this.#ports.lock();
@@ -124,32 +132,35 @@ export class Provider implements Sharing {
       return;
     }
     try {
+      given.throwIfAborted();
       const journal = await this.#ports.journal();
       const key = await identityOf(await journal.keyPair(generate));
       const earnings = await journal.earnings();
       this.#tell({ peerId: key.peerId, earnings: sorted(earnings), earned: total(earnings) });
       this.#gpu.setShare(this.#settings.throttle);
-      const found = await this.#market(journal);
+      const found = await this.#market(journal, given);
       const info = await this.#gpu.info();
+      given.throwIfAborted();
       if (info.fallback && !found.fallbackAdapters) throw new CannotShare('fallback_adapter', info.model);
       const run = new Run(this.#parts(), journal, key, found, info, release);
       this.#run = run;
       await run.begin();
     } catch (problem) {
       release();
-      this.#fail(problemOf(problem));
+      if (given.aborted) this.#tell({ phase: 'off' });
+      else this.#fail(problemOf(problem));
     }
   }
 
   /** Asked for until it answers: the coordinator may be starting just now. */
-  async #market(journal: Journal): Promise<Found> {
+  async #market(journal: Journal, given: AbortSignal): Promise<Found> {
     for (;;) {
       try {
         return await findMarket(this.#ports.origin, journal, this.#ports.fetch);
       } catch (problem) {
         if (!(problem instanceof CannotShare) || problem.code !== 'unreachable') throw problem;
         this.#tell({ problem: problemOf(problem) });
-        await this.#ports.ticker.sleep(RETRY_MS);
+        await this.#ports.ticker.sleep(RETRY_MS, given);
       }
     }
   }
