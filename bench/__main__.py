@@ -33,6 +33,7 @@ BENCHES = {
     "tui": "the terminal in front of 2,000 offers and 50 changes a second, beside the same feed only read",
     "search": "a page of the market by the query line, at 1,000 to 1,000,000 offers, beside SELECT 1",
     "worker": "the Linux installer from its start to a listed node, beside venv and pip alone",
+    "web": "first load, Lighthouse, and the market page in Chromium with 10,000 offers of which 200 a second change",
     "market": "submit to first chunk, tiny jobs a second beside Procrastinate, resident memory",
 }
 RESULTS = Path(__file__).parent / "results"

@@ -106,11 +106,11 @@ async def _run_on(server: PgServer, size: int) -> list[Figure]:
         return await measure(db, size)
 
 
-async def fill(db: Database, size: int) -> None:
+async def fill(db: Database, size: int, now_ms: int = NOW) -> None:
     connection = await plain_connection(db.dsn)
     try:
         for statement in _FILL:
-            given = [number for name, number in (("$1", size), ("$2", NOW)) if name in statement]
+            given = [number for name, number in (("$1", size), ("$2", now_ms)) if name in statement]
             await connection.execute(statement, *given)
         await connection.execute("VACUUM ANALYZE listing")
         await connection.execute("VACUUM ANALYZE listing_search")

@@ -69,6 +69,14 @@ class Browsers:
             self._running[gpu] = self._playwright.chromium.launch(executable_path=executable(), args=flags)
         return self._running[gpu]
 
+    def kept(self, folder: Path) -> tuple[BrowserContext, int]:
+        """A Chromium of its own with its profile in `folder`, and the port by which another program drives it too."""
+        port_file = folder / "DevToolsActivePort"
+        context = self._playwright.chromium.launch_persistent_context(
+            folder, executable_path=executable(), args=[*FLAGS, "--remote-debugging-port=0"]
+        )
+        return context, int(port_file.read_text().split()[0])
+
     def close(self) -> None:
         for browser in self._running.values():
             browser.close()
