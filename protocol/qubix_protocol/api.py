@@ -468,6 +468,8 @@ class CheckView(View, frozen=True, kw_only=True):
 
     attempt: int
     carried_out: bool
+    form_only: bool
+    """The kernel has no verifier: only the form of the outputs was judged."""
     accepted: bool
     reason: str
     detail: str

@@ -286,6 +286,7 @@ async def test_the_course_of_a_job_tells_each_step_and_each_check_once(court: Co
     assert whats == ["submitted", "assigned", "accepted", "ended", "checked", "delivered"]
     assert sum(one.what == "checkpoint" for one in found.lines) == found.checks[0].parts >= 1
     assert [(one.attempt, one.accepted, one.parts_good) for one in found.checks] == [(1, True, found.checks[0].parts)]
+    assert found.checks[0].form_only, "nothing can check this kernel"
     await court.world.later(WINDOW_S)
     done = await court.answer_of(JobCourseView, "GET", path, court.consumer)
     assert done.lines[:-1] == found.lines[:-1]

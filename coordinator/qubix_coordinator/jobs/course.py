@@ -31,7 +31,7 @@ async def course(desk: Desk, principal: Principal, job_id: str) -> JobCourseView
         return JobCourseView(
             job_id=str(job.id),
             lines=tuple(lines(job, attempts, links, verdicts)),
-            checks=tuple(checks(attempts, verdicts)),
+            checks=tuple(checks(job, attempts, verdicts)),
         )
 
     return await desk.db.run(step)
@@ -77,16 +77,17 @@ def _line(at_ms: int, attempt: int | None, what: str, text: str) -> CourseLine:
     return CourseLine(at_ms=at_ms, attempt=attempt, what=what, text=text)
 
 
-def checks(attempts: Iterable[Attempt], verdicts: Iterable[Verdict]) -> list[CheckView]:
+def checks(job: Job, attempts: Iterable[Attempt], verdicts: Iterable[Verdict]) -> list[CheckView]:
     by_id: dict[UUID, Attempt] = {one.id: one for one in attempts}
-    found = [_check(by_id[one.attempt_id], one) for one in verdicts]
+    found = [_check(job, by_id[one.attempt_id], one) for one in verdicts]
     return sorted(found, key=lambda one: one.attempt)
 
 
-def _check(attempt: Attempt, verdict: Verdict) -> CheckView:
+def _check(job: Job, attempt: Attempt, verdict: Verdict) -> CheckView:
     return CheckView(
         attempt=attempt.fence,
         carried_out=verdict.carried_out,
+        form_only=not job.has_verifier,
         accepted=verdict.accepted,
         reason=verdict.reason,
         detail=verdict.detail,

@@ -222,6 +222,7 @@ export const t = {
     checks: 'Checks',
     noChecks: 'No check has run yet.',
     passed: 'Passed',
+    formOnly: 'Form is right',
     refused: 'Refused',
     notCarriedOut: 'Not carried out',
     parts: (good: string, all: string) => `${good} of ${all} parts good`,
