@@ -134,3 +134,19 @@ def test_what_fails_says_why_and_leaves_nothing(market: Market, folder: Path) ->
     assert "do:    Make a new code" in done.stderr
     assert "Nothing was left behind." in done.stderr
     assert person.files() == [file.name]
+
+
+def test_a_node_that_is_started_with_a_code_says_its_fingerprint_and_hears_of_its_confirmation(market: Market) -> None:
+    with api(market) as http:
+        made = http.post("/pairings", json={"name": "by hand"}).json()
+    code, pairing_id = made["code"], made["pairing"]["pairing_id"]
+    node = market.start_node("node", "tests.support.quick_node", QUBIX_PAIRING_CODE=code)
+    seen = until(lambda: (found := pairing(market, pairing_id))["state"] == "seen" and found)
+    assert seen["peer_id"] == node.info["peer_id"]
+    until(lambda: f"state=seen fingerprint={seen['fingerprint']}" in node.tail())
+    with api(market) as http:
+        shown = {"fingerprint": seen["fingerprint"]}
+        assert http.post(f"/pairings/{pairing_id}/confirm", json=shown).json()["state"] == "confirmed"
+    until(lambda: "state=confirmed" in node.tail())
+    assert code not in node.log.read_text()
+    assert node.running
