@@ -25,7 +25,12 @@ from tests.support.funds import fund_market
 from tests.support.web_market import WebMarket
 from tests.support.web_tab import SharingTab
 
-ENV = {"QUBIX_ALLOW_FALLBACK_ADAPTERS": "true"}
+ENV = {
+    "QUBIX_ALLOW_FALLBACK_ADAPTERS": "true",
+    # Ten times what a reload takes.
+    "QUBIX_RETURN_S": "20",
+    "QUBIX_LEASE_S": "40",
+}
 DEADLINE_S = 100.0
 DEAR = "200000000"
 """So that the tab is asked first, although a processor is faster than the one that poses as a card here."""

@@ -94,6 +94,7 @@ def offer_of(heard: HeardOffer) -> MeshOffer:
         metrics=offer.metrics,
         metrics_age_ms=None if offer.metrics is None else 0,
         stale=heard.stale,
+        fallback=device.fallback,
         isolation=offer.isolation,
         cpu_cores=offer.cpu_cores,
         cpu_memory_bytes=offer.cpu_memory_bytes,
