@@ -2,7 +2,7 @@
 """What every run takes besides its work, told from examples of several sizes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qubix_node.rates import Example, rate_of
@@ -33,6 +33,7 @@ def test_examples_of_one_size_tell_none() -> None:
     assert (found.overhead_s, found.flops_per_s) == (0.0, 8e9)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.floats(0, 1e14), st.floats(0, 1e11), st.floats(1e-6, 60)), min_size=1, max_size=8))
 def test_whatever_was_measured_makes_a_rate(ran: list[tuple[float, float, float]]) -> None:
     found = rate_of("matmul", "cpu", [Example(*one) for one in ran])
