@@ -172,8 +172,9 @@ class Shared {
     this.checks = [];
     const since = performance.now();
     try {
-      const offset = this.#provider?.offsetMs() ?? null;
-      const around = offset === null ? {} : { offsetMs: () => Promise.resolve(-offset) };
+      const provider = this.#provider;
+      const offset = provider?.offsetMs() ?? null;
+      const around = { offsetMs: () => (offset === null ? null : -offset), way: async () => (await provider?.way()) ?? null };
       this.checks = await this.#gpu.selfTest((check) => (this.checks = [...this.checks, check]), around);
       this.tested = true;
       this.#provider?.told([...this.checks], performance.now() - since);

@@ -2,7 +2,7 @@
 /** What each finding means, as node/qubix_node/selftest/rules.py says it of a node. Pure but for what `Around` asks. */
 
 import { gpu } from '../../lib/strings.share';
-import type { Around, Check, GpuInfo, KernelRate, Way } from './port';
+import type { Around, Check, GpuInfo, KernelRate } from './port';
 
 const GIB = 1024 ** 3;
 const MIB = 1024 ** 2;
@@ -52,8 +52,9 @@ export function rates(found: readonly KernelRate[], wanted: readonly string[], p
 }
 
 export async function way(around: Around): Promise<Check> {
-  if (!around.way) return check('bandwidth', words.bandwidth, { status: 'skip', actual: words.notConnected });
-  const { up, down, problem } = await around.way().catch((why: unknown): Way => ({ up: 0, down: 0, problem: String(why) }));
+  const found = await around.way();
+  if (!found) return check('bandwidth', words.bandwidth, { status: 'skip', actual: words.notConnected });
+  const { up, down, problem } = found;
   const slowest = Math.min(up, down);
   const status = problem || slowest < BANDWIDTH_MIN ? 'fail' : slowest < BANDWIDTH_GOOD ? 'warn' : 'pass';
   return check('bandwidth', words.bandwidth, {
@@ -65,8 +66,8 @@ export async function way(around: Around): Promise<Check> {
   });
 }
 
-export async function clock(around: Around): Promise<Check> {
-  const offset = around.offsetMs ? await around.offsetMs().catch(() => null) : null;
+export function clock(around: Around): Check {
+  const offset = around.offsetMs();
   if (offset === null) return check('clock', words.clock, { status: 'skip', actual: words.notConnected });
   const good = Math.abs(offset) <= CLOCK_MS_GOOD;
   const [off, within] = [one.format(-offset / 1000), one.format(CLOCK_MS_GOOD / 1000)];

@@ -55,9 +55,9 @@ export class WorkerGpu implements Gpu {
     return this.#ask({ do: 'run', kernel, params, inputs: sent, units }, { fraction: told }, signal) as Promise<Done>;
   }
 
-  async selfTest(report: (check: Check) => void, around: Around = {}): Promise<Check[]> {
+  async selfTest(report: (check: Check) => void, around: Around): Promise<Check[]> {
     const found = (await this.#ask({ do: 'selfTest' }, { check: report })) as Check[];
-    for (const more of [await checks.way(around), await checks.clock(around)]) {
+    for (const more of [await checks.way(around), checks.clock(around)]) {
       report(more);
       found.push(more);
     }

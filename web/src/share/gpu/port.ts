@@ -61,11 +61,11 @@ export interface Way {
   problem: string;
 }
 
-/** What a self-test needs to know of the tab's surroundings; what is left out is skipped, and said to be. */
+/** What a self-test needs to know of the tab's surroundings; where null is said it is skipped, and told to be. */
 export interface Around {
   /** The market's clock less this one's, in milliseconds. */
-  offsetMs?: () => Promise<number>;
-  way?: () => Promise<Way>;
+  offsetMs: () => number | null;
+  way: () => Promise<Way | null>;
 }
 
 export interface Done {
@@ -124,7 +124,7 @@ export interface Gpu {
     told?: (fraction: number) => void,
   ): Promise<Done>;
   /** `report` hears of each check as it ends. The answer has them all. */
-  selfTest(report: (check: Check) => void, around?: Around): Promise<Check[]>;
+  selfTest(report: (check: Check) => void, around: Around): Promise<Check[]>;
   /** Measured the first time, then told for the present share of the card: a throttled card is a slower card. */
   rates(): Promise<KernelRate[]>;
   /** The most of the card's time that is used, over 0 to 1. */

@@ -4,7 +4,7 @@
  * like any other, by a socket of its own (docs/adr/0032).
  */
 
-import { GpuError, type Check, type Gpu, type GpuInfo, type KernelRate } from '../gpu/port';
+import { GpuError, type Check, type Gpu, type GpuInfo, type KernelRate, type Way } from '../gpu/port';
 import type { Bytes } from './bytes';
 import { Connection, Live, PATH, type Ends } from './connection';
 import { Database, NoStorage } from './database';
@@ -21,6 +21,7 @@ import { BACKEND, KERNELS } from './rules';
 import { Runner } from './runner';
 import { Store } from './store';
 import { PageTicker, WorkerTicker, type Ticker } from './ticker';
+import { measuredWay } from './way';
 import type { Earning, Problem, ProviderSettings, ProviderState, Readable, Sharing } from './types';
 
 export type { Phase, Problem, ProviderSettings, ProviderState, Sharing } from './types';
@@ -33,6 +34,7 @@ const CHANGE_MS = 200;
 const FAREWELL_MS = 4_000;
 const LAST_WORD_MS = 200;
 const SAID_MAX = 64;
+const WAY_MS = 300_000;
 
 /** What a test puts in the place of the browser's own. */
 export interface Ports {
@@ -121,6 +123,11 @@ export class Provider implements Sharing {
   /** This clock minus the market's, in milliseconds; null without a session. */
   offsetMs(): number | null {
     return this.#run?.offsetMs() ?? null;
+  }
+
+  /** Measured anew; null without a session. */
+  async way(): Promise<Way | null> {
+    return (await this.#run?.way()) ?? null;
   }
 
   async #start(given: AbortSignal): Promise<void> {
@@ -229,6 +236,7 @@ class Run implements Ends {
   #waiting: (() => void)[] = [];
   #rates: KernelRate[] = [];
   #listingId = '';
+  #way: { way: Way; atMs: number } | null = null;
   #told = '';
   #due = false;
   #leaving = false;
@@ -309,6 +317,16 @@ class Run implements Ends {
     } catch (problem) {
       this.#parts.tell({ problem: problemOf(problem) });
     }
+  }
+
+  /** The store takes a few test artifacts of a node in some minutes: what was measured just now is told again. */
+  async way(): Promise<Way | null> {
+    if (!this.#live) return null;
+    const now = this.#parts.ports.ticker.nowMs();
+    if (this.#way && now - this.#way.atMs < WAY_MS) return this.#way.way;
+    const way = await measuredWay((request) => this.#authorise(request), this.#parts.ports.fetch);
+    this.#way = way.problem ? null : { way, atMs: now };
+    return way;
   }
 
   offsetMs(): number | null {

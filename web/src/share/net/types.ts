@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** What the page sees of a tab that shares its GPU. */
 
-import type { Check } from '../gpu/port';
+import type { Check, Way } from '../gpu/port';
 
 export type Phase =
   | 'off'
@@ -100,4 +100,6 @@ export interface Sharing {
   told(checks: Check[], tookMs: number): void;
   /** This clock minus the market's, in milliseconds; null without a session. */
   offsetMs(): number | null;
+  /** To the artifact store and back, measured anew; null without a session. */
+  way(): Promise<Way | null>;
 }
