@@ -153,7 +153,7 @@ def compare_with_python(server: PgServer, examples: int) -> None:
 
 
 def test_the_database_finds_what_python_finds(pg_server: PgServer) -> None:
-    compare_with_python(pg_server, 10)
+    compare_with_python(pg_server, 6)
 
 
 @pytest.mark.slow

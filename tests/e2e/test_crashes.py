@@ -17,7 +17,6 @@ from tests.support.crash_market import VICTIMS, Consumer, CrashMarket, check_eve
 
 QUICK = {
     (Barrier.SUBMITTED, "coordinator"),
-    (Barrier.COMPUTED, "worker"),
     (Barrier.REPORT_COMMITTED, "postgres"),
 }
 CELLS = [

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's way past every gateway: what goes there, when, and which answers are believed. The clock is trio's own."""
+"""The node's way past every gateway: what goes there, when, and which answers are believed. The clock is trio's own:
+each test names it, since pytest-trio sees a test's own arguments alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,11 +26,6 @@ NODE, COORDINATOR = SigningKey(b"n" * 32), SigningKey(b"c" * 32)
 ATTEMPT = "00000000-0000-0000-0002-000000000001"
 NOW = 1_000_000
 SESSION = 4
-
-
-@pytest.fixture
-def autojump_clock() -> MockClock:
-    return MockClock(autojump_threshold=0)
 
 
 class World:
@@ -127,11 +123,13 @@ def _report() -> Report:
 
 
 @pytest.fixture
-def world(tmp_path: Any, autojump_clock: MockClock) -> World:
+def world(tmp_path: Any) -> World:
     return World(tmp_path)
 
 
-async def test_without_any_session_everything_is_brought_in_order_and_once(world: World) -> None:
+async def test_without_any_session_everything_is_brought_in_order_and_once(
+    world: World, autojump_clock: MockClock
+) -> None:
     link, report = world.keep()
     await world.looks(3)
     assert world.brought == [link, report]
@@ -140,7 +138,7 @@ async def test_without_any_session_everything_is_brought_in_order_and_once(world
     assert world.sequences == sorted(set(world.sequences))
 
 
-async def test_in_a_session_only_what_it_was_told_in_vain_is_brought(world: World) -> None:
+async def test_in_a_session_only_what_it_was_told_in_vain_is_brought(world: World, autojump_clock: MockClock) -> None:
     link, _ = world.keep()
     world.linked = True
     await world.looks(2)
@@ -152,7 +150,7 @@ async def test_in_a_session_only_what_it_was_told_in_vain_is_brought(world: Worl
 
 @pytest.mark.parametrize("lie", [{"key": SigningKey(b"x" * 32)}, {"skew": 1}])
 async def test_an_answer_that_is_not_the_coordinators_to_this_statement_is_not_believed(
-    world: World, lie: dict[str, Any]
+    world: World, lie: dict[str, Any], autojump_clock: MockClock
 ) -> None:
     world.keep()
     world.answer = lambda asked, told: world.acknowledge(asked, told, **lie)
@@ -160,7 +158,9 @@ async def test_an_answer_that_is_not_the_coordinators_to_this_statement_is_not_b
     assert len(world.outbox) == 2
 
 
-async def test_an_unreachable_coordinator_is_asked_again_and_a_refused_statement_is_not(world: World) -> None:
+async def test_an_unreachable_coordinator_is_asked_again_and_a_refused_statement_is_not(
+    world: World, autojump_clock: MockClock
+) -> None:
     kept: list[Key] = [(ATTEMPT, 0), (ATTEMPT, None)]
     link, report = world.keep()
     world.fault = Unreachable("nobody there")

@@ -46,6 +46,15 @@ async def open_socket(url: str, headers: list[tuple[bytes, bytes]]) -> AsyncIter
 
 
 async def _open_stream(scheme: str, host: str, port: int | None) -> Any:
-    if scheme == "wss":
-        return await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
-    return await trio.open_tcp_stream(host, port or 80)
+    if scheme != "wss":
+        return await trio.open_tcp_stream(host, port or 80)
+    stream = await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
+    try:
+        # Now, not with the first byte: trio-websocket would wait for an answer that never comes.
+        await stream.do_handshake()
+    except BaseException as problem:
+        await trio.aclose_forcefully(stream)
+        if isinstance(problem, trio.BrokenResourceError):
+            raise ConnectionError(f"no TLS with {host}: {problem.__cause__ or problem}") from problem
+        raise
+    return stream
