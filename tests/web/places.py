@@ -62,6 +62,7 @@ class Made:
             Place("wallet", "/wallet", "Statement"),
             Place("disputes", "/disputes", "Disputes"),
             Place("operator", "/operator", "Operator"),
+            Place("share", "/share", "Share"),
             Place("account", "/account", "Tokens"),
             Place("share", "/share", "native worker"),
             Place("missing", "/jobs/nowhere", "no such page"),
