@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self
 
+import qubix
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.db.database import Database
@@ -67,7 +68,15 @@ class WebMarket(Market):
     def person(self, funds_qu: int = 0) -> str:
         """A new account with that much money; its token. In a thread, since Playwright's loop runs in this one."""
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(asyncio.run, _person(self.env["DATABASE_URL"], funds_qu)).result()
+            by_chain = bool(self.qubic_url)
+            token = pool.submit(asyncio.run, _person(self.env["DATABASE_URL"], 0 if by_chain else funds_qu)).result()
+            if by_chain and funds_qu:
+                pool.submit(self._pay_in, token, funds_qu).result()
+            return token
+
+    def _pay_in(self, token: str, amount_qu: int) -> None:
+        with qubix.Client(self.url, token=token, data_dir=self.folder / "paying") as client:
+            funds.fund_by_faucet(client, self.qubic_url, amount_qu)
 
 
 async def _person(dsn: str, funds_qu: int) -> str:
