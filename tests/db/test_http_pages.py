@@ -209,6 +209,29 @@ async def test_no_other_file_is_served(built: Path, path: str) -> None:
     assert b"not yours" not in await answer.get_data()
 
 
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "kind"),
+    [
+        ("/nowhere", BROWSER, "text/html"),
+        ("/of/old/pages", BROWSER, "text/html"),
+        ("/nowhere", "*/*", "application/problem+json"),
+        ("/nowhere", "application/json", "application/problem+json"),
+        ("/api/v1/nowhere", BROWSER, "application/problem+json"),
+    ],
+)
+async def test_a_person_at_an_old_address_gets_a_page_and_a_program_a_problem(
+    built: Path, path: str, accept: str, kind: str
+) -> None:
+    answer = await _app(built).test_client().get(path, headers={"Accept": accept})
+    assert (answer.status_code, answer.mimetype) == (404, kind)
+    assert ("Content-Security-Policy" in answer.headers) is (kind == "text/html")
+    posted = await _app(built).test_client().post(path, headers={"Accept": accept})
+    assert posted.mimetype == "application/problem+json"
+
+
 async def test_pages_that_are_not_built_say_how_to_build_them(tmp_path: Path) -> None:
     answer = await _app(tmp_path).test_client().get("/")
     assert answer.status_code == 503

@@ -5,16 +5,19 @@ import mimetypes
 from pathlib import Path
 from typing import Final
 
-from quart import Quart, Response, request, send_file
+from quart import Quart, Request, Response, request, send_file
 from quart.wrappers import Response as QuartResponse
 from quart_schema import hide
+from werkzeug.exceptions import HTTPException
 
 import qubix_coordinator
 from qubix_coordinator.errors import NotFound
+from qubix_coordinator.http import problems
 
 BUILT: Final = Path(qubix_coordinator.__file__).parent / "_web"
 PAGES: Final = ("offers", "run", "jobs", "rentals", "share", "provider", "wallet", "disputes", "operator", "account")
 """First parts of addresses that the page itself reads."""
+_HTML: Final = "text/html"
 _YEAR_S: Final = 31_536_000
 POLICY: Final = "; ".join(
     (
@@ -62,6 +65,22 @@ def install(app: Quart, folder: Path = BUILT) -> None:
 
     app.add_url_rule("/assets/<name>", "asset", asset, methods=["GET"])
     app.add_url_rule("/favicon.svg", "icon", icon, methods=["GET"])
+
+    async def nowhere(error: HTTPException) -> QuartResponse:
+        """A person who follows an old address gets the page that says so; a program gets a problem."""
+        if not _reads(request) or not (folder / "index.html").is_file():
+            return await problems.of_routing(error)
+        answer = await _page(folder)
+        answer.status_code = 404
+        return answer
+
+    app.register_error_handler(404, nowhere)
+
+
+def _reads(asked: Request) -> bool:
+    """Whether it is a person who looks."""
+    kinds = asked.accept_mimetypes.best_match((problems.CONTENT_TYPE, "application/json", _HTML))
+    return kinds == _HTML and asked.method in ("GET", "HEAD") and not asked.path.startswith("/api/")
 
 
 async def _page(folder: Path) -> QuartResponse:

@@ -204,7 +204,7 @@ async def _known(error: Exception) -> QuartResponse:
     return response(found, _headers(error))
 
 
-async def _routing(error: HTTPException) -> QuartResponse:
+async def of_routing(error: HTTPException) -> QuartResponse:
     """404, 405, 408, 413 and the like, raised by Quart itself."""
     status = error.code or 500
     code = re.sub(r"\W+", "_", error.name).lower()
@@ -244,7 +244,7 @@ def install(app: Quart) -> None:
         errors.QubixError: _known,
         protocol.ProtocolError: _known,
         msgspec.ValidationError: _known,
-        HTTPException: _routing,
+        HTTPException: of_routing,
         Exception: unexpected,
     }
     for kind, handler in handlers.items():
