@@ -8,6 +8,7 @@ import time
 
 import httpx
 import numpy as np
+import pytest
 
 from qubix_protocol.states import AttemptState
 from tests.e2e.test_main_job import DEADLINE_S, audit, client, matrices, offers, settled, until
@@ -25,6 +26,7 @@ def lines(market: Market, part: str, event: str) -> int:
     return market.parts[part].log.read_text().count(event)
 
 
+@pytest.mark.slow
 def test_a_killed_database_comes_back_and_everything_goes_on(market: Market) -> None:
     node = market.start_node(QUBIX_NODE_THREADS="1")
     with client(market) as api, httpx.Client(base_url=market.url, timeout=60) as http:

@@ -194,6 +194,7 @@ def test_a_killed_node_s_job_goes_on_elsewhere_and_each_chunk_is_paid_once(marke
     audit(market)
 
 
+@pytest.mark.slow
 def test_a_killed_coordinator_comes_back_and_the_job_goes_on(market: Market) -> None:
     market.start_node(QUBIX_NODE_THREADS="1")
     with client(market) as api:

@@ -82,6 +82,7 @@ def test_with_no_gateway_left_the_report_goes_by_https(market: CrashMarket) -> N
         until(lambda: (attempt, None) in market.brought())
 
 
+@pytest.mark.slow
 def test_either_of_two_coordinators_may_die_in_the_middle_of_a_job(market: CrashMarket) -> None:
     first_gateway = market.env["QUBIX_BOOTSTRAP"]
     replica = market.start_replica()

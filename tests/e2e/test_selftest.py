@@ -42,6 +42,7 @@ def market(folder: Path) -> Iterator[Market]:
         yield running
 
 
+@pytest.mark.slow
 def test_a_node_is_listed_then_tested_then_tried_then_verified_and_tested_when_asked_and_alone(market: Market) -> None:
     market.start_node(QUBIX_NODE_THREADS="1")
     folder = market.folder / "node"

@@ -39,6 +39,7 @@ def tried(api: qubix.Client) -> list[TrialView]:
     return [one for one in found if one is not None]
 
 
+@pytest.mark.slow
 def test_a_processor_that_poses_as_a_card_is_refused_by_memory_and_by_time(strict: Market) -> None:
     """One says it has what a card has; the other so little that this machine has it, too."""
     sizes = {"memory": 80 * 2**30, "time": 96 * 2**20}

@@ -178,6 +178,7 @@ def rows(page: Page) -> list[list[str]]:
     return [row.locator("td:nth-child(-n+3)").all_inner_texts() for row in offers(page).all()]
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_on_any_page_dark_or_light(market: WebMarket, tabs: Tabs) -> None:
     tabs.allow("status of 404 .*/offers/0000|status of 422 .*prize|status of 401 .*/offers.q=")
     made = places.make(market)
@@ -190,6 +191,7 @@ def test_axe_finds_nothing_on_any_page_dark_or_light(market: WebMarket, tabs: Ta
     assert not found, "\n".join(found)
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_suffices(market: WebMarket, tabs: Tabs) -> None:
     """From the market over an offer to a job that is done; each stop on the way is seen to have the focus."""
     page = tabs.open(token=market.person(PAID_IN))

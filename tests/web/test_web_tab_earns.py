@@ -139,6 +139,7 @@ def test_a_job_runs_in_a_tab_is_checked_and_paid_to_its_account(
     books.audit(market.env)
 
 
+@pytest.mark.slow
 def test_a_reload_goes_on_with_the_job_in_hand(
     market: WebMarket, tabs: Tabs, tab: SharingTab, api: qubix.Client
 ) -> None:

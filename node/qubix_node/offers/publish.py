@@ -99,7 +99,6 @@ class Publisher:
         voice = self._voice
         if voice is None or self._over:
             return
-        await self._keep(voice)
         if not voice.certified:
             # Nobody would believe it: the next session brings another certificate.
             log.debug("offer.certificate_expired")
@@ -113,12 +112,13 @@ class Publisher:
                 if before is None or before.availability is not offer.availability:
                     _log_published(offer)
         self.first.set()
+        await self._keep(voice)
 
     async def _say(self, voice: Voice, offer: Offer) -> None:
         await self._mesh.publish(offers_topic(self._network, offer.region), voice.advert(offer))
 
     async def _keep(self, voice: Voice) -> None:
-        """On disk, before anything is said under it."""
+        """On disk, for the life after this one."""
         if voice.certificate == self._certificate:
             return
         self._certificate = voice.certificate
