@@ -97,7 +97,7 @@ export const share = {
     list: { name: 'In the market', lead: 'Others see it at once, as unverified.' },
     test: { name: 'Self-test', lead: 'Every kernel on small jobs with known results.' },
     price: { name: 'Price', lead: 'From what others ask for the like.' },
-    states: { todo: 'To do', now: 'Under way', done: 'Done', note: 'Done, with a note', failed: 'Not done' },
+    states: { pending: 'To do', now: 'Under way', done: 'Done', note: 'Done, with a note', failed: 'Not done' },
   },
   live: {
     title: 'Sharing',

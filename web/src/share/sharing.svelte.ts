@@ -16,7 +16,7 @@ import { asked, FLOOR_QU_PER_H, type Suggestion } from './price';
 import * as kept from './settings';
 
 export type Step = 'detect' | 'key' | 'list' | 'test' | 'price';
-export type StepState = 'todo' | 'now' | 'done' | 'note' | 'failed';
+export type StepState = 'pending' | 'now' | 'done' | 'note' | 'failed';
 export const STEPS: readonly Step[] = ['detect', 'key', 'list', 'test', 'price'];
 const LOOK_MS = 1_000;
 const OFF: ProviderState = { phase: 'off', peerId: '', earned: 0, earnings: [] };
@@ -57,18 +57,18 @@ class Shared {
     switch (name) {
       case 'detect':
         if (this.missing || this.fallbackRefused) return 'failed';
-        return this.info ? 'done' : this.#detecting ? 'now' : 'todo';
+        return this.info ? 'done' : this.#detecting ? 'now' : 'pending';
       case 'key':
         if (peerId) return 'done';
-        return failed && (this.problem?.code === 'no_key' || this.problem?.code === 'no_storage') ? 'failed' : this.on ? 'now' : 'todo';
+        return failed && (this.problem?.code === 'no_key' || this.problem?.code === 'no_storage') ? 'failed' : this.on ? 'now' : 'pending';
       case 'list':
         if (phase === 'listed' || phase === 'running' || phase === 'paused') return 'done';
-        return failed && peerId ? 'failed' : this.on && peerId ? 'now' : 'todo';
+        return failed && peerId ? 'failed' : this.on && peerId ? 'now' : 'pending';
       case 'test':
         if (this.testing) return 'now';
-        return !this.tested ? 'todo' : this.checks.some((one) => one.status === 'fail') ? 'failed' : this.checks.some((one) => one.status === 'warn') ? 'note' : 'done';
+        return !this.tested ? 'pending' : this.checks.some((one) => one.status === 'fail') ? 'failed' : this.checks.some((one) => one.status === 'warn') ? 'note' : 'done';
       case 'price':
-        return this.suggestion || this.chosen ? 'done' : this.accountProblem ? 'note' : this.on ? 'now' : 'todo';
+        return this.suggestion || this.chosen ? 'done' : this.accountProblem ? 'note' : this.on ? 'now' : 'pending';
     }
   }
 
