@@ -93,7 +93,7 @@ class Settings:
     )
     walletconnect_project_id: str = setting(
         "QUBIX_WALLETCONNECT_PROJECT_ID",
-        "Project id for WalletConnect, by which mobile wallets sign; empty: WalletConnect is not offered.",
+        "Project id for WalletConnect, told to clients that sign by it; the web pages do not yet (docs/adr/0036).",
         "",
     )
     artifact_url: str = setting(
