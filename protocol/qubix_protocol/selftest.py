@@ -4,6 +4,7 @@
 A self-test is a claim of the node, and shown as one. What the market relies on is a trial (`trials`).
 """
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Final
@@ -17,6 +18,13 @@ from qubix_protocol.messages import Digest, Id, Message, Millis, Name, Short, Te
 CHECKS_MAX: Final = 64
 PROBE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of the artifact that a self-test sends and reads back to measure the way to the store."""
+_MEASURED: Final = re.compile(r"(?!\d+ of )([+-]?\d[\d.,]*(\s.*)?|.*\s\d[\d.,]*)$")
+
+
+def with_unit(text: str, unit: str) -> str:
+    """A measurement has its unit (`12.5`, `12 up, 9 down`, `right, in 3.2`, `under 90`); what is said in words needs
+    none (`3 of 5`, `no answer`). The web pages have the same rule (`withUnit`)."""
+    return f"{text} {unit}" if unit and _MEASURED.match(text) else text
 
 
 class CheckStatus(StrEnum):
@@ -38,6 +46,15 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     unit: Annotated[str, Meta(max_length=20)] = ""
     purpose: Text
     remedy: Text = ""
+
+    @property
+    def found(self) -> str:
+        """`actual` with its unit."""
+        return with_unit(self.actual, self.unit)
+
+    @property
+    def needed(self) -> str:
+        return with_unit(self.required, self.unit)
 
 
 class SelfTestAsk(Message, frozen=True, kw_only=True, tag="selftest_ask"):

@@ -197,7 +197,9 @@ async def test_a_self_test_says_what_to_do(api: TuiApi, tmp_path: Path) -> None:
     async with market(api, tmp_path, (120, 90), offers=MARKET) as (_, pilot, _line):
         await shows(pilot, "4 of 4")
         await pilot.press("enter")
-        await shows(pilot, "✗ not passed", "✗ fail Heat: 97 °C, needed under 90", "Clean the fan.", "✓ pass Clock: 1")
+        await shows(
+            pilot, "✗ not passed", "✗ fail Heat: 97 °C, needed under 90 °C", "Clean the fan.", "✓ pass Clock: 1"
+        )
 
 
 async def test_a_device_is_rented_after_its_price_was_shown(api: TuiApi, tmp_path: Path) -> None:

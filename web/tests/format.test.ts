@@ -13,6 +13,7 @@ const CASES: [string, string, string][] = [
   ['10 each way', 'MB/s', '10 each way MB/s'],
   ['right, in 3.2', 'ms', 'right, in 3.2 ms'],
   ['within 30', 's', 'within 30 s'],
+  ['under 90', '°C', 'under 90 °C'],
   ['3 of 5, matmul 88 GFLOP/s', 'ms', '3 of 5, matmul 88 GFLOP/s'],
   ['no answer from the store', 'MB/s', 'no answer from the store'],
   ['a result that its verifier accepts', 'ms', 'a result that its verifier accepts'],

@@ -121,9 +121,8 @@ def _print(by: str, tests: Sequence[SelfTest]) -> None:
     for test in tests:
         print(f"\n{test.device_id}  ({test.took_ms / 1000:.1f} s)")
         for check in test.checks:
-            needs = f"   needs {check.required}" if check.required and check.status is not CheckStatus.PASS else ""
-            unit = f" {check.unit}" if check.unit and check.actual[:1] in "+-0123456789" else ""
-            print(f"  {_MARKS[check.status]}  {check.title:<28} {check.actual}{unit}{needs}")
+            needs = f"   needs {check.needed}" if check.required and check.status is not CheckStatus.PASS else ""
+            print(f"  {_MARKS[check.status]}  {check.title:<28} {check.found}{needs}")
             if check.status in (CheckStatus.FAIL, CheckStatus.WARN):
                 print(f"        why: {check.purpose}\n        do:  {check.remedy}")
     bad = sum(len(failing(test.checks)) for test in tests)

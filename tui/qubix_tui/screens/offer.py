@@ -183,9 +183,8 @@ def series(found: HistoryView, name: str) -> list[float | None]:
 
 def _check(one: Check) -> list[str]:
     """What was found beside what is needed; and what to do, where it did not pass."""
-    need = f", needed {one.required}" if one.required else ""
-    unit = f" {one.unit}" if one.unit else ""
-    line = f"{_STATUS[one.status]:<6} {one.title}: {one.actual}{unit}{need}"
+    need = f", needed {one.needed}" if one.required else ""
+    line = f"{_STATUS[one.status]:<6} {one.title}: {one.found}{need}"
     return [line, *([f"       {one.remedy}"] if one.status in (CheckStatus.FAIL, CheckStatus.WARN) else [])]
 
 

@@ -49,7 +49,7 @@ export function fromNow(ms: number, now = Date.now()): string {
   return ms >= now ? `in ${left}` : `${left} ago`;
 }
 
-/** A measurement has its unit (`12.5`, `12 up, 9 down`, `right, in 3.2`); what is said in words (`3 of 5`, `no answer`) needs none. */
+/** A measurement has its unit (`12.5`, `12 up, 9 down`, `right, in 3.2`); what is said in words (`3 of 5`, `no answer`) needs none: `with_unit` of protocol/selftest.py. */
 export function withUnit(text: string, unit: string): string {
-  return unit && /^[+-]?\d[\d.,]*(?! of )(\s|$)|in [\d.,]+$/.test(text) ? `${text} ${unit}` : text;
+  return unit && /^(?!\d+ of )([+-]?\d[\d.,]*(\s.*)?|.*\s\d[\d.,]*)$/.test(text) ? `${text} ${unit}` : text;
 }
