@@ -5,7 +5,7 @@ import mimetypes
 from pathlib import Path
 from typing import Final
 
-from quart import Quart, Request, Response, request, send_file
+from quart import Quart, Request, Response, has_request_context, request, send_file
 from quart.wrappers import Response as QuartResponse
 from quart_schema import hide
 from werkzeug.exceptions import HTTPException
@@ -67,8 +67,8 @@ def install(app: Quart, folder: Path = BUILT) -> None:
     app.add_url_rule("/favicon.svg", "icon", icon, methods=["GET"])
 
     async def nowhere(error: HTTPException) -> QuartResponse:
-        """A person who follows an old address gets the page that says so; a program gets a problem."""
-        if not _reads(request) or not (folder / "index.html").is_file():
+        """A person who follows an old address gets the page that says so; a program or a socket gets a problem."""
+        if not has_request_context() or not _reads(request) or not (folder / "index.html").is_file():
             return await problems.of_routing(error)
         answer = await _page(folder)
         answer.status_code = 404
