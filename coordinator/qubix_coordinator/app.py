@@ -41,6 +41,7 @@ from qubix_coordinator.ledger import audit_log
 from qubix_coordinator.ledger import read as ledger
 from qubix_coordinator.market import learned, standing, words
 from qubix_coordinator.market.due import Engine as MarketEngine
+from qubix_coordinator.models import service as models
 from qubix_coordinator.outbox.notifier import Notifier
 from qubix_coordinator.rentals.engine import Engine as RentalsEngine
 from qubix_coordinator.settings import Settings
@@ -211,6 +212,7 @@ async def _each_minute(context: Context) -> None:
     await context.db.run(lambda tx: pairings.sweep(tx, now_ms=context.now_ms()))
     await telemetry.roll(context.db, now_ms=context.now_ms())
     await probes.sweep(context.db, context.uploads, now_ms=context.now_ms())
+    await context.db.run(lambda tx: models.sweep(tx, now_ms=context.now_ms()))
     await context.db.run(wishes.remind)
 
 

@@ -22,6 +22,7 @@ from msgspec import Meta
 from qubix_kernels import get
 from qubix_kernels.frames import DETAIL_MAX, Digest, Frame, Milliseconds, Size, Word, Words
 from qubix_kernels.kernel import BadInput, UnknownKernel, metas_of
+from qubix_kernels.onnx.frames import DescribeDone, DescribeTask
 from qubix_kernels.trial import task as trial
 from qubix_kernels.trial.frames import TrialDone, TrialFull, TrialKey, TrialRoom, TrialSeed, TrialTask
 from qubix_protocol.arrays import Array, from_npy, pack_arrays, unpack_arrays
@@ -114,8 +115,8 @@ class TaskFailed(Frame, frozen=True, kw_only=True, tag="failed"):
     detail: Words
 
 
-Task = RunTask | VerifyTask | WipeTask | TrialTask
-Event = ChunkDone | RunDone | VerifyDone | WipeDone | TrialRoom | TrialFull | TrialDone | TaskFailed
+Task = RunTask | VerifyTask | WipeTask | TrialTask | DescribeTask
+Event = ChunkDone | RunDone | VerifyDone | WipeDone | TrialRoom | TrialFull | TrialDone | DescribeDone | TaskFailed
 _event_decoder: Final = msgspec.msgpack.Decoder(Event)
 _task_decoder: Final = msgspec.msgpack.Decoder(Task)
 
@@ -183,6 +184,8 @@ def _carry_out(task: Task, hear: Callable[..., Any]) -> Iterator[Event]:
         yield verify(task)
     elif isinstance(task, TrialTask):
         yield from trial.run(task, hear)
+    elif isinstance(task, DescribeTask):
+        yield describe(task)
     else:
         yield wipe()
 
@@ -196,6 +199,13 @@ def wipe() -> WipeDone:
     if not done.whole:
         raise RuntimeError(f"only {done.cleared_bytes} of {done.free_bytes} free bytes could be overwritten")
     return WipeDone(free_bytes=done.free_bytes, cleared_bytes=done.cleared_bytes)
+
+
+def describe(task: DescribeTask) -> DescribeDone:
+    """Loads the libraries that read models, which nothing but a worker does."""
+    from qubix_kernels.onnx import task as onnx
+
+    return onnx.run(task, from_npy(_map(task.model)).tobytes(), _open_inputs(task.inputs))
 
 
 def run(task: RunTask) -> Iterator[ChunkDone | RunDone]:

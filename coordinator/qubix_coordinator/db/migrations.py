@@ -74,6 +74,7 @@ STEPS = (
     "wishes/schema.sql",
     "accounts/schema_6_read.sql",
     "market/schema_8_words.sql",
+    "models/schema.sql",
 )
 
 CREATE_TABLE = """

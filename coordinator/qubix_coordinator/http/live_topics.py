@@ -14,6 +14,7 @@ from qubix_coordinator.feed.rules import Shown
 from qubix_coordinator.http import money
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.jobs import service as jobs
+from qubix_coordinator.models import service as models
 from qubix_coordinator.outbox import Cursor, parse_cursor
 from qubix_coordinator.rentals import service as rentals
 from qubix_protocol.account_news import BalanceNews
@@ -27,6 +28,7 @@ _JOB: Final = "job:"
 _RENTAL: Final = "rental:"
 _DISPUTE: Final = "dispute:"
 _PAIRING: Final = "pairing:"
+_MODEL: Final = "model:"
 QUERIES_MAX: Final = 8
 """On one connection."""
 
@@ -115,7 +117,11 @@ async def _own(context: Context, who: Principal, name: str) -> str:
         pairing_id = _uuid(name.removeprefix(_PAIRING), "pairing")
         await context.db.run(lambda tx: pairings.view(tx, who.account_id, pairing_id))
         return pairings.topic(pairing_id)
-    known = "Use market, listing:ID, account, job:ID, rental:ID, dispute:ID, or pairing:ID"
+    if name.startswith(_MODEL):
+        model_id = _uuid(name.removeprefix(_MODEL), "model")
+        await context.db.run(lambda tx: models.read(tx, who.account_id, model_id, now_ms=context.now_ms()))
+        return models.topic(model_id)
+    known = "Use market, listing:ID, account, job:ID, rental:ID, dispute:ID, pairing:ID, or model:ID"
     raise InvalidInput("subscribe", f"there is no topic {name!r}", known)
 
 
@@ -129,6 +135,9 @@ async def state(context: Context, who: Principal, name: str) -> Any:
     if name.startswith(_PAIRING):
         pairing_id = UUID(name.removeprefix(_PAIRING))
         return await context.db.run(lambda tx: pairings.view(tx, who.account_id, pairing_id))
+    if name.startswith(_MODEL):
+        model_id = UUID(name.removeprefix(_MODEL))
+        return await context.db.run(lambda tx: models.read(tx, who.account_id, model_id, now_ms=context.now_ms()))
     return await jobs.get(context.desk, who, name.removeprefix(_JOB))
 
 

@@ -6,7 +6,6 @@ C3).
 """
 
 import asyncio
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,11 @@ import msgspec
 
 from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.errors import QubixError
+from qubix_coordinator.jobs.boxed import NotCarriedOut, WorkerEnded, fetch, in_worker
 from qubix_coordinator.jobs.verify import Claim, File, Finding
 from qubix_kernels import tasks
 from qubix_kernels.box.rules import Limits
-from qubix_kernels.zygote import Worker, Zygote
+from qubix_kernels.zygote import Zygote
 from qubix_protocol.errors import Malformed
 from qubix_protocol.job_receipt import check_seed
 
@@ -30,10 +30,6 @@ CPU_EXTRA_S = 5
 DISK_BYTES = 1024**3
 WALL_EXTRA_S = 5.0
 """The check's own deadline comes first; the watchdog is for a parent that cannot see to it."""
-
-
-class NotCarriedOut(Exception):
-    """The check could not be done; nobody is to blame."""
 
 
 class Checker:
@@ -56,6 +52,8 @@ class Checker:
                     event = await self._in_worker(task, Path(folder), _data_bytes(claim))
         except TimeoutError:
             return not_carried_out(f"the check took longer than {self._deadline_s:g} s", seed)
+        except WorkerEnded:
+            return not_carried_out("the check's worker ended without a verdict", seed)
         except (NotCarriedOut, QubixError, Malformed, OSError) as problem:
             return not_carried_out(str(problem), seed)
         return _finding(event, seed, len(claim.outputs))
@@ -80,52 +78,16 @@ class Checker:
         return tuple(parts)
 
     async def _fetch(self, claim: Claim, file: File, path: Path) -> Path:
-        """The bytes delivered are the bytes checked."""
-        await self._store.copy_to(claim.account_id, file.digest, path)
-        if await asyncio.to_thread(_digest_of, path) != file.digest:
-            raise NotCarriedOut("the artifact store gave other bytes than were committed")
-        return path
+        return await fetch(self._store, claim.account_id, file.digest, path)
 
     async def _in_worker(self, task: tasks.VerifyTask, folder: Path, data_bytes: int) -> tasks.Event:
-        worker = await asyncio.to_thread(
-            self._zygote.fork,
-            scratch=folder,
-            limits=Limits(
-                memory_bytes=MEMORY_BASE_BYTES + MEMORY_FACTOR * data_bytes,
-                cpu_s=int(self._deadline_s) + CPU_EXTRA_S,
-                wall_s=self._deadline_s + WALL_EXTRA_S,
-                disk_bytes=DISK_BYTES,
-            ),
+        limits = Limits(
+            memory_bytes=MEMORY_BASE_BYTES + MEMORY_FACTOR * data_bytes,
+            cpu_s=int(self._deadline_s) + CPU_EXTRA_S,
+            wall_s=self._deadline_s + WALL_EXTRA_S,
+            disk_bytes=DISK_BYTES,
         )
-        try:
-            return await _talk(worker, task)
-        finally:
-            worker.sock.close()
-            # It has ended by itself unless the check was cut short.
-            await asyncio.shield(asyncio.to_thread(self._zygote.kill, worker))
-
-
-async def _talk(worker: Worker, task: tasks.VerifyTask) -> tasks.Event:
-    worker.sock.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_sendall(worker.sock, tasks.encode_frame(task))
-    head = await _exactly(worker, 4)
-    return tasks.decode_event(await _exactly(worker, tasks.frame_length(head)))
-
-
-async def _exactly(worker: Worker, size: int) -> bytes:
-    loop, data = asyncio.get_running_loop(), bytearray()
-    while len(data) < size:
-        more = await loop.sock_recv(worker.sock, min(size - len(data), 1 << 20))
-        if not more:
-            raise NotCarriedOut("the check's worker ended without a verdict")
-        data += more
-    return bytes(data)
-
-
-def _digest_of(path: Path) -> bytes:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").digest()
+        return await in_worker(self._zygote, task, folder, limits)
 
 
 def _files(claim: Claim) -> Iterator[File]:

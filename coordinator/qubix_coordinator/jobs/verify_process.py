@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from qubix_coordinator.db.database import Database
 from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.jobs import verifiers, verify
 from qubix_coordinator.jobs.checker import Checker
+from qubix_coordinator.jobs.describer import Describer
 from qubix_coordinator.jobs.verify_settings import VerifierSettings, from_environment_or_exit
 from qubix_coordinator.signals import StopSignal, stopped_while_starting
 from qubix_kernels.box import machine
@@ -38,6 +39,18 @@ IDLE_MAX_S = 0.25
 LEAVE_S = 1.0
 
 
+async def for_ever(db: Database, one: Callable[[], Awaitable[bool]]) -> None:
+    """`one` does what waits, and says whether anything did."""
+    idle_s = IDLE_FIRST_S
+    while True:
+        try:
+            idle_s = IDLE_FIRST_S if await one() else min(IDLE_MAX_S, idle_s * 1.5)
+        except Unavailable:
+            await db.until_back()
+        if idle_s > IDLE_FIRST_S:
+            await asyncio.sleep(idle_s)
+
+
 class Verifier:
     """One slot: claims, checks, records, again. Run as many as may check at a time."""
 
@@ -45,14 +58,7 @@ class Verifier:
         self._db, self._checker, self._name, self._now_ms = db, checker, name, now_ms
 
     async def run(self) -> None:
-        idle_s = IDLE_FIRST_S
-        while True:
-            try:
-                idle_s = IDLE_FIRST_S if await self.one() else min(IDLE_MAX_S, idle_s * 1.5)
-            except Unavailable:
-                await self._db.until_back()
-            if idle_s > IDLE_FIRST_S:
-                await asyncio.sleep(idle_s)
+        await for_ever(self._db, self.one)
 
     async def one(self) -> bool:
         """Checks one attempt, if one waits."""
@@ -106,8 +112,10 @@ async def serve(settings: VerifierSettings, start_zygote: Callable[..., Zygote] 
         try:
             db = await Database.connect(settings)
             try:
-                checker = Checker(ArtifactStore.open(settings), zygote, folder, deadline_s=settings.verifier_deadline_s)
-                await _serve(settings, db, checker, stop)
+                store = ArtifactStore.open(settings)
+                checker = Checker(store, zygote, folder, deadline_s=settings.verifier_deadline_s)
+                describer = Describer(db, store, zygote, folder, deadline_s=settings.verifier_model_deadline_s)
+                await _serve(settings, db, checker, describer, stop)
             finally:
                 await db.close()
         finally:
@@ -130,7 +138,9 @@ def _own_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _serve(settings: VerifierSettings, db: Database, checker: Checker, stop: StopSignal) -> None:
+async def _serve(
+    settings: VerifierSettings, db: Database, checker: Checker, describer: Describer, stop: StopSignal
+) -> None:
     clock = SystemClock()
     host = socket.gethostname()
     await db.run(lambda tx: verifiers.beat(tx, host, os.getpid()))
@@ -139,6 +149,9 @@ async def _serve(settings: VerifierSettings, db: Database, checker: Checker, sto
             group.create_task(Verifier(db, checker, f"{host}:{os.getpid()}:{slot}", lambda: now_ms(clock)).run())
             for slot in range(settings.verifier_parallel)
         ]
+        for slot in range(settings.verifier_models):
+            name = f"{host}:{os.getpid()}:model:{slot}"
+            tasks.append(group.create_task(for_ever(db, partial(describer.one, name, lambda: now_ms(clock)))))
         tasks.append(group.create_task(keep_beating(db, host)))
         tell_ready(settings)
         stop.started()

@@ -16,6 +16,20 @@ class VerifierSettings(Settings):
     verifier_parallel: int = setting(
         "QUBIX_VERIFIER_PARALLEL", "Checks that one verifier process does at a time.", 1, minimum=1, maximum=256
     )
+    verifier_models: int = setting(
+        "QUBIX_VERIFIER_MODELS",
+        "Models that one verifier process describes at a time, beside its checks; 0: none.",
+        1,
+        minimum=0,
+        maximum=64,
+    )
+    verifier_model_deadline_s: float = setting(
+        "QUBIX_VERIFIER_MODEL_DEADLINE_S",
+        "Seconds in which a model must be read and two units of it run, or it is refused as too slow.",
+        45.0,
+        minimum=1,
+        maximum=600,
+    )
     verifier_threads: int = setting(
         "QUBIX_VERIFIER_THREADS", "Threads of one check's arithmetic.", 1, minimum=1, maximum=256
     )

@@ -7,16 +7,17 @@ from typing import Final
 
 import numpy as np
 
-from qubix_kernels.kernel import BadInput
 from qubix_kernels.onnx import model
 from qubix_kernels.onnx.model import Facts, Port
+from qubix_kernels.onnx.refusal import Refused
 from qubix_kernels.onnx.rows import DEPENDS, depends
 from qubix_kernels.onnx.signature import FLOPS_MAX, Mode, Signature, Tensor, wire_names
 from qubix_kernels.onnx.trial import Trial, trial
 from qubix_kernels.onnx.work import Work
 from qubix_protocol.arrays import Array
 
-_STACK: Final = "Give the inputs stacked along one more axis in front: the model then runs for each by itself"
+_LISTED: Final = "name the inputs as the model does"
+_STACK: Final = "give the inputs stacked along one more axis in front: the model then runs for each by itself"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ def describe(data: bytes, arrays: Mapping[str, Array], whole: Collection[str] = 
     """`arrays` by the model's names, or by the wire's; of a divided one, only the first two units are read.
 
     One axis more than the model has, in front, makes a stack of single inputs; otherwise axis 0 divides every input
-    whose first axis the model leaves open (or has as 1), but those that are named in `whole`. Raises `BadInput`.
+    whose first axis the model leaves open (or has as 1), but those that are named in `whole`.
+    Raises `Refused`, or MemoryError.
     """
     facts = model.inspect(data)
     wire = wire_names(port.name for port in facts.inputs)
@@ -52,13 +54,17 @@ def _by_own_name(facts: Facts, wire: Mapping[str, str], arrays: Mapping[str, Arr
     listed = ", ".join(f"{port.name} {port.dtype} {_shape(port)}" for port in facts.inputs)
     for name in arrays:
         if name not in own:
-            raise BadInput(f"the model takes nothing named {name!r:.80}; it takes {listed}")
+            raise Refused("inputs", f"the model takes nothing named {name!r:.80}; it takes {listed}", _LISTED)
     found = {own[name]: array for name, array in arrays.items()}
     for port in facts.inputs:
         if port.name not in found:
-            raise BadInput(f"the model's input {port.name} is missing; it takes {listed}")
+            raise Refused("inputs", f"the model's input {port.name} is missing; it takes {listed}", _LISTED)
         if found[port.name].dtype.name != port.dtype:
-            raise BadInput(f"input {port.name} is {found[port.name].dtype}: convert it, array.astype({port.dtype!r})")
+            raise Refused(
+                "inputs",
+                f"input {port.name} is {found[port.name].dtype}, the model takes {port.dtype}",
+                f"convert it, array.astype({port.dtype!r})",
+            )
     return found
 
 
@@ -75,7 +81,7 @@ def _divided(facts: Facts, given: Mapping[str, Array], whole: Collection[str]) -
     many = {name for name in single if given[name].ndim and len(given[name]) > 1} or single
     if many:
         return "row", _checked(facts, given, many, "row")
-    raise BadInput(f"no input of the model is open along axis 0. {_STACK}")
+    raise Refused("no_batch", "no input of the model is open along axis 0", _STACK)
 
 
 def _checked(facts: Facts, given: Mapping[str, Array], divided: set[str], mode: Mode) -> set[str]:
@@ -83,11 +89,15 @@ def _checked(facts: Facts, given: Mapping[str, Array], divided: set[str], mode: 
         shape = given[port.name].shape
         one = shape if port.name not in divided else (shape[1:] if mode == "stack" else (1, *shape[1:]))
         if port.dims is not None and not _fits(one, port.dims):
-            raise BadInput(f"input {port.name} has shape {shape}, the model takes {_shape(port)}")
+            raise Refused(
+                "inputs", f"input {port.name} has shape {shape}, the model takes {_shape(port)}", "reshape it"
+            )
     sizes = {name: given[name].shape[:1] for name in sorted(divided)}
     if len(set(sizes.values())) > 1 or (0,) in sizes.values() or () in sizes.values():
         listed = ", ".join(f"{name} has {size[0] if size else 'no'}" for name, size in sizes.items())
-        raise BadInput(f"the inputs have different numbers of units: {listed}; name those that are no batch in whole=")
+        raise Refused(
+            "inputs", f"the inputs have different numbers of units: {listed}", "name those that are no batch in whole="
+        )
     return divided
 
 
@@ -119,7 +129,9 @@ def _outputs(facts: Facts, one: Trial, mode: Mode) -> dict[str, Tensor]:
     for port in facts.outputs:
         shape = one.outputs[port.name].shape
         if mode != "stack" and shape[:1] != (1,):
-            raise BadInput(f"output {port.name} of one row has shape {shape}: its axis 0 is not the batch. {_STACK}")
+            raise Refused(
+                "no_batch", f"output {port.name} of one row has shape {shape}, so its axis 0 is not the batch", _STACK
+            )
         unit = shape if mode == "stack" else shape[1:]
         found[wire[port.name]] = Tensor(name=port.name, dtype=port.dtype, shape=unit)
     return found
@@ -127,9 +139,13 @@ def _outputs(facts: Facts, one: Trial, mode: Mode) -> dict[str, Tensor]:
 
 def _signature(mode: Mode, inputs: dict[str, Tensor], outputs: dict[str, Tensor], work: Work) -> Signature:
     if work.flops > FLOPS_MAX:
-        raise BadInput(f"a unit takes {work.flops:.3g} operations; more than {FLOPS_MAX:.3g} cannot be checked in time")
+        raise Refused(
+            "too_much_work",
+            f"a unit takes {work.flops:.3g} operations; more than {FLOPS_MAX:.3g} cannot be checked in time",
+            "give smaller units: shorter sequences, or smaller images",
+        )
     if any(0 in tensor.shape for tensor in (*inputs.values(), *outputs.values())):
-        raise BadInput("an input or output of the model is empty")
+        raise Refused("inputs", "an input or output of the model is empty", "give at least one of everything")
     return Signature(mode=mode, inputs=inputs, outputs=outputs, **work._asdict())
 
 
@@ -139,6 +155,8 @@ def _check_pair(data: bytes, found: Signature, feed: Mapping[str, Array], one: T
     for tensor in found.outputs.values():
         shape = pair.outputs[tensor.name].shape
         if shape != (2, *tensor.shape):
-            raise BadInput(f"output {tensor.name} of two rows has shape {shape}, not {(2, *tensor.shape)}. {_STACK}")
+            raise Refused(
+                "no_batch", f"output {tensor.name} of two rows has shape {shape}, not {(2, *tensor.shape)}", _STACK
+            )
         if depends(one.outputs[tensor.name], pair.outputs[tensor.name][:1]):
-            raise BadInput(f"output {tensor.name} of a row {DEPENDS}")
+            raise Refused("dependent_rows", f"output {tensor.name} of a row {DEPENDS}")

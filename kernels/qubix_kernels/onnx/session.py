@@ -11,12 +11,14 @@ from typing import Any, Final
 import onnxruntime
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
-from qubix_kernels.kernel import BadInput
 from qubix_kernels.onnx import work
+from qubix_kernels.onnx.refusal import Refused
 from qubix_protocol.arrays import Array
 
 CPU: Final = "CPUExecutionProvider"
 _QUIET: Final = 4
+_CHECK: Final = "onnx.checker.check_model(model, full_check=True) says more; export it anew"
+_TRY: Final = "run it with onnxruntime on the very same inputs, and give what it takes"
 
 
 class NoProvider(LookupError):
@@ -31,7 +33,7 @@ class Session:
     ) -> None:
         """`plain` runs the graph as it is, without optimisation; `profile` is where to write what was run.
 
-        Raises `NoProvider`, and `BadInput` when the model cannot be loaded on the CPU.
+        Raises `NoProvider`, and `Refused` when the model cannot be loaded on the CPU.
         """
         require(provider)
         self.provider: Final = provider
@@ -40,7 +42,7 @@ class Session:
                 data, _options(plain, profile), providers=[(provider, dict(provider_options))]
             )
         except Exception as error:
-            raise self._said(error, "the model cannot be loaded") from error
+            raise self._said(error, "cannot_load", "the model cannot be loaded", _CHECK) from error
         self._session.disable_fallback()
         _verify_provider(self._session, provider)
         self._outputs: Final = [output.name for output in self._session.get_outputs()]
@@ -49,19 +51,19 @@ class Session:
         try:
             return dict(zip(self._outputs, self._session.run(self._outputs, dict(feed)), strict=True))
         except Exception as error:
-            raise self._said(error, "the model cannot be run on these inputs") from error
+            raise self._said(error, "cannot_run", "the model cannot be run on these inputs", _TRY) from error
 
     def profile(self) -> str:
         """Ends profiling; the path of what was written."""
         return str(self._session.end_profiling())
 
-    def _said(self, error: Exception, what: str) -> Exception:
+    def _said(self, error: Exception, code: str, what: str, remedy: str) -> Exception:
         """On the CPU an error is the model's, or memory's; elsewhere it may be the device's."""
         text = str(error)
         if isinstance(error, MemoryError) or "bad_alloc" in text or "Failed to allocate memory" in text:
             return MemoryError(text[:500])
         if self.provider == CPU:
-            return BadInput(f"{what}: {text[:500]}")
+            return Refused(code, f"{what}: {text[:500]}", remedy)
         return RuntimeError(f"{what}: {text[:500]}")
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from qubix_kernels.kernel import BadInput
 from qubix_kernels.onnx import work
+from qubix_kernels.onnx.refusal import Refused
 from qubix_kernels.onnx.session import CPU, Session, shapes_of
 from qubix_protocol.arrays import Array
 
@@ -32,7 +32,7 @@ class Trial:
 
 
 def trial(data: bytes, feed: Mapping[str, Array], *, together: bool) -> Trial:
-    """`together` as in `work.total`. Raises `BadInput` when the model does not run.
+    """`together` as in `work.total`. Raises `Refused` when the model does not run, or MemoryError.
 
     Writes one file to a temporary folder, and removes it.
     """
@@ -41,7 +41,11 @@ def trial(data: bytes, feed: Mapping[str, Array], *, together: bool) -> Trial:
         outputs = session.run(feed)
         path = session.profile()
         if os.path.getsize(path) > _PROFILE_BYTES_MAX:
-            raise BadInput("the model runs too many operations for one unit; divide the work into smaller units")
+            raise Refused(
+                "too_much_work",
+                "the model runs too many operations for one unit",
+                "divide the work into smaller units",
+            )
         with open(path, "rb") as file:
             ran = work.total(_ops(json.load(file)), together=together)
     return Trial(outputs, ran)

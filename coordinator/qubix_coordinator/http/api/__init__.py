@@ -20,6 +20,7 @@ def load() -> Blueprint:
         history,
         jobs,
         market,
+        models,
         network,
         operator,
         pages,
