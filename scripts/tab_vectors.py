@@ -32,6 +32,7 @@ from qubix_protocol.messages import (
     Host,
     InputRef,
     KernelRate,
+    Leaving,
     Link,
     LiveAttempt,
     Message,
@@ -42,6 +43,8 @@ from qubix_protocol.messages import (
     Refused,
     Report,
     Settlement,
+    Settlements,
+    SettlementsAsk,
     Welcome,
 )
 from qubix_protocol.selftest import Check, CheckStatus, SelfTest
@@ -196,6 +199,8 @@ def messages() -> dict[str, Message]:
         "selftest": SelfTest(
             test_id=JOB, device_id="webgpu-1", at_ms=NOW_MS, took_ms=1_234, quick=False, full=True, checks=(check,)
         ),
+        "leaving": Leaving(),
+        "settlements_ask": SettlementsAsk(after_ms=NOW_MS, after=ATTEMPT),
         "refused": Refused(code="malformed", detail="no"),
     }
 
@@ -205,12 +210,12 @@ def sealed(message: Message, key: SigningKey, audience: bytes, **changes: Any) -
     return envelope.seal(message, key, audience=audience, **(how | changes))
 
 
-def commands() -> dict[str, Message]:
-    settlement = Settlement(
+def settlement(provider: str = TAB.peer_id) -> Settlement:
+    return Settlement(
         network="devnet",
         job_id=JOB,
         attempt_id=ATTEMPT,
-        provider=TAB.peer_id,
+        provider=provider,
         report_digest=b"r" * 32,
         head=b"h" * 32,
         units_accepted=1000,
@@ -224,12 +229,28 @@ def commands() -> dict[str, Message]:
         fee_qu=0,
         decided_ms=NOW_MS,
     )
+
+
+def told_again() -> dict[str, bytes]:
+    """As it is signed for everybody and for ever; and what is none, or is somebody else's."""
+    how: dict[str, Any] = {"incarnation": 0, "counter": 0, "expires_ms": NOW_MS}
+    return {
+        "mine": sealed(settlement(), COORDINATOR, envelope.ANYONE, **how),
+        "another's": sealed(settlement(OTHER.peer_id), COORDINATOR, envelope.ANYONE, **how),
+        "forged": sealed(settlement(), OTHER, envelope.ANYONE, **how),
+        "no settlement": sealed(Leaving(), COORDINATOR, envelope.ANYONE, **how),
+    }
+
+
+def commands() -> dict[str, Message]:
+    again = Settlements(told=(told_again()["mine"],), next_ms=NOW_MS, next=ATTEMPT, more=True)
     return {
         "assign": assign(PARAMS["floats that are whole"]),
         "cancel": Cancel(attempt_id=ATTEMPT, fence=3, reason=Reason.SUPERSEDED),
         "acknowledged": Acknowledged(attempt_id=ATTEMPT, fence=3, link=2),
         "report acknowledged": Acknowledged(attempt_id=ATTEMPT, fence=3),
-        "settlement": settlement,
+        "settlement": settlement(),
+        "settlements": again,
         "refused": Refused(code="forbidden", detail="no", remedy="stop"),
     }
 
@@ -282,6 +303,10 @@ def session() -> dict[str, Any]:
         ],
         "wrong": [{"what": what, "code": code, "envelope": raw.hex()} for what, (code, raw) in wrong.items()],
         "say": browser.encode(browser.BrowserSay(statement=sealed(Heartbeat(), TAB, COORDINATOR.public))).hex(),
+        "last": browser.encode(
+            browser.BrowserSay(statement=sealed(Leaving(), TAB, COORDINATOR.public, counter=2**53 - 1))
+        ).hex(),
+        "told_again": {name: raw.hex() for name, raw in told_again().items()},
         "open": browser.encode(browser.BrowserOpen(peer_id=TAB.peer_id, network="devnet")).hex(),
         "offer": browser.encode(browser.BrowserOffer(advert=encode_advert(licence, offered))).hex(),
     }

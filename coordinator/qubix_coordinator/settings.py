@@ -159,6 +159,14 @@ class Settings:
         minimum=0.1,
         maximum=3600,
     )
+    leave_s: float = setting(
+        "QUBIX_LEAVE_S",
+        "Seconds in which a provider that said that it goes (a page that was closed, or is reloaded) may be back, "
+        "before its attempts go on elsewhere.",
+        2.5,
+        minimum=0.1,
+        maximum=3600,
+    )
     heartbeat_s: float = setting(
         "QUBIX_HEARTBEAT_S", "Seconds between a working node's heartbeats.", 2.0, minimum=0.1, maximum=600
     )

@@ -24,6 +24,7 @@ from qubix_protocol.units import (
     RENTAL_S_MAX,
     RENTAL_S_MIN,
     RENTALS_MAX,
+    SETTLEMENTS_MAX,
     TEXT_MAX,
     THROTTLE_MAX,
     UNITS_MAX,
@@ -406,6 +407,30 @@ class Settlement(Message, frozen=True, kw_only=True, tag="settlement"):
     paid_qu: Amount
     fee_qu: Amount
     decided_ms: Millis
+
+
+class Leaving(Message, frozen=True, kw_only=True, tag="leaving"):
+    """Node → coordinator: I go now, and hand back what I have. Signed before it is needed and sent as the last word of
+    a session, under a counter that nothing follows: a page that is closed has no time to sign. A node that is back
+    within a few seconds (a page that was reloaded) goes on with what it had."""
+
+
+class SettlementsAsk(Message, frozen=True, kw_only=True, tag="settlements_ask"):
+    """Node → coordinator: which of my attempts were settled after this place? (0, "") is the beginning; every other
+    place is one that an answer named."""
+
+    after_ms: Millis
+    after: Annotated[str, Meta(pattern=r"^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})?$(?!\n)")]
+
+
+class Settlements(Message, frozen=True, kw_only=True, tag="settlements"):
+    """Coordinator → node: settlements once more, oldest first, each signed as it was told at first. The node keeps
+    (`next_ms`, `next`) to ask from there; `more`: at once."""
+
+    told: Annotated[tuple[bytes, ...], Meta(max_length=SETTLEMENTS_MAX)]
+    next_ms: Millis
+    next: str
+    more: bool
 
 
 # Rentals ------------------------------------------------------------------------------------------------------------

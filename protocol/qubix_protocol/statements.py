@@ -10,6 +10,7 @@ from qubix_protocol.messages import (
     Decline,
     Heartbeat,
     Hello,
+    Leaving,
     Progress,
     Refused,
     Renewal,
@@ -22,6 +23,8 @@ from qubix_protocol.messages import (
     RentalStart,
     Report,
     Settlement,
+    Settlements,
+    SettlementsAsk,
     Telemetry,
     Welcome,
 )
@@ -55,6 +58,8 @@ Statement = (
     | TrialAnswer
     | TrialFailed
     | DeviceWishTaken
+    | Leaving
+    | SettlementsAsk
     | Refused
 )
 """What a node says once the handshake is done."""
@@ -67,6 +72,7 @@ FromCoordinator = (
     | Cancel
     | Acknowledged
     | Settlement
+    | Settlements
     | RentalStart
     | RentalNonce
     | RentalEnd

@@ -102,6 +102,9 @@ class Reason(StrEnum):
     """The rental that the job ran on is over."""
     DRAINING = "draining"
     """The provider takes no more work (not a failure)."""
+    LEFT = "left"
+    """The provider said that it goes, and did not come back at once. Its record says that it did not finish; the job
+    is none the worse for it."""
     SPOT_CHECK_FAILED = "spot_check_failed"
     """Two unrelated providers ran a part of it again and made something else."""
     SPOT_CHECK_UNDECIDED = "spot_check_undecided"
@@ -137,6 +140,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.DISPUTE_DECIDED: "paid and returned as the dispute was decided",
     Reason.RENTAL_ENDED: "the rental that it ran on has ended; what was checked is readable",
     Reason.DRAINING: "the provider takes no more work; another one is asked",
+    Reason.LEFT: "the provider has left and handed the rest back; it goes on elsewhere",
     Reason.SPOT_CHECK_FAILED: "two others made something else of it: it is not paid, and new earnings are forfeit",
     Reason.SPOT_CHECK_UNDECIDED: "another one made something else of it, and no third one was found: it is not paid",
 }

@@ -42,6 +42,8 @@ RENTAL_S_MAX: Final = 30 * 86_400
 RENTALS_MAX: Final = 64
 """Open at once on one node: one for each of its devices."""
 
+SETTLEMENTS_MAX: Final = 32
+"""Told again in one answer."""
 THROTTLE_MAX: Final = 16
 """Reasons that one reading may name for a lowered clock."""
 

@@ -17,10 +17,22 @@ from qubix_coordinator.db.database import Database
 from qubix_coordinator.errors import LimitExceeded
 from qubix_coordinator.http.browser_node import Tab as ServedTab
 from qubix_coordinator.http.rates import Sockets
-from qubix_protocol import browser
+from qubix_protocol import browser, envelope
 from qubix_protocol.browser import TAKEN_OVER, BrowserOpen, BrowserSay
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import Accept, Assign, Beat, Heartbeat, KernelRate, LiveAttempt, Offer, Refused
+from qubix_protocol.messages import (
+    Accept,
+    Assign,
+    Beat,
+    Heartbeat,
+    KernelRate,
+    Leaving,
+    LiveAttempt,
+    Offer,
+    Refused,
+    Settlements,
+    SettlementsAsk,
+)
 from qubix_protocol.selftest import Check, CheckStatus, SelfTest
 from qubix_protocol.states import Availability, DeviceKind
 from tests.db.support_http import Running, make_person, served
@@ -385,3 +397,107 @@ async def test_a_tab_that_is_back_at_once_keeps_what_it_has_in_hand(db: Database
                 return [(one["state"], one["fraction"]) for one in found] == [("running", 0.5)]
 
             await until(heard)
+
+
+LAST = 2**53 - 1
+"""The highest counter that a page can hold exactly."""
+AWAY = {"return_s": 1_000.0, "lease_s": 2_000.0}
+"""Only by its own word does anything end in these."""
+
+
+async def attempts(db: Database) -> list[tuple[str, bool]]:
+    """How each stands or ended, and whether its provider is about to go."""
+    found = await db.fetch("SELECT state, reason, leaving FROM attempt ORDER BY created_ms, fence")
+    return [(one["reason"] if one["state"] == "empty" else one["state"], one["leaving"]) for one in found]
+
+
+async def test_a_tab_that_says_that_it_goes_and_is_gone_at_once_hands_its_job_on(db: Database, tmp_path: Path) -> None:
+    async with market(db, tmp_path, leave_s=0.2, **AWAY) as (running, place), tab_of(place) as first:
+        await first.shake_hands()
+        await first.offer(FRACTALS)
+        await listed(running)
+        job_id = await submitted(running)
+        before = await assigned(first)
+        async with tab_of(place) as second:
+            await second.shake_hands()
+            await second.offer(FRACTALS)
+            await listed(running, 2)
+            # Signed ahead; much else is said before it leaves, and nobody waits for an answer.
+            word = first.sign(Leaving(), counter=LAST)
+            for _ in range(40):
+                await first.say(SettlementsAsk(after_ms=0, after=""))
+            await first.send(BrowserSay(statement=word))
+            await first.leave()
+            after = await assigned(second)
+            assert (after.job_id, after.attempt_id != before.attempt_id) == (job_id, True)
+        assert (await attempts(db))[0][0] == "left"
+
+
+async def test_a_reload_takes_the_goodbye_back(db: Database, tmp_path: Path) -> None:
+    async with market(db, tmp_path, leave_s=DEADLINE_S, **AWAY) as (running, place):
+        key = SigningKey.generate()
+        async with tab_of(place, key) as tab:
+            await tab.shake_hands()
+            await tab.offer(FRACTALS)
+            await submitted(running)
+            assign = await assigned(tab)
+
+            async def runs(*, leaving: bool) -> bool:
+                return await attempts(db) == [("running", leaving)]
+
+            await until(lambda: runs(leaving=False))
+            await tab.say(Leaving(), counter=LAST)
+            await tab.leave()
+        await until(lambda: runs(leaving=True))
+        async with tab_of(place, key) as tab:
+            await tab.shake_hands((LiveAttempt(attempt_id=assign.attempt_id, fence=assign.fence, running=True),))
+            beat = Beat(attempt_id=assign.attempt_id, fence=assign.fence, fraction=0.5, elapsed_ms=1)
+            await tab.say(Heartbeat(attempts=(beat,)))
+            await until(lambda: runs(leaving=False))
+
+
+GOODBYES: dict[str, tuple[dict[str, Any], str]] = {
+    "of another session": ({"incarnation": 999}, "replayed"),
+    "of another network": ({"network": "main"}, "wrong_network"),
+    "for another market": ({"audience": b"y" * 32}, "wrong_audience"),
+    "for anyone": ({"audience": envelope.ANYONE}, "wrong_audience"),
+    "of a minute ago": ({"expires_ms": 1}, "expired"),
+    "too far ahead": ({"expires_ms": 2**52}, "expired"),
+}
+
+
+async def test_a_goodbye_that_is_not_to_be_believed_changes_nothing(db: Database, tmp_path: Path) -> None:
+    async with market(db, tmp_path, leave_s=0.1, **AWAY) as (running, place), tab_of(place) as tab:
+        await tab.shake_hands()
+        await tab.offer(FRACTALS)
+        await listed(running)
+        await submitted(running)
+        await assigned(tab)
+        for wrong, code in GOODBYES.values():
+            await tab.say(Leaving(), counter=LAST, **wrong)
+            assert (await tab.hear(Refused)).code == code
+        before = await counted(running, "bad_signature")
+        await tab.say(Leaving(), counter=LAST, key=SigningKey(b"x" * 32))
+        await tab.say(Heartbeat(), expires_ms=1)
+        assert (await tab.hear(Refused)).code == "expired"
+        assert await counted(running, "bad_signature") == before + 1
+        assert await attempts(db) == [("running", False)]
+
+
+async def test_nothing_follows_a_goodbye(db: Database, tmp_path: Path) -> None:
+    async with market(db, tmp_path) as (_, place), tab_of(place) as tab:
+        await tab.shake_hands()
+        word = await tab.say(Leaving(), counter=LAST)
+        await tab.send(BrowserSay(statement=word))
+        assert (await tab.hear(Refused)).code == "replayed"
+        await tab.say(Heartbeat())
+        assert (await tab.hear(Refused)).code == "replayed"
+
+
+async def test_a_tab_that_asks_hears_what_was_settled(db: Database, tmp_path: Path) -> None:
+    async with market(db, tmp_path) as (_, place), tab_of(place) as tab:
+        await tab.shake_hands()
+        await tab.say(SettlementsAsk(after_ms=0, after=""))
+        told: Settlements = await tab.hear(Settlements)
+        assert (told.told, told.more, told.next) == ((), False, "")
+        assert 0 < told.next_ms < place.now_ms()

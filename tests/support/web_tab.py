@@ -24,7 +24,7 @@ class SharingTab:
         self._folder = folder
         self.settings = {"rateQuPerHour": 360_000, "throttle": 1.0, **settings}
         self.page = tabs.open(gpu=True, token=token)
-        self.page.route(f"**{AT}**", self._serve)
+        self.page.context.route(f"**{AT}**", self._serve)
 
     def _serve(self, route: Route) -> None:
         path = self._folder / urlsplit(route.request.url).path.removeprefix(AT)
@@ -47,6 +47,12 @@ class SharingTab:
         """As a person does who presses F5 and shares again."""
         self.page.reload()
         self._add()
+        self.start()
+
+    def again(self) -> None:
+        """In another tab of the same browser, which keeps what this one kept."""
+        self.page = self.page.context.new_page()
+        self.load()
         self.start()
 
     @property

@@ -155,6 +155,31 @@ async def test_other_bodies_end_where_they_grow_too_long() -> None:
 
 
 @pytest.mark.asyncio
+async def test_the_end_of_a_websocket_waits_until_what_was_said_last_is_taken() -> None:
+    coming = iter(
+        [*({"type": "websocket.receive", "bytes": bytes([n])} for n in range(3)), {"type": "websocket.disconnect"}]
+    )
+    seen: list[bool] = []
+
+    async def receive() -> dict[str, object]:
+        return next(coming)
+
+    async def app(scope: dict[str, object], receive: Callable[[], Awaitable[dict[str, object]]], send: object) -> None:
+        assert [(await receive())["bytes"] for _ in range(3)] == [b"\0", b"\1", b"\2"]
+        end = asyncio.create_task(receive())
+        for amount in (2, 1):
+            for _ in range(10):
+                await asyncio.sleep(0)
+            seen.append(end.done())
+            taken(scope, amount)
+        async with asyncio.timeout(5):
+            assert (await end)["type"] == "websocket.disconnect"
+
+    await Paced(app)({"type": "websocket", "path": "/"}, receive, None)
+    assert seen == [False, False]
+
+
+@pytest.mark.asyncio
 async def test_messages_of_a_websocket_wait_for_each_other() -> None:
     came = 0
 

@@ -260,6 +260,10 @@ def test_each_deadline_has_its_reason() -> None:
     assert rules.due_reason(AttemptState.RUNNING, limit_ms=9, now_ms=5) is Reason.SILENT
     assert rules.due_reason(AttemptState.RUNNING, limit_ms=5, now_ms=5) is Reason.OVERDUE
     assert rules.due_reason(AttemptState.VERIFYING, limit_ms=5, now_ms=5) is Reason.CHECK_FAILED
+    for state in (AttemptState.OFFERED, AttemptState.RUNNING):
+        assert rules.due_reason(state, limit_ms=9, now_ms=5, leaving=True) is Reason.LEFT
+    assert rules.due_reason(AttemptState.VERIFYING, limit_ms=5, now_ms=5, leaving=True) is Reason.CHECK_FAILED
+    assert Reason.LEFT in rules.UNCOUNTED - rules.BLAMELESS
 
 
 def test_a_reported_result_beats_a_later_cancel() -> None:

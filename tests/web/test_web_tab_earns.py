@@ -17,8 +17,8 @@ import pytest
 
 import qubix
 from qubix import receipts
-from qubix_protocol.api import ListingView
-from qubix_protocol.states import AttemptState, JobState
+from qubix_protocol.api import AttemptView, ListingView
+from qubix_protocol.states import AttemptState, JobState, Reason
 from tests.support import books, web_gpu
 from tests.support.browser import Tabs
 from tests.support.funds import fund_market
@@ -27,9 +27,10 @@ from tests.support.web_tab import SharingTab
 
 ENV = {
     "QUBIX_ALLOW_FALLBACK_ADAPTERS": "true",
-    # Ten times what a reload takes.
-    "QUBIX_RETURN_S": "20",
-    "QUBIX_LEASE_S": "40",
+    # Ten times what a reload takes; and only by its own word does a tab's attempt end in these.
+    "QUBIX_LEAVE_S": "20",
+    "QUBIX_RETURN_S": "1000",
+    "QUBIX_LEASE_S": "2000",
 }
 DEADLINE_S = 100.0
 DEAR = "200000000"
@@ -58,7 +59,7 @@ def tab(market: WebMarket, tabs: Tabs, built: Path) -> Iterator[SharingTab]:
     found.load()
     found.start()
     yield found
-    found.page.close()
+    found.page.context.close()
 
 
 def until(what: Callable[[], object]) -> None:
@@ -159,7 +160,11 @@ def test_a_reload_goes_on_with_the_job_in_hand(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["closed", "stopped"])
-def test_a_tab_that_goes_hands_its_job_on(market: WebMarket, tab: SharingTab, api: qubix.Client, way: str) -> None:
+def test_a_tab_that_goes_hands_its_job_on(
+    market: WebMarket, tabs: Tabs, tab: SharingTab, api: qubix.Client, way: str
+) -> None:
+    # When it is back, it goes on with what it had until it hears that this is over.
+    tabs.allow(r"status of 403 .*/api/v1/artifacts/")
     listing = measured(api, tab)
     heir = str(market.start_node(f"heir-{way}", QUBIX_NODE_RATE_QU_PER_H=DEAR).info["peer_id"])
     until(lambda: any(one.provider == heir for one in api.offers()))
@@ -168,7 +173,7 @@ def test_a_tab_that_goes_hands_its_job_on(market: WebMarket, tab: SharingTab, ap
     under_way(job)
     assert [one.provider for one in job.refresh().attempts] == [listing.provider]
     if way == "closed":
-        tab.page.close()
+        tab.page.close(run_before_unload=True)
     else:
         tab.call("stop()")
     until(lambda: listing.listing_id not in {one.listing_id for one in api.offers()})
@@ -180,8 +185,20 @@ def test_a_tab_that_goes_hands_its_job_on(market: WebMarket, tab: SharingTab, ap
     assert first.units_accepted > 0
     assert first.paid_qu > 0
     assert sum(one.units_accepted for one in view.attempts) == view.units
+    assert first.reason is (Reason.LEFT if way == "closed" else Reason.NODE_FAILED)
+    assert (first.ended_ms or 0) <= (by_provider[heir].started_ms or 0)
+    _hears_what_it_earned(tab, first)
     market.parts[f"heir-{way}"].stop()
     books.audit(market.env)
+
+
+def _hears_what_it_earned(tab: SharingTab, attempt: AttemptView) -> None:
+    """It was settled while the tab was away."""
+    tab.again()
+    state = tab.until(lambda state: state["earnings"])
+    (earning,) = state["earnings"]
+    assert (earning["attemptId"], earning["paidQu"]) == (attempt.attempt_id, attempt.paid_qu)
+    assert state["earned"] == attempt.paid_qu
 
 
 @pytest.mark.slow

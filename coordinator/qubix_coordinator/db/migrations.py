@@ -75,6 +75,7 @@ STEPS = (
     "accounts/schema_6_read.sql",
     "market/schema_8_words.sql",
     "models/schema.sql",
+    "jobs/schema_9_tab.sql",
 )
 
 CREATE_TABLE = """

@@ -313,5 +313,7 @@ class Mesh:
             await market.node_online(db, peer.peer_id, now_ms=now_ms)
         else:
             await market.node_offline(db, peer.peer_id, incarnation=peer.session.incarnation, now_ms=now_ms)
+            if peer.left:
+                await jobs.on_leaving(self.desk, peer.peer_id, peer.session.incarnation)
             if peer.gone:
                 await jobs.on_gone(self.desk, peer.peer_id, peer.session.incarnation)

@@ -28,6 +28,7 @@ STREAMED: Final = ("PUT", "/api/v1/artifacts/")
 """Method and path prefix of the one kind of request whose body is streamed to disk."""
 _WAITING_BYTES_MAX: Final = 1024 * 1024
 _WAITING_MESSAGES_MAX: Final = 16
+_LAST_WORDS_S: Final = 2.0
 _DRAINED_BYTES_MAX: Final = 16 * 1024 * 1024
 _DRAIN_S: Final = 5.0
 _KEY: Final = "qubix.pace"
@@ -38,14 +39,21 @@ class Pace:
 
     def __init__(self, most: int) -> None:
         self._most, self._waiting = most, 0
-        self._room = asyncio.Event()
+        self._room, self._empty = asyncio.Event(), asyncio.Event()
         self._room.set()
+        self._empty.set()
 
     async def room(self) -> None:
         await self._room.wait()
 
+    async def empty(self) -> None:
+        """Until all that came was taken."""
+        await self._empty.wait()
+
     def came(self, amount: int) -> None:
         self._waiting += amount
+        if self._waiting > 0:
+            self._empty.clear()
         if self._waiting >= self._most:
             self._room.clear()
 
@@ -53,6 +61,8 @@ class Pace:
         self._waiting -= amount
         if self._waiting < self._most:
             self._room.set()
+        if self._waiting == 0:
+            self._empty.set()
 
 
 class Paced:
@@ -98,6 +108,11 @@ def _messages(receive: Receive, pace: Pace) -> Receive:
             if event.get("bytes") == b"":
                 # Quart stumbles over an empty binary message: it is falsy, and there is no text beside it.
                 return {"type": "websocket.receive", "text": ""}
+        elif event["type"] == "websocket.disconnect":
+            # Quart ends the handler at once, with what was said last still unread.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    await pace.empty()
         return event
 
     return paced

@@ -2,6 +2,7 @@
 """One node's session at work: its statements in order, in a task of its own, so that no node waits for another."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -29,6 +30,7 @@ from qubix_protocol.messages import (
     Decline,
     Heartbeat,
     Hello,
+    Leaving,
     Offer,
     Progress,
     Refused,
@@ -37,6 +39,8 @@ from qubix_protocol.messages import (
     RentalDecline,
     RentalNotice,
     Report,
+    Settlements,
+    SettlementsAsk,
     Telemetry,
 )
 from qubix_protocol.selftest import SelfTest
@@ -126,6 +130,8 @@ class Peer:
         self._task: asyncio.Task[None] | None = None
         self.gone = False
         """Its gateway said that the connection broke."""
+        self.left = False
+        """It said itself that it goes."""
         self._stopped = False
         self._refusals = 0
         self._heard_s = 0.0
@@ -144,6 +150,7 @@ class Peer:
 
     def stop(self) -> None:
         self._stopped = True
+        self._hear_last_word()
         if self._task is not None:
             self._task.cancel()
 
@@ -167,6 +174,16 @@ class Peer:
             log.exception("mesh.session_failed", extra={"peer": self.peer_id})
             self.mesh.count("internal")
             self.link.drop(self, "the coordinator met a defect; connect again")
+
+    def _hear_last_word(self) -> None:
+        """A page that is closed says its word and is gone, sooner than what it said before is worked through."""
+        last: bytes | None = None
+        while not self._inbox.empty():
+            waiting = self._inbox.get_nowait()
+            last = last if waiting.gossip else waiting.raw
+        if last is not None and self.session.live:
+            with contextlib.suppress(ProtocolError):
+                self.left = self.left or isinstance(self.session.receive(last).message, Leaving)
 
     def _put(self, waiting: Waiting) -> bool:
         try:
@@ -260,8 +277,9 @@ class Peer:
             self.mesh.nudge()
         if isinstance(message, RentalBeat):
             await barriers.reach(Barrier.RENTAL_ANSWERED)
-        if reply is not None:
+        if isinstance(reply, Acknowledged):
             await barriers.reach(Barrier.REPORT_COMMITTED if reply.link is None else Barrier.LINK_COMMITTED)
+        if reply is not None:
             self.send(reply)
 
     async def _through_outages(self, step: Callable[[], Awaitable[T]]) -> T:
@@ -276,7 +294,7 @@ class Peer:
             except Unavailable:
                 await self.mesh.desk.db.until_back()
 
-    async def _dispatch(self, message: Statement, raw: bytes) -> Acknowledged | None:
+    async def _dispatch(self, message: Statement, raw: bytes) -> Acknowledged | Settlements | None:
         """What a node says is durable when this returns; only then is it acknowledged. Samples are not: they wait for
         their batch, so that what follows them does not."""
         desk, peer_id = self.mesh.desk, self.peer_id
@@ -313,6 +331,11 @@ class Peer:
                 await trials.on_failed(desk, peer_id, message)
             case DeviceWishTaken():
                 await wishes.on_taken(desk.db, peer_id, message, now_ms=desk.now_ms())
+            case Leaving():
+                self.left = True
+                await jobs.on_leaving(desk, peer_id, self.session.incarnation)
+            case SettlementsAsk():
+                return await jobs.on_settlements_ask(desk, peer_id, message)
             case Refused():
                 log.warning(
                     "mesh.refused_by_node", extra={"peer": peer_id, "code": message.code, "why": message.detail}

@@ -41,7 +41,7 @@ async def fire_attempt(desk: Desk, tx: Tx, attempt_id: UUID) -> None:
     if state is AttemptState.VERIFYING:
         await settle.give_up_check(desk, tx, job, attempt)
         return
-    reason = rules.due_reason(state, limit_ms=attempt.limit_ms, now_ms=now_ms)
+    reason = rules.due_reason(state, limit_ms=attempt.limit_ms, now_ms=now_ms, leaving=attempt.leaving)
     await flow.end_attempt(desk, tx, job, attempt, AttemptEvent.DUE, reason)
     await flow.tell(tx, attempt.peer_id, flow.cancel_of(attempt, reason))
 

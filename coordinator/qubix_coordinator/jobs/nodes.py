@@ -101,6 +101,7 @@ async def _hear(desk: Desk, tx: Tx, job: Job, attempt: Attempt, event: AttemptEv
     attempt.observed_ms += billing.observed_gap_ms(attempt.heard_ms, now_ms, heartbeat_ms)
     attempt.heard_ms = max(attempt.heard_ms, now_ms)
     assert attempt.limit_ms is not None, "set when it started"
+    attempt.leaving = False
     attempt.due_ms = rules.running_due_ms(attempt.heard_ms, round(desk.settings.lease_s * 1000), attempt.limit_ms)
     if attempt.state != decision.state.value:
         attempt.state = decision.state.value

@@ -453,7 +453,15 @@ BLAMELESS: Final = frozenset(
 )
 """Endings that do not count against the provider. One consumer's bad input must not take a provider from others."""
 UNCOUNTED: Final = frozenset(
-    {Reason.DECLINED, Reason.DRAINING, Reason.NOT_ACCEPTED_IN_TIME, Reason.COMPLETED, Reason.RELIEVED, Reason.JOB_ENDED}
+    {
+        Reason.DECLINED,
+        Reason.DRAINING,
+        Reason.LEFT,
+        Reason.NOT_ACCEPTED_IN_TIME,
+        Reason.COMPLETED,
+        Reason.RELIEVED,
+        Reason.JOB_ENDED,
+    }
 )
 """Endings that do not count towards a job's bad attempts: it never ran there, or nothing was wrong with it."""
 
@@ -464,12 +472,14 @@ def match_again_ms(waited_ms: int, *, waiting: bool) -> int:
     return WAIT_AGAIN_MS if waiting else max(MATCH_AGAIN_MS, min(MATCH_AGAIN_MS_MAX, waited_ms // 8))
 
 
-def due_reason(state: AttemptState, *, limit_ms: int | None, now_ms: int) -> Reason:
-    """Which deadline it was that passed."""
-    if state is AttemptState.OFFERED:
-        return Reason.NOT_ACCEPTED_IN_TIME
+def due_reason(state: AttemptState, *, limit_ms: int | None, now_ms: int, leaving: bool = False) -> Reason:
+    """Which deadline it was that passed. `leaving`: the provider said that it goes, and nothing since."""
     if state is AttemptState.VERIFYING:
         return Reason.CHECK_FAILED
+    if leaving:
+        return Reason.LEFT
+    if state is AttemptState.OFFERED:
+        return Reason.NOT_ACCEPTED_IN_TIME
     return Reason.OVERDUE if limit_ms is not None and limit_ms <= now_ms else Reason.SILENT
 
 

@@ -13,13 +13,14 @@ from qubix_coordinator.errors import Conflict
 from qubix_coordinator.jobs import accept as acceptance
 from qubix_coordinator.jobs import assign, flow, read, views
 from qubix_coordinator.jobs.access import may_access
-from qubix_coordinator.jobs.connection import on_gone
+from qubix_coordinator.jobs.connection import on_gone, on_leaving
 from qubix_coordinator.jobs.course import course
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.jobs.due import settle_due
 from qubix_coordinator.jobs.estimates import estimate
 from qubix_coordinator.jobs.nodes import on_accept, on_decline, on_heartbeat, on_hello, on_progress, on_report
 from qubix_coordinator.jobs.read import get, list_jobs, receipt, receipts, result
+from qubix_coordinator.jobs.retold import on_settlements_ask
 from qubix_coordinator.jobs.rules import JobEvent, Verb
 from qubix_coordinator.jobs.submit import Berth, submit
 from qubix_coordinator.jobs.tables import Job
@@ -43,8 +44,10 @@ __all__ = [
     "on_gone",
     "on_heartbeat",
     "on_hello",
+    "on_leaving",
     "on_progress",
     "on_report",
+    "on_settlements_ask",
     "open_on_rental",
     "receipt",
     "receipts",

@@ -117,7 +117,7 @@ def accepted_prefix(links: Sequence[ChainLink], verdict: Verdict | None) -> list
 async def conclude(desk: Desk, tx: Tx, job: Job, attempt: Attempt, why: str) -> None:
     """Saves the attempt with our last word on it, signed, for its receipt; and what the node hears of it."""
     statement = settlement_of(desk, job, attempt, why)
-    attempt.settlement_raw = _sign(desk, statement)
+    attempt.settlement_raw, attempt.settled_ms = _sign(desk, statement), statement.decided_ms
     await attempt.save(using_db=tx)
     await receipt.settled(desk, tx, attempt)
     await flow.tell(tx, attempt.peer_id, statement)

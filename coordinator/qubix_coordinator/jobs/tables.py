@@ -137,6 +137,8 @@ class Attempt(Model):
     verdict = fields.TextField(default="")
     check_ms = fields.BigIntField(default=0)
     settlement_raw = fields.BinaryField(null=True)
+    settled_ms = fields.BigIntField(null=True)
+    leaving = fields.BooleanField(default=False)
     created_ms = fields.BigIntField()
     sent_ms = fields.BigIntField()
     started_ms = fields.BigIntField(null=True)

@@ -40,6 +40,7 @@ function world(changes: {
       if (changes.view === null) throw new TypeError('no connection');
       return Response.json({ ...VIEW, ...changes.view });
     }) as unknown as typeof fetch,
+    leaving: () => () => undefined,
     lock: async () => {
       if (changes.locked) return null;
       lock.taken += 1;

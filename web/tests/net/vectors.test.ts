@@ -171,6 +171,8 @@ async function statements(): Promise<Record<keyof typeof vectors.messages, Field
     }),
     artifact_request: say.artifactRequest('PUT', utf8('d'.repeat(32)), 70_000, assign),
     selftest: say.selfTest(JOB, 'webgpu-1', NOW, 1_234, [check]),
+    leaving: say.leaving(),
+    settlements_ask: say.settlementsAsk({ atMs: NOW, id: ATTEMPT }),
     refused: say.refused('malformed', 'no'),
   };
 }
@@ -218,12 +220,37 @@ describe('a session', () => {
     assert.equal(hex(await session.advert((await statements()).offer)), known.offer);
   });
 
+  test('the last word is signed ahead, and follows whatever else is said', async () => {
+    const session = await begin();
+    assert.equal(hex(await session.lastWord()), known.last);
+    assert.equal(hex(await session.statement((await statements()).idle)), known.say);
+  });
+
+  test('settlements are told again as they were signed, and of this tab alone', async () => {
+    const session = await begin();
+    const again = known.told_again;
+    assert.deepEqual(
+      (({ attemptId, paidQu, decidedMs }) => [attemptId, paidQu, decidedMs])(await session.settlement(unhex(again.mine))),
+      [ATTEMPT, 2, NOW],
+    );
+    await assert.rejects(session.settlement(unhex(again["another's"])), { code: 'wrong_audience' });
+    await assert.rejects(session.settlement(unhex(again.forged)), { code: 'bad_signature' });
+    await assert.rejects(session.settlement(unhex(again['no settlement'])), { code: 'malformed' });
+  });
+
   test('commands are believed, each once', async () => {
     const session = await begin();
     for (const { type, envelope } of known.commands) {
       const { command } = await session.believe(unhex(envelope));
       assert.equal(command.t, type.replace('report ', ''));
       if (command.t === 'acknowledged') assert.equal(command.link, type === 'acknowledged' ? 2 : null);
+      if (command.t === 'settlements') {
+        assert.deepEqual([command.told.map(hex), command.next, command.more], [
+          [known.told_again.mine],
+          { atMs: NOW, id: ATTEMPT },
+          true,
+        ]);
+      }
       if (command.t === 'settlement') assert.equal(command.settlement.paidQu, 2);
       await assert.rejects(session.believe(unhex(envelope)), { code: 'replayed' });
     }

@@ -16,6 +16,8 @@ const HANDSHAKE_MS = 20_000;
 const BACKOFF_FIRST_MS = 250;
 const BACKOFF_MAX_MS = 5_000;
 const REFUSED_MS = 15_000;
+/** Its life is a minute. */
+const LAST_WORD_MS = 20_000;
 const UNSENT_BYTES_MAX = 4 * 1024 * 1024;
 const FRAMES_MAX = 1024;
 
@@ -39,6 +41,8 @@ export class Live {
   readonly #socket: Socket;
   /** Sealed and sent in one order: sealing takes a moment, and counters must rise on the wire. */
   #order: Promise<unknown> = Promise.resolve();
+  #lastWord: Bytes | null = null;
+  #lastWordMs = -Infinity;
 
   constructor(session: Session, socket: Socket) {
     this.session = session;
@@ -55,6 +59,19 @@ export class Live {
 
   offer(offer: Fields): void {
     this.#queue(() => this.session.advert(offer));
+  }
+
+  /** Has the last word signed anew, as long as it is asked for: a page that goes has no time to sign. */
+  keepLastWord(nowMs: number): void {
+    if (nowMs < this.#lastWordMs + LAST_WORD_MS) return;
+    this.#lastWordMs = nowMs;
+    void this.session.lastWord().then((word) => (this.#lastWord = word));
+  }
+
+  /** At once: the page goes. */
+  leave(): void {
+    if (this.#lastWord) this.#socket.send(this.#lastWord);
+    this.#socket.close();
   }
 
   /** Resolves when everything so far is handed to the socket. */

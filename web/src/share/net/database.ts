@@ -3,6 +3,7 @@
 
 import type { Bytes } from './bytes';
 import type { Journal, Market, Saved } from './journal';
+import { BEGINNING, type Place } from './messages';
 import type { Earning } from './types';
 
 const NAME = 'qubix-provider';
@@ -75,6 +76,14 @@ export class Database implements Journal {
     if (await this.#get<Earning>('earnings', earning.attemptId)) return false;
     await this.#change('earnings', (store) => store.put({ ...earning, settlement }));
     return true;
+  }
+
+  async toldUpTo(): Promise<Place> {
+    return (await this.#get<Place>('kept', 'toldUpTo')) ?? BEGINNING;
+  }
+
+  setToldUpTo(place: Place): Promise<void> {
+    return this.#change('kept', (store) => store.put(place, 'toldUpTo'));
   }
 
   async incarnation(): Promise<number> {

@@ -13,6 +13,8 @@ export const VERSION = 1;
 export const ANYONE = new Uint8Array(32);
 export const FRAME_BYTES_MAX = 256 * 1024;
 const LIFE_MS_MAX = 120_000;
+/** Nothing follows what carries it. */
+const COUNTER_LAST = Number.MAX_SAFE_INTEGER;
 const CONTEXT = utf8('qubix/envelope/1\0');
 
 export interface Header {
@@ -115,8 +117,16 @@ export class Sealer {
 
   seal(message: Fields): Promise<Bytes> {
     this.#counter += 1;
-    const header = { ...this.#fixed, counter: this.#counter, expiresMs: this.#nowMs() + this.#lifeMs };
-    return seal(message, this.#key, header);
+    return this.#sealed(message, this.#counter);
+  }
+
+  /** Good after whatever else is said, and only once: nothing after it is believed. */
+  last(message: Fields): Promise<Bytes> {
+    return this.#sealed(message, COUNTER_LAST);
+  }
+
+  #sealed(message: Fields, counter: number): Promise<Bytes> {
+    return seal(message, this.#key, { ...this.#fixed, counter, expiresMs: this.#nowMs() + this.#lifeMs });
   }
 }
 

@@ -4,7 +4,7 @@
  * A link is kept before it is said; what is lost all the same is only said twice.
  */
 
-import type { Link, Outcome, Range } from './messages';
+import { BEGINNING, type Link, type Outcome, type Place, type Range } from './messages';
 import type { Earning } from './types';
 import type { Bytes } from './bytes';
 
@@ -52,6 +52,9 @@ export interface Journal {
   earnings(): Promise<Earning[]>;
   /** With the coordinator's signed settlement. The same attempt again changes nothing; whether it was news. */
   earn(earning: Earning, settlement: Bytes): Promise<boolean>;
+  /** Up to where settlements were told again. */
+  toldUpTo(): Promise<Place>;
+  setToldUpTo(place: Place): Promise<void>;
   /** The highest session so far: one that is not above it is a recording. */
   incarnation(): Promise<number>;
   setIncarnation(incarnation: number): Promise<void>;
@@ -62,6 +65,7 @@ export class MemoryJournal implements Journal {
   #pair: CryptoKeyPair | null = null;
   #market: Market | null = null;
   #incarnation = 0;
+  #toldUpTo = BEGINNING;
   readonly #attempts = new Map<string, Saved>();
   readonly #earnings = new Map<string, Earning>();
 
@@ -91,6 +95,12 @@ export class MemoryJournal implements Journal {
     const news = !this.#earnings.has(earning.attemptId);
     if (news) this.#earnings.set(earning.attemptId, earning);
     return news;
+  }
+  async toldUpTo(): Promise<Place> {
+    return this.#toldUpTo;
+  }
+  async setToldUpTo(place: Place): Promise<void> {
+    this.#toldUpTo = place;
   }
   async incarnation(): Promise<number> {
     return this.#incarnation;

@@ -94,6 +94,7 @@ export interface Welcome {
   certificate: Bytes;
 }
 export interface Settlement {
+  provider: string;
   jobId: string;
   attemptId: string;
   verdict: string;
@@ -102,11 +103,18 @@ export interface Settlement {
   unitsTotal: number;
   decidedMs: number;
 }
+/** In the order in which a node's attempts were settled. */
+export interface Place {
+  atMs: number;
+  id: string;
+}
+export const BEGINNING: Place = { atMs: 0, id: '' };
 export type Command =
   | { t: 'assign'; assign: Assign }
   | { t: 'cancel'; attemptId: string; fence: number; reason: string }
   | { t: 'acknowledged'; attemptId: string; fence: number; link: number | null }
   | { t: 'settlement'; settlement: Settlement }
+  | { t: 'settlements'; told: Bytes[]; next: Place; more: boolean }
   | { t: 'renewal'; certificate: Bytes }
   | { t: 'refused'; code: string; detail: string; remedy: string }
   | { t: 'other'; name: string };
@@ -286,6 +294,10 @@ export const artifactRequest = (
   fence: attempt.fence,
 });
 
+/** The last word of a session, signed before it is needed. */
+export const leaving = (): Fields => ({ t: 'leaving' });
+export const settlementsAsk = (after: Place): Fields => ({ t: 'settlements_ask', after_ms: after.atMs, after: after.id });
+
 export const refused = (code: string, detail: string): Fields => ({
   t: 'refused',
   code,
@@ -345,6 +357,12 @@ class Said {
     return new Said(this.#body[name]);
   }
 
+  flag(name: string): boolean {
+    const value = this.#body[name];
+    if (typeof value !== 'boolean') throw wrong(name);
+    return value;
+  }
+
   isNull(name: string): boolean {
     return this.#body[name] === null;
   }
@@ -394,7 +412,11 @@ export function commandOf(type: string, body: Body): Command {
     case 'acknowledged':
       return { t: 'acknowledged', ...attempt(), link: said.isNull('link') ? null : said.count('link') };
     case 'settlement':
-      return { t: 'settlement', settlement: settlementOf(said) };
+      return { t: 'settlement', settlement: settlementOf(body) };
+    case 'settlements': {
+      const next = { atMs: said.count('next_ms'), id: said.text('next') };
+      return { t: 'settlements', told: said.list('told', bytesOf), next, more: said.flag('more') };
+    }
     case 'renewal':
       return { t: 'renewal', certificate: said.bytes('certificate') };
     case 'refused':
@@ -446,8 +468,15 @@ function inputOf(value: Decoded): InputRef {
   };
 }
 
-function settlementOf(said: Said): Settlement {
+function bytesOf(value: Decoded): Bytes {
+  if (!(value instanceof Uint8Array)) throw wrong('a part');
+  return value;
+}
+
+export function settlementOf(body: Body): Settlement {
+  const said = new Said(body);
   return {
+    provider: said.text('provider'),
     jobId: said.text('job_id'),
     attemptId: said.text('attempt_id'),
     verdict: said.text('verdict'),

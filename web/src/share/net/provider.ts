@@ -14,7 +14,7 @@ import { deviceIdOf, listingIdOf } from './ids';
 import type { Journal } from './journal';
 import { generate, identityOf, NoKey, type Identity } from './keys';
 import { CannotShare, findMarket, type Found } from './market';
-import { heartbeat, hello, offer, selfTest, type Availability, type Command, type Offer, type Settlement } from './messages';
+import { heartbeat, hello, offer, selfTest, settlementsAsk, type Availability, type Command, type Offer, type Settlement } from './messages';
 import type { Fields } from './msgpack';
 import { Outbox } from './outbox';
 import { BACKEND, KERNELS } from './rules';
@@ -42,6 +42,8 @@ export interface Ports {
   journal(): Promise<Journal>;
   ticker: Ticker;
   fetch: typeof fetch;
+  /** `run` is called when the page goes, and has until it returns; the answer ends that. */
+  leaving(run: () => void): () => void;
   /** Held as long as this tab shares; null: another tab has it. */
   lock(): Promise<(() => void) | null>;
 }
@@ -241,6 +243,7 @@ class Run implements Ends {
   #due = false;
   #leaving = false;
   #wasUp = false;
+  #stay: () => void = () => undefined;
 
   constructor(parts: Parts, journal: Journal, key: Identity, found: Found, info: GpuInfo, release: () => void) {
     this.#parts = parts;
@@ -270,6 +273,7 @@ class Run implements Ends {
   async begin(): Promise<void> {
     this.#listingId = await listingIdOf(this.#key.peerId, this.#deviceId);
     await this.#desk.restore();
+    this.#stay = this.#parts.ports.leaving(() => this.#live?.leave());
     void this.#connection.run(this.#stop.signal);
     this.measure();
   }
@@ -354,6 +358,7 @@ class Run implements Ends {
     this.#parts.tell({ accountId: live.session.welcome.accountId, problem: undefined });
     for (const wake of this.#waiting.splice(0)) wake();
     this.#offerIfNew();
+    void this.#askSettlements();
     void this.#beat(live);
     void this.#repeat(live);
     this.#tellState();
@@ -385,6 +390,7 @@ class Run implements Ends {
     if (command.t === 'refused') this.#parts.tell({ problem: { code: 'refused', detail: refusal(command) } });
     await this.#desk.command(command, opened.body);
     if (command.t === 'settlement') await this.#earned(command.settlement, opened.raw);
+    if (command.t === 'settlements') await this.#toldAgain(command);
     this.#send();
   }
 
@@ -419,6 +425,7 @@ class Run implements Ends {
   /** Every beat also looks for what waits too long. */
   async #beat(live: Live): Promise<void> {
     while (!live.signal.aborted) {
+      live.keepLastWord(this.#parts.ports.ticker.nowMs());
       live.send(heartbeat(this.#desk.beats()));
       this.#send();
       await this.#pause(live, live.session.welcome.heartbeatS * 1000);
@@ -498,6 +505,23 @@ class Run implements Ends {
     if (await this.#journal.earn(earning, new Uint8Array(raw))) this.#parts.earned(earning);
   }
 
+  /** What was settled while this tab was away. */
+  async #askSettlements(): Promise<void> {
+    const after = await this.#journal.toldUpTo();
+    this.#live?.send(settlementsAsk(after));
+  }
+
+  async #toldAgain({ told, next, more }: Command & { t: 'settlements' }): Promise<void> {
+    for (const raw of told) {
+      const settlement = await this.#live?.session.settlement(raw);
+      if (!settlement) return;
+      await this.#desk.command({ t: 'settlement', settlement }, {});
+      await this.#earned(settlement, raw);
+    }
+    await this.#journal.setToldUpTo(next);
+    if (more) await this.#askSettlements();
+  }
+
   #tellState(): void {
     const work = this.#desk.active;
     const news: News = { attempt: undefined, listingId: this.#listingId };
@@ -514,6 +538,7 @@ class Run implements Ends {
 
   #close(): void {
     this.#leaving = true;
+    this.#stay();
     this.#desk.abandon();
     this.#stop.abort(new Error('stopped'));
     for (const wake of this.#waiting.splice(0)) wake();
@@ -540,6 +565,10 @@ function browserPorts(): Ports {
     journal: () => Database.open(),
     ticker: typeof Worker === 'undefined' ? new PageTicker() : new WorkerTicker(),
     fetch: (...words) => fetch(...words),
+    leaving: (run) => {
+      addEventListener('pagehide', run);
+      return () => removeEventListener('pagehide', run);
+    },
     lock: heldLock,
   };
 }

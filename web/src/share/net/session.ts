@@ -4,7 +4,7 @@
 import type { Bytes } from './bytes';
 import { ANYONE, open, readEvidence, Refusal, ReplayGuard, Sealer, type Opened } from './envelope';
 import type { Identity } from './keys';
-import { challengeOf, commandOf, regionOf, welcomeOf, type Command, type Welcome } from './messages';
+import { challengeOf, commandOf, leaving, regionOf, settlementOf, welcomeOf, type Command, type Settlement, type Welcome } from './messages';
 import { encode, type Fields } from './msgpack';
 
 const PASS_LIFE_MS = 30_000;
@@ -98,8 +98,22 @@ export class Session {
     return { command: commandOf(opened.header.type, opened.body), opened };
   }
 
+  /** A settlement of this tab's own work, as it was signed once. Throws Refusal. */
+  async settlement(raw: Uint8Array): Promise<Settlement> {
+    const { header, body } = await readEvidence(raw, this.#pins.network, this.#pins.coordinator);
+    if (header.type !== 'settlement') throw new Refusal('malformed', `a ${header.type}, no settlement`);
+    const settlement = settlementOf(body);
+    if (settlement.provider !== this.#pins.key.peerId) throw new Refusal('wrong_audience', 'of another provider');
+    return settlement;
+  }
+
   async statement(message: Fields): Promise<Bytes> {
     return encode({ t: 'say', statement: await this.#control.seal(message) });
+  }
+
+  /** To be sent when the page goes; good for a minute. */
+  async lastWord(): Promise<Bytes> {
+    return encode({ t: 'say', statement: await this.#control.last(leaving()) });
   }
 
   /** As a node gossips it: under the certificate. */
