@@ -7,7 +7,10 @@
     │   │   └── BadIdentity     not the identity of anybody on the Qubic network
     │   ├── Unauthorised        nobody, or an unknown or revoked token or signature
     │   ├── Forbidden           somebody, but not allowed to do this
-    │   │   └── WrongNetwork    not on this network (development credit on main)
+    │   │   ├── WrongNetwork    not on this network (development credit on main)
+    │   │   ├── OrderUnsigned   the account's orders must be signed
+    │   │   ├── OrderKeyRevoked the key signs no orders any more
+    │   │   └── ApprovalNeeded  a live key or a wallet must sign for it
     │   ├── NotProven           a wallet's proof that is not accepted
     │   │   ├── ChallengeUnknown · ChallengeUsed · ChallengeExpired · ChallengeAltered
     │   │   ├── WrongDomain · WrongWallet · WrongPurpose · WrongScheme
@@ -17,6 +20,8 @@
     │   │   ├── WalletTaken     the wallet speaks for another account
     │   │   ├── WalletInUse     a withdrawal to it is open
     │   │   ├── LastWayIn       nobody could reach the account without it
+    │   │   ├── LastApprover    nobody could change the account's keys without it
+    │   │   ├── OrderKeyUnknown the account's orders are signed by other keys
     │   │   ├── CauseReused     the same cause or idempotency key with another body
     │   │   └── StaleAttempt    a superseded attempt speaks
     │   ├── NotEnoughBalance    the account cannot cover the amount
@@ -65,6 +70,18 @@ class Forbidden(Refused):
 
 
 class WrongNetwork(Forbidden):
+    pass
+
+
+class OrderUnsigned(Forbidden):
+    pass
+
+
+class OrderKeyRevoked(Forbidden):
+    pass
+
+
+class ApprovalNeeded(Forbidden):
     pass
 
 
@@ -133,6 +150,14 @@ class WalletInUse(Conflict):
 
 
 class LastWayIn(Conflict):
+    pass
+
+
+class LastApprover(Conflict):
+    pass
+
+
+class OrderKeyUnknown(Conflict):
     pass
 
 

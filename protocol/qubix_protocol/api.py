@@ -98,6 +98,9 @@ class AccountView(View, frozen=True, kw_only=True):
     held_qu: int
     scopes: tuple[str, ...]
     order_key: HexKey | None = None
+    """The oldest key that may sign its orders now; `GET /order-keys` lists all of them."""
+    orders_signed: bool = False
+    """Its orders must be signed: it has, or had, a key that signs them."""
 
 
 class PageSessionBody(Body, frozen=True, kw_only=True):

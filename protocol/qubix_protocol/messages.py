@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from qubix_protocol.arrays import ArrayMeta
-from qubix_protocol.states import Availability, DeviceKind, Isolation, Outcome, Reason, RentalReason
+from qubix_protocol.states import Availability, DeviceKind, Isolation, OrderKeyKind, Outcome, Reason, RentalReason
 from qubix_protocol.units import (
     ARTIFACT_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
@@ -553,6 +553,41 @@ class ExtendOrder(Message, frozen=True, kw_only=True, tag="extend_order"):
     rental_id: Id
     seconds: RentalSeconds
     cap_qu: Annotated[int, Meta(ge=1, le=QU_MAX)] | None
+
+
+# Order keys (docs/adr/0038) ----------------------------------------------------------------------------------------
+
+
+class OrderKeyRequest(Message, frozen=True, kw_only=True, tag="order_key_request"):
+    """A key → coordinator: it asks to sign this account's orders. The key signs it itself, which proves that somebody
+    holds it; it adds nothing until the account approves."""
+
+    account_id: Id
+    kind: OrderKeyKind
+    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=_STORABLE)]
+    clock_ms: Millis
+
+
+class OrderKeyApproval(Message, frozen=True, kw_only=True, tag="order_key_approval"):
+    """A key that signs the account's orders → coordinator: the key of this request shall sign them too."""
+
+    account_id: Id
+    request_digest: Digest
+    """Of the signed `OrderKeyRequest` as it stands."""
+
+
+class OrderKeyRevocation(Message, frozen=True, kw_only=True, tag="order_key_revocation"):
+    """A key that signs the account's orders → coordinator: this key shall sign none from now on, and never again."""
+
+    account_id: Id
+    public_key: Digest
+
+
+class WalletApproval(Message, frozen=True, kw_only=True, tag="wallet_approval"):
+    """A key that signs the account's orders → coordinator: this bound wallet may add and revoke such keys, too."""
+
+    account_id: Id
+    wallet_key: Digest
 
 
 TELEMETRY_TYPES: Final = frozenset({"telemetry", "heartbeat"})

@@ -229,3 +229,26 @@ class Throttle(StrEnum):
     SYNC_BOOST = "sync_boost"
     DISPLAY = "display"
     OTHER = "other"
+
+
+class OrderKeyKind(StrEnum):
+    """What holds a key that signs an account's orders, as it says itself."""
+
+    SDK = "sdk"
+    """A program on somebody's machine."""
+    BROWSER = "browser"
+    """A browser, whose scripts cannot read it."""
+    OTHER = "other"
+
+
+class OrderKeyWay(StrEnum):
+    """By whose word a key came to sign an account's orders, or stopped."""
+
+    ORDER = "order"
+    """It signed the account's first signed order."""
+    SESSION = "session"
+    """Whoever was signed in, while the account had never had a key."""
+    KEY = "key"
+    """Another key of the account signed for it."""
+    WALLET = "wallet"
+    """A wallet of the account signed for it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text that a Qubic wallet signs to sign in, or to be bound to an account.
+"""The text that a Qubic wallet signs to sign in, to be bound to an account, or to add or revoke a key of its orders.
 
 Some wallets sign whatever they are given, and a payment is only bytes: the text is printable and is never the body of a
 transaction. It has one spelling, so that what a person reads is what is signed, and what is signed is what was issued.
@@ -20,6 +20,12 @@ _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 class Purpose(StrEnum):
     SIGN_IN = "sign-in"
     BIND = "bind"
+    ADD_ORDER_KEY = "add-order-key"
+    REVOKE_ORDER_KEY = "revoke-order-key"
+
+    @property
+    def about_a_key(self) -> bool:
+        return self in (Purpose.ADD_ORDER_KEY, Purpose.REVOKE_ORDER_KEY)
 
 
 class Scheme(StrEnum):
@@ -36,6 +42,8 @@ class Scheme(StrEnum):
 _ASKS: Final = {
     Purpose.SIGN_IN: "Sign in to QUBIX with this wallet.",
     Purpose.BIND: "Bind this wallet to a QUBIX account: it will sign in to that account and receive its pay-outs.",
+    Purpose.ADD_ORDER_KEY: "Let the order key below spend from a QUBIX account.",
+    Purpose.REVOKE_ORDER_KEY: "Revoke the order key below: it will not spend from a QUBIX account any more.",
 }
 _OWN: Final = "the one of this wallet"
 _HOST: Final = rf"[a-z0-9.:\[\]_-]{{1,{DOMAIN_MAX}}}"
@@ -47,6 +55,7 @@ _SHAPE: Final = re.compile(
     r"Identity: (?P<identity>[A-Z]{60})\n"
     r"Purpose: (?P<purpose>[a-z-]{1,20})\n"
     r"Account: (?P<account>[0-9a-z -]{1,36})\n"
+    r"(?:Order key: (?P<order_key>[0-9a-f]{64})\n)?"
     r"Nonce: (?P<nonce>[0-9a-f]{32})\n"
     r"Issued: (?P<issued>[0-9TZ:-]{20})\n"
     r"Expires: (?P<expires>[0-9TZ:-]{20})"
@@ -55,7 +64,8 @@ _SHAPE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChallengeText:
-    """`account` is the account that the wallet will be bound to; "" at a sign-in. Times are whole seconds."""
+    """`account` is the account that this is about; "" at a sign-in. `order_key` is the key that is to be added or
+    revoked, "" for other purposes. Times are whole seconds."""
 
     domain: str
     network: str
@@ -65,6 +75,7 @@ class ChallengeText:
     issued: datetime
     expires: datetime
     account: str = ""
+    order_key: str = ""
 
     def text(self) -> str:
         return (
@@ -74,10 +85,14 @@ class ChallengeText:
             f"Identity: {self.identity}\n"
             f"Purpose: {self.purpose.value}\n"
             f"Account: {self.account or _OWN}\n"
+            f"{self._key_line()}"
             f"Nonce: {self.nonce}\n"
             f"Issued: {self.issued.astimezone(UTC).strftime(_TIME)}\n"
             f"Expires: {self.expires.astimezone(UTC).strftime(_TIME)}"
         )
+
+    def _key_line(self) -> str:
+        return f"Order key: {self.order_key}\n" if self.order_key else ""
 
 
 def parse(text: str) -> ChallengeText:
@@ -95,7 +110,10 @@ def parse(text: str) -> ChallengeText:
         issued=_moment(said["issued"]),
         expires=_moment(said["expires"]),
         account="" if said["account"] == _OWN else said["account"],
+        order_key=said["order_key"] or "",
     )
+    if bool(read.order_key) is not read.purpose.about_a_key:
+        raise ValueError("a key is named where none is meant, or none where one is")
     if read.text() != text:
         raise ValueError("the text is not spelt as a challenge is")
     return read

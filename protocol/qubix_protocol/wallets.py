@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from qubix_protocol.api import Body, View
+from qubix_protocol.api import Body, HexKey, View
 from qubix_protocol.messages import Id
 from qubix_protocol.units import Network
 from qubix_protocol.wallet_text import TEXT_BYTES_MAX, Purpose, Scheme
@@ -20,10 +20,12 @@ DeviceName = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 class ChallengeBody(Body, frozen=True, kw_only=True):
-    """`POST /wallet/challenge`. For `bind`, with the token of the account that the wallet is to be bound to."""
+    """`POST /wallet/challenge`. For every purpose but `sign-in`, with the token of the account that it is about.
+    `order_key`: the key that is to be added or revoked, for those purposes alone."""
 
     identity: IdentityText
     purpose: Purpose = Purpose.SIGN_IN
+    order_key: HexKey | None = None
 
 
 class ChallengeView(View, frozen=True, kw_only=True):
@@ -38,8 +40,8 @@ class ChallengeView(View, frozen=True, kw_only=True):
 
 
 class SignedBody(Body, frozen=True, kw_only=True):
-    """A signed challenge: `POST /wallet/sign-in` and `POST /wallet/bind`. `scheme`: `raw` for the browser extension's
-    `signMessage`, `prefixed` for `qubic_sign` of WalletConnect."""
+    """A signed challenge: `POST /wallet/sign-in` and `POST /wallet/bind`, or in a body of `order_keys`. `scheme`: `raw`
+    for the browser extension's `signMessage`, `prefixed` for `qubic_sign` of WalletConnect."""
 
     identity: IdentityText
     text: Annotated[str, Meta(max_length=TEXT_BYTES_MAX)]
@@ -119,6 +121,9 @@ class WalletView(View, frozen=True, kw_only=True):
     may_sign_in: bool
     may_be_paid: bool
     since_ms: int
+    approves_keys: bool = False
+    """Whether its signature adds and revokes keys of the account's orders: it made the account, was bound before there
+    were such keys, or one of them approved it."""
     chain_balance_qu: int | None = None
     """What the network says is on it; None: unknown, and `chain_problem` says why."""
     chain_tick: int | None = None

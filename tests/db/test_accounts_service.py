@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import pytest
 
+from qubix_coordinator.accounts import order_keys, sessions
 from qubix_coordinator.accounts import service as accounts
-from qubix_coordinator.accounts import sessions
 from qubix_coordinator.accounts.rules import Purpose, Scope, digest_of_token, looks_like_token, token_of
 from qubix_coordinator.db.database import Database, Tx
-from qubix_coordinator.errors import Conflict, InvalidInput, NotFound, Unauthorised
+from qubix_coordinator.errors import Conflict, InvalidInput, NotFound, OrderKeyUnknown, Unauthorised
 from qubix_protocol.keys import SigningKey, peer_id
 
 T = TypeVar("T")
@@ -113,12 +113,12 @@ async def test_the_first_order_binds_its_key(db: Database) -> None:
     alice = await db.run(lambda tx: accounts.create_account(tx, "alice"))
     bob = await db.run(lambda tx: accounts.create_account(tx, "bob"))
     for _ in range(2):
-        await db.run(lambda tx: accounts.bind_order_key(tx, alice, key(1)))
-    another = await refused(db, Conflict, lambda tx: accounts.bind_order_key(tx, alice, key(2)))
-    assert "first order" in str(vars(another)["remedy"])
-    await refused(db, Conflict, lambda tx: accounts.bind_order_key(tx, bob, key(1)))
-    await refused(db, InvalidInput, lambda tx: accounts.bind_order_key(tx, bob, b"short"))
-    await db.run(lambda tx: accounts.bind_order_key(tx, bob, key(2)))
+        await db.run(lambda tx: order_keys.use(tx, alice, key(1)))
+    another = await refused(db, OrderKeyUnknown, lambda tx: order_keys.use(tx, alice, key(2)))
+    assert "qubix wallet keys add" in str(vars(another)["remedy"])
+    await refused(db, Conflict, lambda tx: order_keys.use(tx, bob, key(1)))
+    await refused(db, InvalidInput, lambda tx: order_keys.use(tx, bob, b"short"))
+    await db.run(lambda tx: order_keys.use(tx, bob, key(2)))
 
 
 @pytest.mark.asyncio
@@ -128,7 +128,7 @@ async def test_a_key_speaks_for_one_account(db: Database) -> None:
 
     assert await db.run(first) == await db.run(first)
     alice = await db.run(lambda tx: accounts.create_account(tx, "alice"))
-    await refused(db, Conflict, lambda tx: accounts.bind_order_key(tx, alice, key(4)))
+    await refused(db, Conflict, lambda tx: order_keys.use(tx, alice, key(4)))
 
 
 def test_tokens_carry_256_random_bits() -> None:

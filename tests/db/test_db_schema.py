@@ -11,11 +11,17 @@ CONSTRAINTS = {
     "event": "event_pkey:p event_topic_shape:c event_payload_bounded:c",
     "event_horizon": "event_horizon_pkey:p event_horizon_single:c",
     "account": "account_pkey:p account_kind_known:c account_name_bounded:c",
-    "account_key": "account_key_pkey:p account_key_account_fk:f account_key_is_ed25519:c account_key_purpose_known:c",
+    "account_key": "account_key_pkey:p account_key_account_fk:f account_key_is_ed25519:c account_key_purpose_known:c"
+    " account_key_of_account:u",
+    "order_key": "order_key_pkey:p order_key_account_fk:f order_key_name_bounded:c order_key_kind_known:c"
+    " order_key_added_by_known:c order_key_adder_fk:f order_key_added_by_wallet_fk:f order_key_revoked_by_known:c"
+    " order_key_revoker_fk:f order_key_revoked_by_wallet_fk:f order_key_is_of_its_account:f order_key_adder_named:c"
+    " order_key_revoker_named:c order_key_revoked_later:c",
     "api_token": "api_token_pkey:p api_token_account_fk:f api_token_digest_unique:u api_token_digest_is_sha256:c"
     " api_token_name_bounded:c api_token_scopes_known:c api_token_scopes_some:c api_token_wallet_signed:f"
-    " api_token_session_expires:c api_token_expires_later:c",
-    "wallet": "wallet_pkey:p wallet_account_fk:f wallet_key_has_32_bytes:c wallet_proof_known:c wallet_proof_of_id:u",
+    " api_token_session_expires:c api_token_expires_later:c api_token_order_key_fk:f",
+    "wallet": "wallet_pkey:p wallet_account_fk:f wallet_key_has_32_bytes:c wallet_proof_known:c wallet_proof_of_id:u"
+    " wallet_approves_by_signature:c",
     "wallet_challenge": "wallet_challenge_pkey:p wallet_challenge_nonce_has_16_bytes:c wallet_challenge_account_fk:f"
     " wallet_challenge_purpose_known:c wallet_challenge_key_has_32_bytes:c wallet_challenge_asked_from_is_digest:c"
     " wallet_challenge_text_bounded:c wallet_challenge_text_printable:c wallet_challenge_binds_to_an_account:c"
@@ -39,6 +45,7 @@ CONSTRAINTS = {
 }
 TRIGGERS = {
     "wallet": "wallet_kept",
+    "order_key": "order_key_kept",
     "network": "network_append_only network_no_truncate",
     "transfer": "transfer_append_only transfer_no_truncate transfer_stamped transfer_balanced",
     "entry": "entry_append_only entry_no_truncate entry_posted",
@@ -77,6 +84,6 @@ async def test_every_guarding_trigger_is_there_and_enabled(db: Database) -> None
 
 @pytest.mark.asyncio
 async def test_partial_unique_indexes_are_there(db: Database) -> None:
-    found = await db.fetch("SELECT indexdef FROM pg_indexes WHERE indexname = 'account_key_one_order_key'")
+    found = await db.fetch("SELECT indexdef FROM pg_indexes WHERE indexname = 'order_key_one_unapproved'")
     assert "UNIQUE" in found[0]["indexdef"]
-    assert "WHERE (purpose = 'order'" in found[0]["indexdef"]
+    assert "WHERE (added_by = ANY" in found[0]["indexdef"]

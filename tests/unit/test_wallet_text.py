@@ -30,7 +30,8 @@ def challenge_texts(draw: st.DrawFn) -> ChallengeText:
         nonce=draw(st.binary(min_size=16, max_size=16)).hex(),
         issued=issued,
         expires=issued + timedelta(minutes=10),
-        account=str(draw(st.uuids())) if purpose is Purpose.BIND else "",
+        account=str(draw(st.uuids())) if purpose is not Purpose.SIGN_IN else "",
+        order_key=draw(st.binary(min_size=32, max_size=32)).hex() if purpose.about_a_key else "",
     )
 
 

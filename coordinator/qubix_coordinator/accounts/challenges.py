@@ -48,6 +48,8 @@ class Challenge:
     text: str
     issued: datetime
     expires: datetime
+    order_key: bytes | None = None
+    """The key that it adds or revokes."""
 
 
 async def issue(
@@ -60,15 +62,18 @@ async def issue(
     address: str,
     now: datetime,
     account_id: UUID | None = None,
+    purpose: Purpose | None = None,
+    order_key: bytes | None = None,
 ) -> Challenge:
-    """`account_id` is the account to bind to; None: to sign in. `address` is who asks.
+    """`account_id` is the account that it is about, to bind to unless `purpose` says otherwise; None: to sign in.
+    `order_key` is the key to add or revoke, for those purposes. `address` is who asks.
 
     Of one identity, an address has a few challenges open: the oldest gives way. Raises LimitExceeded when the address
     has too many for different identities, or when there are too many altogether.
     """
     issued = now.replace(microsecond=0)
     nonce = secrets.token_bytes(NONCE_BYTES)
-    purpose = Purpose.SIGN_IN if account_id is None else Purpose.BIND
+    purpose = purpose or (Purpose.SIGN_IN if account_id is None else Purpose.BIND)
     said = ChallengeText(
         domain=domain,
         network=network,
@@ -78,6 +83,7 @@ async def issue(
         issued=issued,
         expires=issued + CHALLENGE_LIFE,
         account="" if account_id is None else str(account_id),
+        order_key="" if order_key is None else order_key.hex(),
     )
     await _make_room(tx, public_key, asker(address), now)
     await execute(
@@ -93,7 +99,7 @@ async def issue(
         said.issued,
         said.expires,
     )
-    return Challenge(nonce, purpose, public_key, account_id, said.text(), said.issued, said.expires)
+    return Challenge(nonce, purpose, public_key, account_id, said.text(), said.issued, said.expires, order_key)
 
 
 async def _make_room(tx: Tx, public_key: bytes, asked_from: bytes, now: datetime) -> None:
@@ -153,7 +159,7 @@ async def signed(
         raise ChallengeUnknown("this challenge was not issued here, or long ago", field="text", remedy=ASK_ANEW)
     if found["text"] != text:
         raise ChallengeAltered("this is not the text that was issued", field="text", remedy=ASK_ANEW)
-    challenge = _challenge(found)
+    challenge = _challenge(found, said)
     if found["used_at"] is not None:
         raise _used()
     if challenge.expires <= now:
@@ -209,7 +215,7 @@ def _compare(said: ChallengeText, identity: str, domain: str, network: str, purp
         )
 
 
-def _challenge(row: Row) -> Challenge:
+def _challenge(row: Row, said: ChallengeText) -> Challenge:
     return Challenge(
         bytes(row["nonce"]),
         Purpose(row["purpose"]),
@@ -218,6 +224,7 @@ def _challenge(row: Row) -> Challenge:
         row["text"],
         row["issued_at"],
         row["expires_at"],
+        bytes.fromhex(said.order_key) or None,
     )
 
 

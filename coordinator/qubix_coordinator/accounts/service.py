@@ -149,7 +149,7 @@ async def account_of_key(tx: Tx, public_key: bytes) -> UUID | None:
 
 async def ensure_account_of_key(tx: Tx, public_key: bytes, purpose: Purpose, name: str, kind: str = "user") -> UUID:
     """The account that the key speaks for; the first signed request of a key creates it (trust.md A1)."""
-    _check_key(public_key)
+    check_key(public_key)
     known = await account_of_key(tx, public_key)
     if known is not None:
         return known
@@ -167,7 +167,8 @@ async def ensure_account_of_key(tx: Tx, public_key: bytes, purpose: Purpose, nam
     return bound
 
 
-def _check_key(public_key: bytes) -> None:
+def check_key(public_key: bytes) -> None:
+    """Raises InvalidInput."""
     if len(public_key) != KEY_BYTES:
         raise InvalidInput(
             "public_key", f"the key has {len(public_key)} bytes", "Send an Ed25519 public key of 32 bytes"
@@ -228,30 +229,3 @@ async def next_incarnation(tx: Tx, peer_id: str) -> int:
 
 async def node_seen(tx: Tx, peer_id: str) -> None:
     await execute(tx, "UPDATE node SET last_seen_at = now() WHERE peer_id = $1", peer_id)
-
-
-async def bind_order_key(tx: Tx, account_id: UUID, public_key: bytes) -> None:
-    """Binds the key of an account's first signed order; the same key again is fine.
-
-    Raises Conflict for another key of this account, or a key that speaks for another account.
-    """
-    _check_key(public_key)
-    await execute(
-        tx,
-        "INSERT INTO account_key (public_key, account_id, purpose) VALUES ($1, $2, 'order') ON CONFLICT DO NOTHING",
-        public_key,
-        account_id,
-    )
-    bound = await one(tx, "SELECT account_id, purpose FROM account_key WHERE public_key = $1", public_key)
-    if bound is None:
-        raise Conflict(
-            "the account's orders are signed by another key",
-            field="order.public_key",
-            remedy="Sign with the key of the first order, or use an account of its own for this key",
-        )
-    if bound["account_id"] != account_id or bound["purpose"] != Purpose.ORDER:
-        raise Conflict(
-            "this key already speaks for somebody else",
-            field="order.public_key",
-            remedy="Sign with a key that only this account uses for orders",
-        )

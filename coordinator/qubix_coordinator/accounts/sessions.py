@@ -42,18 +42,26 @@ async def start(tx: Tx, wallet: BoundWallet, *, name: str, life: timedelta) -> t
     return await _start(tx, wallet.account_id, uuid4(), name, life, wallet.wallet_id)
 
 
-async def start_by_key(tx: Tx, account_id: UUID, statement: bytes, *, name: str, life: timedelta) -> tuple[str, UUID]:
+async def start_by_key(
+    tx: Tx, account_id: UUID, statement: bytes, *, name: str, life: timedelta, order_key: bytes | None = None
+) -> tuple[str, UUID]:
     """For who signed `statement` with the account's own key. The session's id comes from it, so that it serves once,
-    at whichever replica. Raises Replayed."""
+    at whichever replica. It ends with `order_key`, if it was such a key. Raises Replayed."""
     session_id = UUID(bytes=digests.of_bytes(statement)[:16])
     await lock_account(tx, account_id)
     if await value(tx, "SELECT true FROM api_token WHERE id = $1", session_id):
         raise Replayed("this statement has opened a session already")
-    return await _start(tx, account_id, session_id, name, life, None)
+    return await _start(tx, account_id, session_id, name, life, None, order_key)
 
 
 async def _start(
-    tx: Tx, account_id: UUID, session_id: UUID, name: str, life: timedelta, wallet_id: UUID | None
+    tx: Tx,
+    account_id: UUID,
+    session_id: UUID,
+    name: str,
+    life: timedelta,
+    wallet_id: UUID | None,
+    order_key: bytes | None = None,
 ) -> tuple[str, UUID]:
     await lock_account(tx, account_id)
     await execute(
@@ -68,8 +76,8 @@ async def _start(
     token = token_of(secrets.token_bytes(TOKEN_BYTES))
     await execute(
         tx,
-        "INSERT INTO api_token (id, digest, account_id, name, scopes, expires_at, wallet_id)"
-        " VALUES ($1, $2, $3, $4, $5::text[], now() + $6::interval, $7)",
+        "INSERT INTO api_token (id, digest, account_id, name, scopes, expires_at, wallet_id, order_key)"
+        " VALUES ($1, $2, $3, $4, $5::text[], now() + $6::interval, $7, $8)",
         session_id,
         digest_of_token(token),
         account_id,
@@ -77,6 +85,7 @@ async def _start(
         [Scope.USER.value],
         life,
         wallet_id,
+        order_key,
     )
     return token, session_id
 

@@ -37,6 +37,7 @@ class WalletRow(Model):
     public_key = fields.BinaryField()
     proof = fields.TextField()
     since = fields.DatetimeField()
+    approves_keys = fields.BooleanField(default=False)
     ended_at = fields.DatetimeField(null=True)
 
     class Meta:

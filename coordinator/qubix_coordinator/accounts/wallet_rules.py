@@ -71,6 +71,8 @@ class BoundWallet:
     public_key: bytes
     proof: Proof
     since: datetime
+    approves_keys: bool = False
+    """See `order_key_rules`."""
 
     @property
     def may(self) -> Powers:

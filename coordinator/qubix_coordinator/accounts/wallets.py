@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid4
 
-from qubix_coordinator.accounts import challenges, wallet_rules
+from qubix_coordinator.accounts import challenges, order_key_rules, order_keys, wallet_rules
 from qubix_coordinator.accounts.challenges import Challenge
 from qubix_coordinator.accounts.service import create_account, lock_account
 from qubix_coordinator.accounts.tables import PaymentProofRow, WalletRow
@@ -24,10 +24,18 @@ from qubix_coordinator.accounts.wallet_rules import (
     Proof,
 )
 from qubix_coordinator.db.database import Tx, execute, one, value
-from qubix_coordinator.errors import Conflict, LastWayIn, LimitExceeded, NotFound, WalletTaken, WrongPurpose
+from qubix_coordinator.errors import (
+    Conflict,
+    LastApprover,
+    LastWayIn,
+    LimitExceeded,
+    NotFound,
+    WalletTaken,
+    WrongPurpose,
+)
 from qubix_protocol.wallet_text import Purpose
 
-_COLUMNS: Final = "id, account_id, public_key, proof, since"
+_COLUMNS: Final = "id, account_id, public_key, proof, since, approves_keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ async def sign_in(tx: Tx, challenge: Challenge, *, name: str, now: datetime) -> 
         return known, False
     # Never an id derived from the key: whoever unbound a stolen wallet must not meet the thief in their account.
     account_id = await create_account(tx, name)
-    return await _insert(tx, account_id, challenge.public_key, Proof.SIGNATURE, now), True
+    return await _insert(tx, account_id, challenge.public_key, Proof.SIGNATURE, now, approves=True), True
 
 
 async def bind(tx: Tx, challenge: Challenge, account_id: UUID, *, now: datetime) -> BoundWallet:
@@ -82,13 +90,21 @@ async def bind(tx: Tx, challenge: Challenge, account_id: UUID, *, now: datetime)
             field="identity",
             remedy="Sign in with the wallet and unbind it there first, or bind another one",
         )
-    if found is Binding.UPGRADE and held is not None:
-        await execute(tx, "UPDATE wallet SET proof = 'signature', since = $2 WHERE id = $1", held.wallet_id, now)
-        return BoundWallet(held.wallet_id, account_id, held.public_key, Proof.SIGNATURE, now)
     if found is Binding.SAME and signs is not None:
         return signs
+    await lock_account(tx, account_id)
+    approves = order_key_rules.approves_at_bind(await order_keys.held(tx, account_id))
+    if found is Binding.UPGRADE and held is not None:
+        await execute(
+            tx,
+            "UPDATE wallet SET proof = 'signature', since = $2, approves_keys = $3 WHERE id = $1",
+            held.wallet_id,
+            now,
+            approves,
+        )
+        return BoundWallet(held.wallet_id, account_id, held.public_key, Proof.SIGNATURE, now, approves)
     await _refuse_too_many(tx, account_id)
-    return await _insert(tx, account_id, challenge.public_key, Proof.SIGNATURE, now)
+    return await _insert(tx, account_id, challenge.public_key, Proof.SIGNATURE, now, approves=approves)
 
 
 def _for(challenge: Challenge, purpose: Purpose) -> None:
@@ -165,8 +181,9 @@ async def lock(tx: Tx, account_id: UUID, public_key: bytes) -> BoundWallet:
 async def unbind(tx: Tx, found: BoundWallet, *, now: datetime) -> None:
     """Ends the wallet and its sessions. The caller holds its `lock` and knows of no open pay-out to it.
 
-    Raises LastWayIn.
+    Raises LastWayIn, and LastApprover for the last wallet that could change the keys of an account's orders.
     """
+    await _refuse_last_approver(tx, found)
     if found.may.sign_in and not await _other_way_in(tx, found):
         raise LastWayIn(
             "without this wallet nobody could sign in to the account",
@@ -177,6 +194,35 @@ async def unbind(tx: Tx, found: BoundWallet, *, now: datetime) -> None:
     await execute(
         tx, "UPDATE api_token SET revoked_at = now() WHERE wallet_id = $1 AND revoked_at IS NULL", found.wallet_id
     )
+
+
+async def _refuse_last_approver(tx: Tx, found: BoundWallet) -> None:
+    others = any(
+        one.approves_keys for one in await wallets_of(tx, found.account_id) if one.wallet_id != found.wallet_id
+    )
+    held = await order_keys.held(tx, found.account_id)
+    if not order_key_rules.may_unbind(found.approves_keys, others, held):
+        raise LastApprover(
+            "this is the last wallet that adds and revokes the keys of this account's orders",
+            field="identity",
+            remedy="Bind another wallet, and approve it with a key that signs your orders: "
+            "POST /api/v1/wallets/{identity}/approve, or `qubix wallet keys trust`",
+        )
+
+
+async def approve(tx: Tx, account_id: UUID, public_key: bytes) -> None:
+    """From now on the wallet adds and revokes keys of the account's orders: one of them signed for it. Idempotent.
+
+    Raises NotFound, Conflict for a wallet that never signed (trust.md A3).
+    """
+    found = await lock(tx, account_id, public_key)
+    if found.proof is not Proof.SIGNATURE:
+        raise Conflict(
+            "this wallet is proved by a payment, which says nothing about who holds it",
+            field="identity",
+            remedy="Bind it by a signature first (POST /api/v1/wallet/bind)",
+        )
+    await execute(tx, "UPDATE wallet SET approves_keys = true WHERE id = $1", found.wallet_id)
 
 
 async def _other_way_in(tx: Tx, found: BoundWallet) -> bool:
@@ -277,16 +323,19 @@ async def payment_seen(
     return held or await _insert(tx, account_id, source_public_key, Proof.PAYMENT, proved["proved_at"])
 
 
-async def _insert(tx: Tx, account_id: UUID, public_key: bytes, proof: Proof, now: datetime) -> BoundWallet:
-    made = BoundWallet(uuid4(), account_id, public_key, proof, now)
+async def _insert(
+    tx: Tx, account_id: UUID, public_key: bytes, proof: Proof, now: datetime, *, approves: bool = False
+) -> BoundWallet:
+    made = BoundWallet(uuid4(), account_id, public_key, proof, now, approves)
     await execute(
         tx,
-        f"INSERT INTO wallet ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5)",  # noqa: S608 - names of ours
+        f"INSERT INTO wallet ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6)",  # noqa: S608 - names of ours
         made.wallet_id,
         account_id,
         public_key,
         proof.value,
         now,
+        approves,
     )
     return made
 
@@ -305,4 +354,4 @@ async def _refuse_too_many(tx: Tx, account_id: UUID) -> None:
 
 
 def _bound(row: WalletRow) -> BoundWallet:
-    return BoundWallet(row.id, row.account_id, bytes(row.public_key), Proof(row.proof), row.since)
+    return BoundWallet(row.id, row.account_id, bytes(row.public_key), Proof(row.proof), row.since, row.approves_keys)

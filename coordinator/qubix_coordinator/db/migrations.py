@@ -76,6 +76,7 @@ STEPS = (
     "market/schema_8_words.sql",
     "models/schema.sql",
     "jobs/schema_9_tab.sql",
+    "accounts/schema_7_order_keys.sql",
 )
 
 CREATE_TABLE = """

@@ -3,14 +3,14 @@
 
 from collections.abc import Sequence
 
-from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.service import Principal
-from qubix_coordinator.db.database import Database, Tx, value
+from qubix_coordinator.db.database import Database
 from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.ledger import read
 from qubix_coordinator.ledger.audit import Violation
 from qubix_coordinator.ledger.audit_log import audited
+from qubix_coordinator.ledger.tell import account_view
 from qubix_protocol.api import AccountView, AuditView, StatementLine, StatementView
 from qubix_protocol.units import TEXT_MAX
 
@@ -20,23 +20,7 @@ _CHECK_S = 10.0
 
 
 async def account(db: Database, who: Principal) -> AccountView:
-    return await db.run(lambda tx: _account(tx, who))
-
-
-async def _account(tx: Tx, who: Principal) -> AccountView:
-    row = await accounts.account(tx, who.account_id)
-    money = await read.balance(tx, who.account_id)
-    order_key = await value(
-        tx, "SELECT public_key FROM account_key WHERE account_id = $1 AND purpose = 'order'", who.account_id
-    )
-    return AccountView(
-        account_id=str(who.account_id),
-        name=row.name,
-        balance_qu=money.available_qu,
-        held_qu=money.held_qu,
-        scopes=tuple(sorted(who.scopes)),
-        order_key=None if order_key is None else bytes(order_key).hex(),
-    )
+    return await db.run(lambda tx: account_view(tx, who.account_id, tuple(sorted(who.scopes))))
 
 
 async def statement(db: Database, who: Principal, *, after: str | None, limit: int) -> StatementView:

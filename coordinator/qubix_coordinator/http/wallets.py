@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from qubix_chain import identity as identities
-from qubix_coordinator.accounts import challenges, sessions, signatures, wallets
+from qubix_coordinator.accounts import challenges, order_keys, sessions, signatures, wallets
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.challenges import Challenge
 from qubix_coordinator.accounts.rules import Scope, grantable
@@ -72,8 +72,12 @@ def domain_of(host: str | None, origin: str | None) -> str:
 
 
 async def challenge(context: Context, asked: Asked, body: ChallengeBody, who: Principal | None) -> ChallengeView:
-    """`who` asks to bind; None: to sign in."""
+    """`who` asks, to bind or about a key; None: to sign in."""
     public_key = signatures.key_of(body.identity)
+    if (body.order_key is not None) is not body.purpose.about_a_key:
+        raise InvalidInput(
+            "order_key", "a key is named where none is meant, or none where one is", "Name the key to add or revoke"
+        )
     context.doors.challenge(asked.address, body.identity, context.clock.monotonic_s())
     await asyncio.to_thread(signatures.require_signer, public_key)
     made = await context.db.run(
@@ -86,6 +90,8 @@ async def challenge(context: Context, asked: Asked, body: ChallengeBody, who: Pr
             address=asked.address,
             now=context.clock.now(),
             account_id=None if who is None else who.account_id,
+            purpose=body.purpose,
+            order_key=None if body.order_key is None else bytes.fromhex(body.order_key),
         )
     )
     return ChallengeView(
@@ -94,16 +100,16 @@ async def challenge(context: Context, asked: Asked, body: ChallengeBody, who: Pr
         domain=asked.domain,
         network=context.network,
         purpose=made.purpose,
-        expires_ms=_ms(made.expires),
+        expires_ms=ms_of(made.expires),
     )
 
 
 async def sign_in(context: Context, asked: Asked, body: SignedBody) -> SignedInView:
-    proved = await _proved(context, asked, body, Purpose.SIGN_IN)
+    signed = await proved(context, asked, body, Purpose.SIGN_IN)
     life = timedelta(seconds=context.settings.session_life_s)
 
     async def step(tx: Tx) -> SignedInView:
-        wallet, created = await wallets.sign_in(tx, proved, name=f"wallet {body.identity[:8]}", now=context.clock.now())
+        wallet, created = await wallets.sign_in(tx, signed, name=f"wallet {body.identity[:8]}", now=context.clock.now())
         token, session_id = await sessions.start(tx, wallet, name=body.name, life=life)
         found = next(s for s in await sessions.sessions_of(tx, wallet.account_id) if s.session_id == session_id)
         return SignedInView(
@@ -117,9 +123,13 @@ async def sign_in(context: Context, asked: Asked, body: SignedBody) -> SignedInV
 
 async def sign_in_by_key(context: Context, asked: Asked, raw: bytes) -> SignedInView:
     """For the holder of a key that speaks for an account already, such as a node's. Raises what `problems` tells about,
-    NotFound for a key that nobody knows."""
+    NotFound for a key that nobody knows, OrderKeyRevoked."""
     opened = envelope.open_envelope(
-        raw, network=context.network, audience=context.key.public, now_ms=context.now_ms(), limit_bytes=FRAME_BYTES_MAX
+        raw,
+        network=context.network,
+        audience=context.key.public,
+        now_ms=context.now_ms(),
+        limit_bytes=FRAME_BYTES_MAX,
     )
     sender, body = opened.header.sender, opened.body(KeySignIn)
     if opened.header.audience == envelope.ANYONE:
@@ -131,7 +141,10 @@ async def sign_in_by_key(context: Context, asked: Asked, raw: bytes) -> SignedIn
         account_id = await accounts.account_of_key(tx, sender)
         if account_id is None:
             raise NotFound("no account knows this key", field="sender", remedy="Start the node once, then sign in")
-        token, session_id = await sessions.start_by_key(tx, account_id, raw, name=body.name, life=life)
+        signs = await order_keys.signs_in(tx, sender)
+        token, session_id = await sessions.start_by_key(
+            tx, account_id, raw, name=body.name, life=life, order_key=sender if signs else None
+        )
         found = next(s for s in await sessions.sessions_of(tx, account_id) if s.session_id == session_id)
         return SignedInView(account_id=str(account_id), token=token, created=False, session=_session(found, session_id))
 
@@ -141,12 +154,12 @@ async def sign_in_by_key(context: Context, asked: Asked, raw: bytes) -> SignedIn
 
 
 async def bind(context: Context, asked: Asked, who: Principal, body: SignedBody) -> WalletsView:
-    proved = await _proved(context, asked, body, Purpose.BIND)
-    await context.db.run(lambda tx: wallets.bind(tx, proved, who.account_id, now=context.clock.now()))
+    signed = await proved(context, asked, body, Purpose.BIND)
+    await context.db.run(lambda tx: wallets.bind(tx, signed, who.account_id, now=context.clock.now()))
     return await view(context, who)
 
 
-async def _proved(context: Context, asked: Asked, body: SignedBody, purpose: Purpose) -> Challenge:
+async def proved(context: Context, asked: Asked, body: SignedBody, purpose: Purpose) -> Challenge:
     """The challenge that was signed. It is not used up yet."""
     public_key = signatures.key_of(body.identity)
     context.doors.sign_in(asked.address, body.identity, context.clock.monotonic_s())
@@ -193,7 +206,8 @@ def _wallet(found: BoundWallet, on_chain: OnChain) -> WalletView:
         proof=found.proof.value,
         may_sign_in=found.may.sign_in,
         may_be_paid=found.may.be_paid,
-        since_ms=_ms(found.since),
+        since_ms=ms_of(found.since),
+        approves_keys=found.approves_keys,
         chain_balance_qu=on_chain.balance_qu,
         chain_tick=on_chain.tick,
         chain_problem=on_chain.problem,
@@ -226,7 +240,7 @@ def _payment(found: PaymentProof, pay_to: bytes) -> PaymentProofView:
         amount_qu=found.amount_qu,
         pay_to=payee,
         uri=Payment(payee, found.amount_qu).uri(),
-        expires_ms=_ms(found.expires),
+        expires_ms=ms_of(found.expires),
         hint=PAYMENT_HINT,
     )
 
@@ -297,15 +311,16 @@ def _session(found: Session, current: UUID | None, now: datetime | None = None) 
         session_id=str(found.session_id),
         name=found.name,
         scopes=found.scopes,
-        created_ms=_ms(found.created),
-        last_used_ms=None if found.last_used is None else _ms(found.last_used),
-        expires_ms=None if found.expires is None else _ms(found.expires),
-        ended_ms=None if ended is None else _ms(ended),
+        created_ms=ms_of(found.created),
+        last_used_ms=None if found.last_used is None else ms_of(found.last_used),
+        expires_ms=None if found.expires is None else ms_of(found.expires),
+        ended_ms=None if ended is None else ms_of(ended),
         identity="" if found.public_key is None else identities.encode(found.public_key),
         current=found.session_id == current,
         kind="token" if found.by_hand else "session",
     )
 
 
-def _ms(moment: datetime) -> int:
+def ms_of(moment: datetime) -> int:
+    """Milliseconds since the epoch."""
     return round(moment.timestamp() * 1000)

@@ -4,11 +4,10 @@
 from typing import TypeVar
 from uuid import UUID
 
-from qubix_coordinator.accounts import service as accounts
+from qubix_coordinator.accounts import order_keys
 from qubix_coordinator.db.database import Tx
-from qubix_coordinator.errors import Forbidden, InvalidInput
+from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.jobs.desk import Desk
-from qubix_coordinator.ledger.tell import order_key
 from qubix_protocol.envelope import ANYONE, Opened, open_envelope
 from qubix_protocol.errors import ProtocolError, WrongAudience
 from qubix_protocol.messages import Message
@@ -17,18 +16,14 @@ M = TypeVar("M", bound=Message)
 
 
 async def check(desk: Desk, tx: Tx, account_id: UUID, order: str, wanted: Message) -> bytes | None:
-    """The signed order in hex. Optional until an account's first one; from then on each request needs it."""
+    """The signed order, once it is believed. Optional until the account has a key: from then on each request needs it,
+    and what a key signed and the market took stays good when the key is revoked."""
     if not order:
-        if await order_key(tx, account_id) is not None:
-            raise Forbidden(
-                "this account's jobs and rentals need an order signed by its key",
-                field="order",
-                remedy="Sign the order",
-            )
+        await order_keys.refuse_unsigned(tx, account_id)
         return None
     opened = _opened(desk, order)
     _compare(_body(opened, type(wanted)), wanted)
-    await accounts.bind_order_key(tx, account_id, opened.header.sender)
+    await order_keys.use(tx, account_id, opened.header.sender)
     return opened.raw
 
 

@@ -1,43 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells whoever watches an account that its balance has moved."""
+"""An account with its balance, for whoever asks and for whoever watches it."""
 
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
-from qubix_coordinator.db.database import Tx, one, value
+from qubix_coordinator.accounts import order_keys
+from qubix_coordinator.db.database import Tx, one
 from qubix_coordinator.errors import NotFound
 from qubix_coordinator.ledger import read
 from qubix_coordinator.outbox import events
 from qubix_protocol.account_news import BalanceNews
 from qubix_protocol.api import AccountView
 
+_KEYS: Final = f"{order_keys.FIRST} AS key, {order_keys.SIGNED} AS signed"
+_ACCOUNT: Final = f"SELECT a.name, {_KEYS} FROM account a WHERE a.id = $1"  # noqa: S608 - names of ours
+
 
 async def emit_account(tx: Tx, account_id: UUID) -> None:
     """The balance as it is now."""
-    named = await one(
-        tx,
-        "SELECT a.name, k.public_key FROM account a LEFT JOIN account_key k"
-        " ON k.account_id = a.id AND k.purpose = 'order' WHERE a.id = $1",
-        account_id,
-    )
-    if named is None:
-        raise NotFound("there is no such account", field="account", remedy="Check the id")
-    balance, key = await read.balance(tx, account_id), named["public_key"]
-    view = AccountView(
-        account_id=str(account_id),
-        name=named["name"],
-        balance_qu=balance.available_qu,
-        held_qu=balance.held_qu,
-        scopes=(),
-        order_key=bytes(key).hex() if key is not None else None,
-    )
+    view = await account_view(tx, account_id)
     await events.emit(tx, f"account:{account_id}", msgspec.to_builtins(BalanceNews(account=view)))
 
 
-async def order_key(tx: Tx, account_id: UUID) -> bytes | None:
-    """The key that signs the account's orders, once it has one."""
-    found = await value(
-        tx, "SELECT public_key FROM account_key WHERE account_id = $1 AND purpose = 'order'", account_id
+async def account_view(tx: Tx, account_id: UUID, scopes: tuple[str, ...] = ()) -> AccountView:
+    """`scopes`: of who asks. Raises NotFound."""
+    found = await one(tx, _ACCOUNT, account_id)
+    if found is None:
+        raise NotFound("there is no such account", field="account", remedy="Check the id")
+    balance, key = await read.balance(tx, account_id), found["key"]
+    return AccountView(
+        account_id=str(account_id),
+        name=found["name"],
+        balance_qu=balance.available_qu,
+        held_qu=balance.held_qu,
+        scopes=scopes,
+        order_key=None if key is None else bytes(key).hex(),
+        orders_signed=found["signed"],
     )
-    return bytes(found) if found is not None else None

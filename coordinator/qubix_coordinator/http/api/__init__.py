@@ -23,6 +23,7 @@ def load() -> Blueprint:
         models,
         network,
         operator,
+        order_keys,
         pages,
         pairings,
         provider,

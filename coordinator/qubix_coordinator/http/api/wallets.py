@@ -37,16 +37,16 @@ class SessionsQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 @route(api, "POST", "/wallet/challenge", body=ChallengeBody, answer=ChallengeView, status=201, group="wallet")
 async def ask_challenge(body: ChallengeBody) -> ChallengeView:
-    """A text for the wallet to sign, to sign in; or, with a token, to be bound to that account"""
-    binds = body.purpose is Purpose.BIND
-    who = await asker("user", request.method, request.headers) if binds else None
-    return await wallets.challenge(here(), _asked(), body, who)
+    """A text for the wallet to sign, to sign in; or, with a token, about that account and its keys"""
+    about = body.purpose is not Purpose.SIGN_IN
+    who = await asker("user", request.method, request.headers) if about else None
+    return await wallets.challenge(here(), asked(), body, who)
 
 
 @route(api, "POST", "/wallet/sign-in", body=SignedBody, answer=SignedInView, status=201, group="wallet")
 async def sign_in(body: SignedBody) -> SignedInView:
     """A token for the account of the wallet that signed; its first sign-in makes the account"""
-    return await wallets.sign_in(here(), _asked(), body)
+    return await wallets.sign_in(here(), asked(), body)
 
 
 @route(api, "POST", "/key/sign-in", body=Signed, answer=SignedInView, status=201, group="wallet")
@@ -56,13 +56,13 @@ async def sign_in_by_key() -> SignedInView:
         raise WrongMedia("Content-Type", f"{request.mimetype[:100]!r} is not taken here", f"Send {Signed.media}")
     raw = await request.get_data()
     assert isinstance(raw, bytes)
-    return await wallets.sign_in_by_key(here(), _asked(), raw)
+    return await wallets.sign_in_by_key(here(), asked(), raw)
 
 
 @route(api, "POST", "/wallet/bind", scope="user", body=SignedBody, answer=WalletsView, group="wallet")
 async def bind_wallet(who: Principal, body: SignedBody) -> WalletsView:
     """Bind a wallet to your account by its signature: it signs in to it, and pay-outs may go to it"""
-    return await wallets.bind(here(), _asked(), who, body)
+    return await wallets.bind(here(), asked(), who, body)
 
 
 @route(
@@ -119,6 +119,7 @@ async def end_sessions(who: Principal, query: SessionsQuery) -> EndedView:
     return await wallets.end_sessions(here(), who, this_too=query.this_too)
 
 
-def _asked() -> Asked:
+def asked() -> Asked:
+    """Of the request being handled."""
     domain = wallets.domain_of(request.headers.get("Host"), request.headers.get("Origin"))
     return Asked(asker_of(request.remote_addr), domain)
