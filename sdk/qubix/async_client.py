@@ -14,6 +14,7 @@ from qubix.disputes import AsyncDisputes
 from qubix.errors import NotFound, Unauthorised
 from qubix.inputs import digest_of
 from qubix.job import AsyncJob
+from qubix.order_keys import AsyncOrderKeys
 from qubix.orders import Terms, body_of, sign
 from qubix.provider import AsyncProvider
 from qubix.rental import AsyncRental, AsyncRentalGroup, chosen, start_group
@@ -124,6 +125,11 @@ class AsyncClient:
     def provider(self) -> AsyncProvider:
         """The devices of the account's nodes, from afar."""
         return AsyncProvider(self._session)
+
+    @property
+    def order_keys(self) -> AsyncOrderKeys:
+        """The keys that sign the account's orders: this machine's, and those of others."""
+        return AsyncOrderKeys(self._session, self.wallet)
 
     async def network(self) -> NetworkView:
         """Which network this is, and the coordinator's key, pinned at the first meeting."""

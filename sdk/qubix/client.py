@@ -9,6 +9,7 @@ from qubix.async_client import AsyncClient, settings_of
 from qubix.blocking import blocking, blocking_as, iterating
 from qubix.disputes import AsyncDisputes
 from qubix.job import AsyncJob
+from qubix.order_keys import AsyncOrderKeys
 from qubix.provider import AsyncProvider
 from qubix.rental import AsyncRental, AsyncRentalGroup
 from qubix.settings import Settings
@@ -137,6 +138,20 @@ class Provider:
     wish = blocking(AsyncProvider.wish)
 
 
+class OrderKeys:
+    """Every method is documented at `AsyncOrderKeys`."""
+
+    def __init__(self, core: AsyncOrderKeys) -> None:
+        self.core: Final = core
+
+    list = blocking(AsyncOrderKeys.list)
+    request = blocking(AsyncOrderKeys.request)
+    read = blocking(AsyncOrderKeys.read)
+    add = blocking(AsyncOrderKeys.add)
+    revoke = blocking(AsyncOrderKeys.revoke)
+    trust_wallet = blocking(AsyncOrderKeys.trust_wallet)
+
+
 class Disputes:
     """Every method is documented at `AsyncDisputes`."""
 
@@ -192,6 +207,10 @@ class Client:
     @property
     def provider(self) -> Provider:
         return Provider(self.core.provider)
+
+    @property
+    def order_keys(self) -> OrderKeys:
+        return OrderKeys(self.core.order_keys)
 
     network = blocking(AsyncClient.network)
     account = blocking(AsyncClient.account)

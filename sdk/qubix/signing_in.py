@@ -37,7 +37,7 @@ class SignsText(Protocol):
 
 async def sign_in(session: Session, wallet: SignsText, name: str) -> SignedInView:
     """Signs in and keeps the token for this address, in the data folder and for this client."""
-    body = await _signed(session, wallet, Purpose.SIGN_IN, "", name or _device())
+    body = await signed(session, wallet, Purpose.SIGN_IN, "", name or device_name())
     view = await session.post("/wallet/sign-in", body, SignedInView, repeatable=False)
     await _keep(session, view)
     return view
@@ -47,7 +47,7 @@ async def by_key(session: Session, key: SigningKey, name: str) -> SignedInView:
     """A session of the account that the key speaks for, kept like one of `sign_in`."""
     network = await session.network()
     statement = seal(
-        KeySignIn(name=name or _device(), clock_ms=session.clock_ms()),
+        KeySignIn(name=name or device_name(), clock_ms=session.clock_ms()),
         key,
         network=network.network,
         audience=bytes.fromhex(network.coordinator_key),
@@ -71,23 +71,26 @@ async def _keep(session: Session, view: SignedInView) -> None:
 
 async def bind(session: Session, wallet: SignsText) -> WalletsView:
     account = await session.get("/account", AccountView)
-    body = await _signed(session, wallet, Purpose.BIND, account.account_id, _device())
+    body = await signed(session, wallet, Purpose.BIND, account.account_id, device_name())
     return await session.post("/wallet/bind", body, WalletsView, repeatable=False)
 
 
-async def _signed(session: Session, wallet: SignsText, purpose: Purpose, account_id: str, name: str) -> SignedBody:
+async def signed(
+    session: Session, wallet: SignsText, purpose: Purpose, account_id: str, name: str, order_key: str = ""
+) -> SignedBody:
+    """A challenge of this coordinator for just that, signed by the wallet. Raises `NotGenuine`, `BadUsage`."""
     identity = wallet.identity
     if identity is None:
         raise BadUsage("wallet", "the wallet holds no Qubic key", "Make one first, or bring a seed of yours.")
     await session.network()
-    asked = ChallengeBody(identity=identity, purpose=purpose)
+    asked = ChallengeBody(identity=identity, purpose=purpose, order_key=order_key or None)
     challenge = await session.post("/wallet/challenge", asked, ChallengeView)
-    await _check(session, challenge.text, identity, purpose, account_id)
+    await _check(session, challenge.text, identity, purpose, account_id, order_key)
     signature = await session.port.aside(lambda: wallet.sign_message(challenge.text))
     return SignedBody(identity=identity, text=challenge.text, signature=signature.hex(), scheme=Scheme.RAW, name=name)
 
 
-async def _check(session: Session, text: str, identity: str, purpose: Purpose, account_id: str) -> None:
+async def _check(session: Session, text: str, identity: str, purpose: Purpose, account_id: str, order_key: str) -> None:
     """Raises NotGenuine: a coordinator gets a signature for nothing but what was asked of it, at its own address."""
     try:
         said = parse(text)
@@ -99,6 +102,7 @@ async def _check(session: Session, text: str, identity: str, purpose: Purpose, a
         "identity": identity,
         "purpose": purpose,
         "account": account_id,
+        "order_key": order_key,
     }
     for name, value in wanted.items():
         if getattr(said, name) != value:
@@ -119,5 +123,5 @@ def domain_of(url: str) -> str:
     return named if parts.port in (None, _PORTS.get(parts.scheme)) else f"{named}:{parts.port}"
 
 
-def _device() -> str:
+def device_name() -> str:
     return (platform.node() or "this machine")[:100]

@@ -16,7 +16,7 @@ from qubix_chain.messages import Scheme
 from qubix_chain.transaction import Transaction
 from qubix_protocol.envelope import seal
 from qubix_protocol.keys import SigningKey
-from qubix_protocol.messages import ExtendOrder, Order, RentOrder
+from qubix_protocol.messages import ExtendOrder, Message, Order, RentOrder
 from qubix_protocol.units import Network
 
 ORDER_KEY_FILE: Final = "order.key"
@@ -35,7 +35,8 @@ class Wallet:
     """The keys of one data folder.
 
     The order key is an Ed25519 key in a file that only its owner can read, made at first use. The market remembers the
-    first key that signs an order for an account and refuses another one later, so the file is worth keeping.
+    first key that signs an order for an account; other machines and browsers get keys of their own, which a key that is
+    known already signs for (`client.order_keys`), so the file is worth keeping.
 
     The Qubic key is there once it was made (`create`) or brought along (`import_seed`). It lies encrypted in a file or
     in the system's keyring, and signs only between `unlock` and `lock`.
@@ -94,10 +95,14 @@ class Wallet:
     def sign_order(
         self, order: Order | RentOrder | ExtendOrder, *, network: Network, coordinator_key: bytes, clock_ms: int
     ) -> bytes:
-        """The order's envelope. `clock_ms` is by the coordinator's clock. Any order of this key may come first, so its
-        counter is random: the idempotency key inside is what keeps a replay from being a second job."""
+        """The order's envelope. `clock_ms` is by the coordinator's clock. The idempotency key inside is what keeps a
+        replay from being a second job."""
+        return self.sign_statement(order, network=network, coordinator_key=coordinator_key, clock_ms=clock_ms)
+
+    def sign_statement(self, message: Message, *, network: Network, coordinator_key: bytes, clock_ms: int) -> bytes:
+        """By the order key, to this coordinator alone. Any statement may come first, so its counter is random."""
         return seal(
-            order,
+            message,
             self._key,
             network=network,
             audience=coordinator_key,

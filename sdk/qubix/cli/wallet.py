@@ -11,7 +11,9 @@ from qubix.cli.reserves import proof
 from qubix.cli.wallet_chain import balance, deposit, deposits, faucet, login, logout, prove
 from qubix.cli.wallet_earned import earnings, work
 from qubix.cli.wallet_keys import KEPT_IN, create, import_, seed
+from qubix.cli.wallet_order_keys import keys
 from qubix.cli.wallet_out import address, cancel, payout, withdraw, withdrawals
+from qubix.client import Client
 from qubix_protocol.api import AccountView
 
 
@@ -22,7 +24,7 @@ def wallet() -> None:
 
 for command in (create, import_, seed, login, logout, balance, faucet, deposit, deposits, prove, proof):
     wallet.add_command(command)
-for command in (earnings, work):
+for command in (earnings, work, keys):
     wallet.add_command(command)
 for command in (withdraw, withdrawals, cancel, address, payout):
     wallet.add_command(command)
@@ -37,6 +39,7 @@ def show(offline: bool, as_json: bool) -> None:
         key = client.wallet
         kept = key.kept
         account = None if offline else client.account()
+        known = "" if account is None else _known(client, account)
     if as_json:
         theirs = {} if account is None else _account_facts(account)
         ours = {
@@ -48,7 +51,6 @@ def show(offline: bool, as_json: bool) -> None:
         }
         print_json(theirs | ours)
         return
-    known = "" if account is None else _known(account.order_key, key.public_key)
     print_pairs(
         [
             ("account", "" if account is None else f"{account.name} ({account.account_id})"),
@@ -72,8 +74,17 @@ def _account_facts(account: AccountView) -> dict[str, Any]:
     }
 
 
-def _known(theirs: str | None, ours: str) -> str:
-    return {None: "not used yet", ours: "known to the market"}.get(theirs, "the market knows ANOTHER key")
+def _known(client: Client, account: AccountView) -> str:
+    """What the market knows of this machine's order key."""
+    ours = client.wallet.public_key
+    if account.order_key == ours:
+        return "known to the market"
+    if not account.orders_signed:
+        return "not used yet"
+    found = next((one for one in client.order_keys.list().keys if one.public_key == ours), None)
+    if found is None:
+        return "the market knows OTHER keys: qubix wallet keys"
+    return "known to the market" if found.revoked_ms is None else "REVOKED: it signs no orders any more"
 
 
 @wallet.command()
