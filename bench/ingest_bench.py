@@ -12,7 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from bench.figures import Figure, beside, percentile
+from qubix_coordinator import collector
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, execute, rows
 from qubix_coordinator.market import service as market
@@ -39,6 +42,7 @@ _START_S = 1_700_000_000 // 3600 * 3600
 
 
 def run() -> list[Figure]:
+    collector.settle()  # as the coordinator does
     with reachable_folder() as folder:
         server = start_server(folder)
         try:
@@ -131,13 +135,8 @@ async def _written(db: Database, peers: list[str]) -> tuple[list[float], list[fl
     for number in range(_ROUNDS + 1):
         begin_s = _START_S + number * _SAMPLES * _PERIOD_S
         messages = [(peer, _message(begin_s)) for peer in peers]
-        records = [
-            service._record(device, one.sample.at_ms // 1000, Said(peer, 0, one.device_id, one.sample))
-            for device, (peer, message) in enumerate(messages)
-            for one in message.samples
-        ]
         # The bare table has devices of its own, one for each card.
-        records = [(index % (_NODES * _CARDS), *record[1:]) for index, record in enumerate(_by_card(records))]
+        records = [(index % (_NODES * _CARDS), *record) for index, record in enumerate(_by_time(messages))]
         now_ms = (begin_s + _SAMPLES * _PERIOD_S) * 1000
         ours.append(len(records) / await _took_s(lambda m=messages, n=now_ms: _ingest(ingest, m, n)))  # type: ignore[misc]
         bare.append(len(records) / await _took_s(lambda r=records: _copy(db, r)))  # type: ignore[misc]
@@ -162,9 +161,18 @@ async def _crowd(db: Database, peers: list[str]) -> float:
     return _CROWD * _NODES * _CARDS * _SAMPLES / await _took_s(lambda: _ingest(ingest, said, now_ms))
 
 
-def _by_card(records: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """By second, then card: the order in which `index % cards` numbers each card once a second."""
-    return sorted(records, key=lambda record: record[1])
+def _by_time(messages: list[tuple[str, Telemetry]]) -> list[tuple[Any, ...]]:
+    """All but the device's number, as the driver takes them: by second, then card, so that `index % cards` numbers each
+    card once a second."""
+    samples = [one.sample for _, message in messages for one in message.samples]
+    return [
+        (one.at_ms // 1000, 0, *(_cell(field) for field in msgspec.structs.astuple(one)))
+        for one in sorted(samples, key=lambda one: one.at_ms)
+    ]
+
+
+def _cell(field: object) -> object:
+    return ",".join(field) if isinstance(field, tuple) else field
 
 
 async def _ingest(ingest: Ingest, messages: list[tuple[str, Telemetry]], now_ms: int) -> None:

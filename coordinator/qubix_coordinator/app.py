@@ -13,7 +13,7 @@ from typing import Final, cast
 
 from quart import Quart
 
-from qubix_coordinator import outbox
+from qubix_coordinator import collector, outbox
 from qubix_coordinator.accounts import challenges, pairings
 from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.artifacts.uploads import Uploads
@@ -143,6 +143,7 @@ async def serve(settings: Settings) -> None:
                 serving = tasks.create_task(server.serve([sock]), name="http")
                 watching = tasks.create_task(_until_ended(own_server), name="database")
                 await server.ready.wait()
+                collector.settle()
                 _announce(settings, url)
                 stop.started()
                 await stop.asked.wait()

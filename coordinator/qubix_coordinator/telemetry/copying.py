@@ -6,8 +6,8 @@ Rows are laid out side by side, column by column; what a shorter cell leaves fre
 """
 
 import functools
-import itertools
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from qubix_coordinator.db.database import Tx
 
-AT_ONCE: Final = (64, 320)
-"""Rows in the first message, so that the server begins soon, and in any other, each of which costs a task."""
+AT_ONCE: Final = 500
+"""Rows in a message: each costs a task, and one of more than 128 KiB costs memory that the system must clear first."""
 _BEGIN: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END: Final = b"\xff\xff"
 _NULL: Final = -1
-_NUMBERS: Final = {"bigint": (">i8", 8), "real": (">f4", 4)}
+_NUMBERS: Final = {"bigint": ("q", ">i8", 8), "real": ("f", ">f4", 4)}
 
-Record: TypeAlias = tuple[Any, ...]
+Cells: TypeAlias = "Sequence[Any] | NDArray[Any]"
+"""Of one column. Of a text: the words that it is made of, one behind the other with commas between. None is NULL; in an
+array, nothing is."""
 
 
 class _Column(NamedTuple):
@@ -31,7 +33,7 @@ class _Column(NamedTuple):
 
     form: str
     lengths: "int | NDArray[np.int32]"
-    values: Sequence[Any] = ()
+    values: Any = ()
 
 
 class Rows:
@@ -41,68 +43,75 @@ class Rows:
         self.names = tuple(columns)
         self._kinds = tuple(columns.values())
 
-    async def copy(self, tx: Tx, table: str, records: Iterable[Record]) -> None:
-        """There must be a record."""
-        source = self._messages(iter(records))
+    async def copy(self, tx: Tx, table: str, count: int, cells: Callable[[slice], Sequence[Cells]]) -> None:
+        """`cells` gives some rows' columns. There must be a row."""
+        source = self._messages(count, cells)
         await tx._connection.copy_to_table(table, source=source, columns=self.names, format="binary")
 
-    async def _messages(self, records: Iterator[Record]) -> AsyncIterator[bytes]:
-        first, more = AT_ONCE
-        some = list(itertools.islice(records, first))
-        yield _BEGIN + self.packed(some)
-        while some := list(itertools.islice(records, more)):
-            yield self.packed(some)
-        yield _END
+    async def _messages(self, count: int, cells: Callable[[slice], Sequence[Cells]]) -> AsyncIterator[bytes]:
+        for start in range(0, count, AT_ONCE):
+            begin = b"" if start else _BEGIN
+            end = _END if start + AT_ONCE >= count else b""
+            yield begin + self.packed(cells(slice(start, start + AT_ONCE))) + end
 
-    def packed(self, records: Sequence[Record]) -> bytes:
-        """There must be a record."""
-        columns = [_column(*both) for both in zip(self._kinds, zip(*records, strict=True), strict=True)]
-        laid = np.repeat(_template(tuple(one.form for one in columns)), len(records))
+    def packed(self, cells: Sequence[Cells]) -> bytes:
+        """There must be a row."""
+        columns = [_column(*both) for both in zip(self._kinds, cells, strict=True)]
+        uneven = {number: one.lengths for number, one in enumerate(columns) if not isinstance(one.lengths, int)}
+        even = tuple((one.form, one.lengths if isinstance(one.lengths, int) else 0) for one in columns)
+        laid = np.repeat(_template(even), len(cells[0]))
         for number, one in enumerate(columns):
-            laid[f"length{number}"] = one.lengths
             if one.form:
                 laid[f"cell{number}"] = one.values
-        uneven = {number: one.lengths for number, one in enumerate(columns) if not isinstance(one.lengths, int)}
         if not uneven:
             return laid.tobytes()
         fields = laid.dtype.fields
         assert fields is not None, "a template has some"
-        plain = laid.view(np.uint8).reshape(len(records), -1)
+        plain = laid.view(np.uint8).reshape(len(laid), -1)
         kept = np.ones(plain.shape, np.bool_)
         for number, lengths in uneven.items():
+            laid[f"length{number}"] = lengths
             if columns[number].form:
                 form, start = fields[f"cell{number}"][:2]
                 kept[:, start : start + form.itemsize] = np.arange(form.itemsize) < lengths[:, None]
         return plain[kept].tobytes()
 
 
-def _column(kind: str, cells: tuple[Any, ...]) -> _Column:
-    untold = cells.count(None)
-    if untold == len(cells):
+def _column(kind: str, cells: Cells) -> _Column:
+    if not isinstance(cells, np.ndarray) and cells.count(None) == len(cells):
         return _Column("", _NULL)
     if kind == "text":
         return _words(cells)
-    form, size = _NUMBERS[kind]
-    if not untold:
+    code, form, size = _NUMBERS[kind]
+    if isinstance(cells, np.ndarray):
         return _Column(form, size, cells)
-    lengths = np.array([_NULL if one is None else size for one in cells], np.int32)
-    return _Column(form, lengths, [0 if one is None else one for one in cells])
+    try:
+        return _Column(form, size, array(code, cells))
+    except TypeError:  # one of them is None
+        lengths = np.array([_NULL if one is None else size for one in cells], np.int32)
+        return _Column(form, lengths, array(code, [0 if one is None else one for one in cells]))
 
 
-def _words(cells: tuple[str | None, ...]) -> _Column:
-    words = [b"" if one is None else one.encode() for one in cells]
-    lengths = [_NULL if one is None else len(word) for one, word in zip(cells, words, strict=True)]
+def _words(cells: Cells) -> _Column:
+    """Few are different from each other."""
+    places = {one: place for place, one in enumerate(dict.fromkeys(cells))}
+    each = list(map(places.__getitem__, cells))
+    words = [b"" if one is None else ",".join(one).encode() for one in places]
+    lengths = [_NULL if one is None else len(word) for one, word in zip(places, words, strict=True)]
     widest = max(lengths)
     form = f"S{widest}" if widest else ""
-    return _Column(form, widest if min(lengths) == widest else np.array(lengths, np.int32), words)
+    values = np.array(words, form)[each] if form else ()
+    return _Column(form, widest if min(lengths) == widest else np.array(lengths, np.int32)[each], values)
 
 
 @functools.lru_cache(maxsize=256)
-def _template(forms: tuple[str, ...]) -> "NDArray[Any]":
-    """One row of cells of these forms, with their number in it."""
+def _template(even: tuple[tuple[str, int], ...]) -> "NDArray[Any]":
+    """One row of cells of these forms and lengths, with their number in it."""
     fields = [("cells", ">i2")]
-    for number, form in enumerate(forms):
+    for number, (form, _) in enumerate(even):
         fields += [(f"length{number}", ">i4"), *([(f"cell{number}", form)] if form else [])]
     row = np.zeros(1, np.dtype(fields))
-    row["cells"] = len(forms)
+    row["cells"] = len(even)
+    for number, (_, length) in enumerate(even):
+        row[f"length{number}"] = length
     return row

@@ -3,11 +3,13 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from qubix_coordinator.telemetry.folding import HOUR_S, MINUTE_S
 from qubix_protocol.history import HistorySource
@@ -29,43 +31,68 @@ class Said(msgspec.Struct, frozen=True, gc=False):
     sample: Sample
 
 
-Once: TypeAlias = dict[int, dict[int, Said]]
-"""Samples by their device's number and their second."""
+NOBODY: Final = 0
+"""The number of a device that is not in the market."""
+
+
+class Once(NamedTuple):
+    """Samples in order of their device's number and their second; of both together there is one."""
+
+    numbers: "NDArray[np.int64]"
+    seconds: "NDArray[np.int64]"
+    said: list[Said]
 
 
 def plausible(samples: Iterable[DeviceSample], now_ms: int) -> list[DeviceSample]:
-    """Neither from the future nor too late, and of numbers that are numbers."""
+    """Neither from the future nor too late, and of numbers that are numbers: by their sum, which is none as soon as one
+    of them is none."""
     first_ms, last_ms = now_ms - LATE_MS_MAX, now_ms + CLOCK_AHEAD_MS_MAX
-    return [one for one in samples if first_ms <= one.sample.at_ms <= last_ms and _finite(one.sample)]
+    return [
+        one
+        for one in samples
+        if first_ms <= (told := one.sample).at_ms <= last_ms
+        and math.isfinite(
+            (told.utilisation_pct or 0.0)
+            + (told.temperature_c or 0.0)
+            + (told.memory_busy_pct or 0.0)
+            + (told.fan_pct or 0.0)
+        )
+    ]
 
 
-def _finite(sample: Sample) -> bool:
-    """By their sum, which is no number as soon as one of them is none."""
-    return math.isfinite(
-        (sample.utilisation_pct or 0.0)
-        + (sample.temperature_c or 0.0)
-        + (sample.memory_busy_pct or 0.0)
-        + (sample.fan_pct or 0.0)
-    )
-
-
-def once(numbers: Iterable[int | None], batch: Iterable[Said]) -> Once:
-    """The newest of each device and second. `numbers` are the devices', None for one that is not in the market."""
-    found: Once = defaultdict(dict)
-    for number, one in zip(numbers, batch, strict=True):
-        if number is None:
-            continue
-        at_ms = one.sample.at_ms
-        known = found[number].setdefault(at_ms // 1000, one)
-        if known is not one and known.sample.at_ms <= at_ms:
-            found[number][at_ms // 1000] = one
-    return found
+def once(numbers: Sequence[int], batch: Sequence[Said]) -> Once:
+    """The newest of each device and second, of equals the last. `numbers` are the devices'."""
+    of = np.array(numbers, np.int64)
+    at_ms = np.array([one.sample.at_ms for one in batch], np.int64)
+    order = np.lexsort((at_ms, of))
+    of, at_s = of[order], at_ms[order] // 1000
+    last = _differ(of, at_s)[1:] & (of != NOBODY)
+    return Once(of[last], at_s[last], [batch[place] for place in order[last].tolist()])
 
 
 def newest(once: Once) -> dict[tuple[str, str], Said]:
     """The newest sample of each device of each node, by peer and device id."""
-    last = (seconds[max(seconds)] for seconds in once.values())
+    last = (once.said[place] for place in np.flatnonzero(_differ(once.numbers)[1:]).tolist())
     return {(one.peer_id, one.device_id): one for one in last}
+
+
+def by_minute(once: Once) -> dict[int, list[int]]:
+    """Devices' numbers by the second in which a minute begins."""
+    minutes = once.seconds // MINUTE_S * MINUTE_S
+    first = _differ(once.numbers, minutes)[:-1]
+    found: dict[int, list[int]] = defaultdict(list)
+    for minute, number in zip(minutes[first].tolist(), once.numbers[first].tolist(), strict=True):
+        found[minute].append(number)
+    return found
+
+
+def _differ(*columns: "NDArray[np.int64]") -> "NDArray[np.bool_]":
+    """At each row whether it differs from the one before; true for the first, and behind the last."""
+    differ = np.zeros(len(columns[0]) + 1, np.bool_)
+    differ[[0, -1]] = True
+    for column in columns:
+        differ[1:-1] |= column[1:] != column[:-1]
+    return differ
 
 
 def stretch_ms(window_ms: int, most: int) -> int:

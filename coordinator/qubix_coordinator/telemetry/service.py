@@ -2,13 +2,14 @@
 """Keeps samples: many nodes' in one COPY, each once however often it comes; gives a device's series for charts."""
 
 import operator
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from qubix_coordinator.db.database import Database, Tx, execute, rows
 from qubix_coordinator.telemetry import copying, partitions, rollups, rules
-from qubix_coordinator.telemetry.copying import Record
+from qubix_coordinator.telemetry.copying import Cells
 from qubix_coordinator.telemetry.folding import MINUTE_S
 from qubix_coordinator.telemetry.partitions import SAMPLES
 from qubix_coordinator.telemetry.rules import Once, Said
@@ -27,6 +28,7 @@ COLUMNS: Final = {
     "memory_clock_mhz": "bigint",
     "power_limit_mw": "bigint",
     "fan_pct": "real",
+    "throttle": "text",
     "pcie_rx_bytes_per_s": "bigint",
     "pcie_tx_bytes_per_s": "bigint",
     "processes": "bigint",
@@ -35,11 +37,10 @@ COLUMNS: Final = {
     "ecc_errors": "bigint",
     "retired_pages": "bigint",
     "xid": "bigint",
-    "throttle": "text",
 }
-"""Every field of a sample and its type in the table, under the same name; words come last."""
+"""Every field of a sample, in their order, and its type in the table, under the same name."""
 _NAMES: Final = ", ".join(COLUMNS)
-_FIELDS: Final = operator.attrgetter(*(name for name in COLUMNS if name != "throttle"))
+_SAMPLE: Final = operator.attrgetter("sample")
 _ROWS: Final = copying.Rows({"device_no": "bigint", "at_s": "bigint", "received_ms": "bigint", **COLUMNS})
 _OWN_NUMBER: Final = "(SELECT no FROM listing WHERE peer_id = $1 AND device_id = $2)"
 # One sample, the newest, of each stretch of $4 ms; the newest stretches when there are too many.
@@ -79,35 +80,25 @@ async def keep(tx: Tx, known: Known, batch: Sequence[Said], *, again: bool = Fal
     it out. `again` can, and costs twice as much.
     """
     found, numbers = _found(known.numbers, batch), Numbered()
-    if None in found:
-        strange = {one.peer_id for number, one in zip(found, batch, strict=True) if number is None}
+    if rules.NOBODY in found:
+        strange = {one.peer_id for number, one in zip(found, batch, strict=True) if number == rules.NOBODY}
         numbers = await _numbers(tx, sorted(strange))
         found = [number or new for number, new in zip(found, _found(numbers, batch), strict=True)]
     once = rules.once(found, batch)
-    if not once:
+    if not once.said:
         return Kept(0, 0, {}, Known(numbers, set()))
-    minutes = _by_minute(once)
+    minutes = rules.by_minute(once)
     days = {SAMPLES.number(start_s) for start_s in minutes}
     if days - known.days:
         await partitions.make(tx, SAMPLES, days)
     kept = await (_insert if again else _copy)(tx, once)
     if kept:
         await rollups.touch(tx, MINUTE_S, minutes)
-    return Kept(len(batch) - found.count(None), kept, rules.newest(once), Known(numbers, days))
+    return Kept(len(batch) - found.count(rules.NOBODY), kept, rules.newest(once), Known(numbers, days))
 
 
-def _found(numbers: Numbered, batch: Sequence[Said]) -> list[int | None]:
-    return [numbers.get((one.peer_id, one.device_id)) for one in batch]
-
-
-def _by_minute(once: Once) -> dict[int, set[int]]:
-    """Devices' numbers by the second in which a minute begins."""
-    found: dict[int, set[int]] = defaultdict(set)
-    for number, seconds in once.items():
-        first, last = min(seconds) // MINUTE_S, max(seconds) // MINUTE_S
-        for minute in (first,) if first == last else {at_s // MINUTE_S for at_s in seconds}:
-            found[minute * MINUTE_S].add(number)
-    return found
+def _found(numbers: Numbered, batch: Sequence[Said]) -> list[int]:
+    return [numbers.get((one.peer_id, one.device_id), rules.NOBODY) for one in batch]
 
 
 async def _numbers(tx: Tx, peers: Sequence[str]) -> Numbered:
@@ -122,27 +113,29 @@ async def _numbers(tx: Tx, peers: Sequence[str]) -> Numbered:
     return {(row["peer_id"], row["device_id"]): row["no"] for row in listed}
 
 
-def _records(once: Once) -> Iterator[Record]:
-    """In one order everywhere, so that two replicas that write the same wait for each other once."""
-    for number, seconds in sorted(once.items()):
-        for at_s in sorted(seconds):
-            yield _record(number, at_s, seconds[at_s])
+def _cells(once: Once, some: slice) -> Sequence[Cells]:
+    """The columns of some rows. In one order everywhere, so that two replicas that write the same wait for each other
+    once."""
+    said = once.said[some]
+    told = zip(*map(msgspec.structs.astuple, map(_SAMPLE, said)), strict=True)
+    return (once.numbers[some], once.seconds[some], [one.received_ms for one in said], *told)
 
 
-def _record(number: int, at_s: int, one: Said) -> Record:
-    words = one.sample.throttle
-    return (number, at_s, one.received_ms, *_FIELDS(one.sample), None if words is None else ",".join(words))
+async def _copied(tx: Tx, table: str, once: Once) -> None:
+    await _ROWS.copy(tx, table, len(once.said), lambda some: _cells(once, some))
 
 
 async def _copy(tx: Tx, once: Once) -> int:
-    await _ROWS.copy(tx, "sample", _records(once))
-    return sum(map(len, once.values()))
+    """Of a single day, straight into its partition, which refuses whatever is not of that day."""
+    days = {SAMPLES.number(at_s) for at_s in (int(once.seconds.min()), int(once.seconds.max()))}
+    await _copied(tx, "sample" if len(days) > 1 else SAMPLES.name(*days), once)
+    return len(once.said)
 
 
 async def _insert(tx: Tx, once: Once) -> int:
     """By a table of this connection's own; how many were new."""
     await execute(tx, "CREATE TEMP TABLE IF NOT EXISTS sample_again (LIKE sample) ON COMMIT DELETE ROWS")
-    await _ROWS.copy(tx, "sample_again", _records(once))
+    await _copied(tx, "sample_again", once)
     names = ", ".join(_ROWS.names)
     new = await rows(
         tx,
