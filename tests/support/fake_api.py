@@ -20,6 +20,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from qubix_kernels import get, names
 from qubix_protocol import digests
 from qubix_protocol.api import (
     AccountView,
@@ -254,6 +255,9 @@ class FakeApi:
         assert action == "once"
         self.balance_qu += 5
         return self._get_account(seen)
+
+    def _get_kernels(self, seen: Seen) -> tuple[int, Any]:
+        return 200, {"kernels": [get(name).spec for name in names()]}
 
     def _get_offers(self, seen: Seen, listing_id: str = "", what: str = "") -> tuple[int, Any]:
         if what == "reputation":

@@ -120,6 +120,15 @@ def test_what_can_be_searched_by_is_listed(qubix: Qubix) -> None:
     assert "num_gpus" in qubix("offers", "fields").output
 
 
+def test_a_kernel_is_shown_in_words(qubix: Qubix) -> None:
+    text = " ".join(qubix("kernels", "show", "knn").output.split())
+    assert "kernel knn, version" in text
+    assert "checked before anybody is paid" in text
+    assert "parameters name k" in text
+    assert "True" not in text
+    assert json.loads(qubix("kernels", "show", "knn", "--json").output)["verifier"] is True
+
+
 def test_a_job_from_submission_to_receipt(qubix: Qubix, api: FakeApi, files: list[str], tmp_path: Path) -> None:
     made = qubix("job", "submit", "matmul", *files, "--cap", "100", "--json")
     job_id = json.loads(made.output)["job_id"]
@@ -231,6 +240,9 @@ def test_a_failed_job_fails_the_command(qubix: Qubix, api: FakeApi) -> None:
         (["offers", "search", "-o", "pric"], "Did you mean price"),
         (["offers", "search", "--kind", "abacus"], "cuda"),
         (["kernels", "show"], "NAME"),
+        (["kernels", "show", "nothing"], "matmul"),
+        (["rent", "start", "60", "--listing", "cpu-", "--yes"], "3 devices are called 'cpu-'"),
+        (["rent", "start", "60", "--listing", "nobody", "--yes"], "--listing"),
         (["nonsense"], "nonsense"),
     ],
 )
@@ -284,6 +296,10 @@ def test_history_is_drawn_with_its_gaps(qubix: Qubix, api: FakeApi) -> None:
     assert "draining" in text
     assert json.loads(qubix("offers", "history", listing_id, "--json").output)["source"] == "minute"
     assert qubix("offers", "history", "nothing").exit_code == 2
+    assert "\n".join(text.splitlines()[1:]) in qubix("offers", "history", "cpu-a", "--hours", "1").output
+    several = qubix("offers", "history", "cpu-")
+    assert several.exit_code == 2
+    assert "3 devices are called 'cpu-': cpu-a, cpu-b, cpu-c" in several.output
 
 
 def test_work_of_a_provider(qubix: Qubix, api: FakeApi) -> None:

@@ -8,6 +8,7 @@ import click
 
 from qubix.cli import shown
 from qubix.cli.output import console, json_option, market, print_json, print_table
+from qubix.cli.which import listing_named
 from qubix_protocol.history import GaugeView, HistoryPoint, HistoryView
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
@@ -21,17 +22,19 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[float], str]], ...]] = (
 
 
 @click.command()
-@click.argument("listing", type=click.UUID)
+@click.argument("which")
 @click.option(
     "--hours", type=click.FloatRange(min=0.01, max=24 * 400), default=24.0, show_default=True, help="How far back."
 )
 @click.option("--points", type=click.IntRange(2, 1000), default=48, show_default=True, help="Most bars of a line.")
 @json_option
-def history(listing: object, hours: float, points: int, as_json: bool) -> None:
-    """Use, heat, memory, power, clock, price and availability of LISTING over time."""
+def history(which: str, hours: float, points: int, as_json: bool) -> None:
+    """Use, heat, memory, power, clock, price and availability over time, of WHICH as in `qubix offers show`."""
     with market() as client:
         now_ms = client.network().clock_ms
-        found = client.history(str(listing), since_ms=max(0, now_ms - round(hours * 3_600_000)), points=points)
+        found = client.history(
+            listing_named(client, which), since_ms=max(0, now_ms - round(hours * 3_600_000)), points=points
+        )
     if as_json:
         print_json(found)
         return

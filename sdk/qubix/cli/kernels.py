@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`qubix kernels`."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -39,7 +40,22 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         print_json(found[name])
     else:
-        print_pairs([(key, _text(value)) for key, value in found[name].items()])
+        print_pairs(list(_pairs(found[name])))
+
+
+def _pairs(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "kernel", f"{spec['name']}, version {spec['version']}"
+    yield "what it does", f"{spec['title']}. {spec['doc']}"
+    for title, key in (("inputs", "inputs"), ("parameters", "params"), ("outputs", "outputs")):
+        if spec.get(key):
+            yield title, _text(spec[key])
+    if spec.get("open"):
+        yield "arrays", "a model's own, as its signature names them"
+    yield "back ends", ", ".join(spec["backends"])
+    yield (
+        "result",
+        "checked before anybody is paid" if spec["verifier"] else "nobody can check it: you accept or dispute",
+    )
 
 
 def _row(spec: dict[str, Any]) -> list[str]:

@@ -13,8 +13,7 @@ from qubix.cli.history import history
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
 from qubix.cli.tables import print_offers, print_readings
 from qubix.cli.watch import watch
-from qubix.errors import BadUsage
-from qubix_protocol.api import ListingView
+from qubix.cli.which import offers_named
 from qubix_protocol.query import FIELDS, SEARCH_DEFAULTS, parse
 from qubix_protocol.reputation import ReputationView
 from qubix_protocol.states import DeviceKind
@@ -90,11 +89,7 @@ def fields(as_json: bool) -> None:
 def show(which: str, as_json: bool) -> None:
     """One device in full. WHICH is its listing, its own id, or its provider; the beginning or the end is enough."""
     with market() as client:
-        found = [one for one in client.offers() if _is(one, which.strip("…"))]
-        if not found:
-            raise BadUsage(
-                "WHICH", f"nothing in the market is called {which!r}", "Copy an id from `qubix offers search`"
-            )
+        found = offers_named(client, which)
         if as_json:
             print_json(found)
             return
@@ -110,7 +105,3 @@ def _trust(found: ReputationView) -> Iterator[tuple[str, str]]:
     yield "reliability", f"{found.reliability:.0%}. {found.text}"
     for part in found.parts:
         yield part.name, part.text
-
-
-def _is(one: ListingView, text: str) -> bool:
-    return any(name.startswith(text) or name.endswith(text) for name in (one.listing_id, one.device_id, one.provider))

@@ -8,6 +8,7 @@ import click
 from qubix.cli import shown
 from qubix.cli.exits import FAILED
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
+from qubix.cli.which import listing_named
 from qubix.client import Client, Rental, RentalGroup
 from qubix.errors import BadUsage
 from qubix.rental import cheapest_alike, chosen, chosen_alike
@@ -48,10 +49,10 @@ def rent() -> None:
 @click.option(
     "--listing",
     "listings",
-    type=click.UUID,
-    metavar="ID",
+    metavar="WHICH",
     multiple=True,
-    help="This device (default: the cheapest free one that fits); again for further ones of the same node.",
+    help="This device, by any name that `qubix offers show` takes (default: the cheapest free one that fits); again for"
+    " further ones of the same node.",
 )
 @click.option(
     "--count",
@@ -70,7 +71,7 @@ def rent() -> None:
 @json_option
 def start(
     seconds: int,
-    listings: tuple[object, ...],
+    listings: tuple[str, ...],
     count: int | None,
     kind: str | None,
     backend: str | None,
@@ -83,10 +84,10 @@ def start(
     as_json: bool,
 ) -> None:
     """Rent a device for SECONDS, or several of one node together. Shows what it will cost and asks first."""
-    named = [str(one) for one in listings]
-    if count is not None and named:
+    if count is not None and listings:
         raise BadUsage("--count", "the devices are named already", "Give --count or --listing, not both")
     with market() as client:
+        named = [listing_named(client, one, "--listing") for one in listings]
         offers = client.offers(kind=kind, backend=backend, provider=provider)
         if max(len(named), count or 1) > 1:
             _start_group(client, offers, named, count, seconds, rate_max, cap_qu, key, yes, watch, as_json)
