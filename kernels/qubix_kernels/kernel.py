@@ -9,7 +9,7 @@ pure, and imports NumPy alone.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -272,11 +272,15 @@ def _check_params(spec: KernelSpec, params: Mapping[str, object]) -> list[Proble
     return found
 
 
+_KINDS: Final = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+
+
 def _check_param(spec: ParamSpec, value: object) -> list[Problem]:
     field = f"params.{spec.name}"
     kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
     if not isinstance(value, kinds[spec.kind]) or (isinstance(value, bool) and spec.kind != "bool"):
-        return [Problem(field, f"is {type(value).__name__}", f"it must be of type {spec.kind}: {spec.doc}")]
+        given = repr(value)[:64] if isinstance(value, str | bool | float) else f"of type {type(value).__name__}"
+        return [Problem(field, f"is {given}", f"give {_KINDS[spec.kind]}: {spec.doc}")]
     if spec.choices and value not in spec.choices:
         return [Problem(field, f"is {value!r:.64}", f"choose one of {', '.join(spec.choices)}")]
     if isinstance(value, int | float) and not isinstance(value, bool):

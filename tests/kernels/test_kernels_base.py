@@ -207,3 +207,12 @@ def test_a_kernel_brings_the_verifier_that_its_specification_promises() -> None:
         type("Forgetful", (Kernel,), {"spec": checked, **run})
     with pytest.raises(TypeError, match="it brings one"):
         type("Overdone", (Kernel,), {"spec": unchecked, "verify": type(get("matmul")).verify, **run})
+
+
+def test_a_parameter_of_another_kind_is_shown_with_what_it_should_be() -> None:
+    (problem,) = get("knn").check(
+        {"queries": ArrayMeta("float32", (4, 2)), "data": ArrayMeta("float32", (8, 2))}, {"k": "three"}
+    )
+    assert problem.field == "params.k"
+    assert problem.problem == "is 'three'"
+    assert problem.remedy.startswith("give a whole number: ")

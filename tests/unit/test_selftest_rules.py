@@ -88,6 +88,12 @@ JUDGED: list[tuple[str, Check, CheckStatus]] = [
 ]
 
 
+def test_what_is_measured_ends_with_the_number_that_has_the_unit() -> None:
+    """Whoever shows a check writes its unit behind `actual`."""
+    said = rules.mesh([Gateway("a", 20.0), Gateway("b", 7.4)])
+    assert (said.actual, said.unit) == ("2 of 2 gateways, the nearest at 7", "ms")
+
+
 @pytest.mark.parametrize(("check", "status"), [case[1:] for case in JUDGED], ids=[case[0] for case in JUDGED])
 def test_a_finding_is_judged_and_what_is_wrong_has_a_remedy(check: Check, status: CheckStatus) -> None:
     assert check.status is status

@@ -217,7 +217,7 @@ def mesh(gateways: Sequence[Gateway]) -> Check:
         **about,
         purpose=purpose,
         status=status,
-        actual=f"{len(there)} of {len(gateways)} gateways, {best:.0f} to the nearest",
+        actual=f"{len(there)} of {len(gateways)} gateways, the nearest at {best:.0f}",
         required=f"all, within {ROUND_TRIP_MS_GOOD:g}",
         remedy="" if status is PASS else (gone if missing else far),
     )
