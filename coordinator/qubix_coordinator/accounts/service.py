@@ -225,7 +225,3 @@ async def next_incarnation(tx: Tx, peer_id: str) -> int:
     if counted is None:
         raise NotFound("there is no such node", field="peer_id", remedy="Let the node enrol first")
     return int(counted)
-
-
-async def node_seen(tx: Tx, peer_id: str) -> None:
-    await execute(tx, "UPDATE node SET last_seen_at = now() WHERE peer_id = $1", peer_id)

@@ -169,13 +169,6 @@ def next_leg(cursor: int, reached: int, identities: int) -> Leg:
     return Leg(Way.TICKS, cursor + 1, cursor + min(ticks, TICKS_BATCH))
 
 
-def made_ticks(leg: Leg, intervals: Sequence[Interval]) -> list[int]:
-    """Those of the leg that were made at all: an epoch's jump leaves others out."""
-    return [
-        tick for one in intervals for tick in range(max(leg.first, one.first_tick), min(leg.last, one.last_tick) + 1)
-    ]
-
-
 def covered(leg: Leg, intervals: Sequence[Interval]) -> bool:
     """Whether the archive claims to know all of it: what was before its first interval it may have forgotten."""
     return bool(intervals) and intervals[0].first_tick <= leg.first and leg.last <= intervals[-1].last_tick

@@ -4,7 +4,6 @@
 A transfer's id is the UUIDv5 of its cause, so that the same cause is the same transfer however often it is posted.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -162,13 +161,6 @@ def bond(dispute_id: UUID, account_id: UUID, amount_qu: int) -> Transfer:
     """What a party stakes on its word (M7); each party of a dispute once."""
     legs = (Leg(user(account_id), -amount_qu), Leg(_bond(dispute_id), amount_qu))
     return Transfer(TransferKind.BOND, f"bond:{dispute_id}:{account_id}", legs)
-
-
-def bond_end(dispute_id: UUID, shares: Mapping[AccountRef, int]) -> Transfer:
-    """All that was staked, to users and FUND, by the decision."""
-    gains = tuple(Leg(payee, amount_qu) for payee, amount_qu in shares.items() if amount_qu)
-    legs = (Leg(_bond(dispute_id), -sum(leg.amount_qu for leg in gains)), *gains)
-    return Transfer(TransferKind.BOND_END, f"bond_end:{dispute_id}", legs)
 
 
 def _bond(dispute_id: UUID) -> AccountRef:

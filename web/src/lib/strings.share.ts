@@ -128,7 +128,6 @@ export const share = {
     throttle: 'The most of the card’s time',
     throttleLead: 'Less leaves more to your other programs. A throttled card is offered as a slower one.',
     latest: 'Latest jobs',
-    noneYet: 'Nothing earned yet.',
     when: 'When',
     verdict: 'Check',
     verdicts: { accepted: 'Passed', rejected: 'Failed', empty: 'Nothing done' } as Record<string, string>,
