@@ -4,10 +4,12 @@
 import argparse
 import importlib
 import platform
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 from rich.console import Console
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"bench: no bench named {', '.join(unknown)}; there are: {', '.join(BENCHES)}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, _ended)
     figures = [figure for name in options.names or BENCHES for figure in _run(name)]
     _keep(figures)
     if options.json:
@@ -55,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         Console(width=None if sys.stdout.isatty() else 160).print(_table(figures))
     return 0
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C: each bench takes away what it started."""
+    raise SystemExit(128 + number)
 
 
 def _run(name: str) -> list[Figure]:

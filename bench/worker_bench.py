@@ -2,7 +2,7 @@
 """From starting the Linux installer to a listed node, with warm downloads, beside pip alone on the same packages.
 
 A newcomer's user, home and machine as the tests have them. The first installation fills pip's cache, the next ones
-count.
+count, for as long as there is time. However it ends, the worker ends with it.
 """
 
 import re
@@ -19,6 +19,8 @@ from tests.support.market import Market
 from tests.support.newcomer import Newcomer, downloaded
 
 _ROUNDS = 3
+_ROUNDS_S = 100.0
+"""No further round is begun after so long, so that a run fits into three minutes."""
 _AIM_S = 60.0
 
 
@@ -26,15 +28,18 @@ def run() -> list[Figure]:
     folder = Path(tempfile.mkdtemp(prefix="qx-"))
     folder.chmod(0o755)
     try:
-        with Market(folder) as market:
-            return _figures(market, Newcomer.at(folder / "home"))
+        with Market(folder) as market, Newcomer.at(folder / "home") as person:
+            return _figures(market, person)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _figures(market: Market, person: Newcomer) -> list[Figure]:
-    _installed_s(market, person)
-    took = [_installed_s(market, person) for _ in range(_ROUNDS)]
+    began = time.monotonic()
+    _listed_s(market, person)
+    took = [_listed_s(market, person)]
+    while len(took) < _ROUNDS and time.monotonic() < began + _ROUNDS_S - max(took):
+        took.append(_listed_s(market, person))
     value_s = statistics.median(took)
     return [
         Figure(
@@ -45,19 +50,17 @@ def _figures(market: Market, person: Newcomer) -> list[Figure]:
             limit=_pip_s(person),
             aim=f"≤ {_AIM_S:g} s",
             met=value_s <= _AIM_S,
-            note="warm downloads; with measuring the machine's kernels",
+            note=f"warm downloads; with measuring the machine's kernels; the median of {len(took)}",
         )
     ]
 
 
-def _installed_s(market: Market, person: Newcomer) -> float:
+def _listed_s(market: Market, person: Newcomer) -> float:
     file, _ = downloaded(market, person.home)
-    began = time.monotonic()
-    done = person.run("sh", str(file))
-    took_s = time.monotonic() - began
+    took_s = person.until_said("Listed: ", "sh", str(file))
     gone = person.run("sh", str(file), "--uninstall")
-    if done.returncode or gone.returncode:
-        raise RuntimeError(f"{done.stdout}{done.stderr}{gone.stdout}{gone.stderr}")
+    if gone.returncode:
+        raise RuntimeError(f"{gone.stdout}{gone.stderr}")
     return took_s
 
 

@@ -45,7 +45,11 @@ def pairing(market: Market, pairing_id: str) -> dict[str, Any]:
 
 
 def test_from_one_file_to_a_listed_node_that_earns_and_back_to_nothing(market: Market, folder: Path) -> None:
-    person = Newcomer.at(folder / "home")
+    with Newcomer.at(folder / "home") as person:
+        _from_file_to_node_and_back(market, folder, person)
+
+
+def _from_file_to_node_and_back(market: Market, folder: Path, person: Newcomer) -> None:
     file, pairing_id = downloaded(market, person.home)
     root = person.home / ROOT
     began = time.monotonic()

@@ -7,12 +7,16 @@ Compilers, gmp.h and the system's own GMP are hidden, so that nothing can be bui
 import base64
 import os
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import httpx
+import psutil
 
 from tests.support.market import Market
 
@@ -31,10 +35,13 @@ _COMPILERS: Final = (
     "x86_64-linux-gnu-gcc-12",
 )
 _GMP: Final = ("/usr/include", "/usr/lib")
+_GONE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
+    """`with Newcomer.at(home) as person:` leaves no process of theirs behind, however it ends."""
+
     home: Path
     """Anybody may pass through the folders above it."""
     env: dict[str, str] = field(default_factory=dict)
@@ -50,6 +57,53 @@ class Newcomer:
             name: os.environ[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") if name in os.environ
         }
         return cls(home, {"HOME": str(home), "PATH": _PATH, "LANG": "C.UTF-8", **pip, **certificates, **env})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends whatever was started in this home, installers and workers alike. Once more until nothing is left: what
+        is being started meanwhile is found, too."""
+        end = time.monotonic() + _GONE_S
+        while left := list(self._processes()):
+            assert time.monotonic() < end, f"these do not end: {left}"
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(left, timeout=1)
+
+    def _processes(self) -> Iterator[psutil.Process]:
+        """By the home in their environment, which nobody else has."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("HOME") == str(self.home) and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+
+    def until_said(self, word: str, *command: str) -> float:
+        """Runs it to its end; the seconds until it began a line with this word. Raises RuntimeError when it fails."""
+        began, took_s, said = time.monotonic(), None, []
+        with subprocess.Popen(
+            [*self._as_user(), *command],
+            env=self.env,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as running:
+            assert running.stdout is not None
+            for line in running.stdout:
+                said.append(line)
+                if took_s is None and line.startswith(word):
+                    took_s = time.monotonic() - began
+        if running.returncode or took_s is None:
+            raise RuntimeError("".join(said))
+        return took_s
 
     def run(self, *command: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
