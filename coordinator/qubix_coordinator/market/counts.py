@@ -34,7 +34,7 @@ class Counts:
 
 
 async def counts(tx: Tx, query: Query, *, now_ms: int, offer_s: float) -> Counts:
-    filters, looked = counted(query.root), await words.look_up(tx, query.root)
+    filters, looked = counted(query.root), await words.look_up(tx, query.root, apart=True)
     sql = Sql(now_ms, looked)
     # Grouped by truths, not by a number made of them: the planner knows how few those are, and shares the scan.
     truths = [f"({sql.condition(node)}) IS TRUE AS t{n}" for n, node in enumerate(filters)]

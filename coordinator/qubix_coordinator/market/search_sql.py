@@ -122,8 +122,9 @@ class Sql:
     def _among(self, column: str, numbers: Sequence[int] | None, needle: str, *, peer: bool) -> str:
         """Empty for nobody. Too many to list are asked for once more, where the planner sees how many they are."""
         if numbers is None:
-            held = words.holding(needle, self.put(needle, "text"), peer=peer)
-            return f"{column} IN (SELECT no FROM listing_words WHERE {held})"  # noqa: S608
+            held = words.holding(needle, self.put)
+            whose = "peer" if peer else "NOT peer"
+            return f"{column} IN (SELECT no FROM listing_words WHERE {whose} AND {held})"  # noqa: S608
         return f"{column} = ANY ({self.put(list(numbers), 'integer[]')})" if numbers else ""
 
     def _unknown(self, one: Field, outside: bool) -> str:
