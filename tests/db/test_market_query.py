@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import random
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,8 +18,8 @@ from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.db.database import Database, Tx, execute
 from qubix_coordinator.db.database import rows as all_rows
 from qubix_coordinator.errors import InvalidInput
+from qubix_coordinator.market import nearest, service, words
 from qubix_coordinator.market import query as search
-from qubix_coordinator.market import service, words
 from qubix_coordinator.market.counts import Counts, counts
 from qubix_coordinator.market.query import Asked
 from qubix_coordinator.market.search_sql import Sql
@@ -271,6 +272,52 @@ async def test_free_text_is_found_in_the_words_that_listings_share(db: Database)
     assert await words_kept() == 3 + len(PEERS) + 1
     assert await db.run(words.forget) == 3, "those of Card 1 and of its node, and of Card 2 as it was"
     assert len(await service.listings(db, now_ms=NOW)) == sum(map(len, await paged(db, Asked(parse("card")))))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("order", ["price, gpu_ram-", "price-"])
+async def test_a_page_by_price_of_a_text_that_many_have_leaves_nothing_out(
+    db: Database, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the first offers of each word fill a page, do so with equal prices, or fail the other filters."""
+    bounds: list[str | None] = []
+    bound = nearest.bound
+
+    def kept(*given: Any) -> str | None:
+        bounds.append(bound(*given))
+        return bounds[-1]
+
+    monkeypatch.setattr(nearest, "bound", kept)
+    monkeypatch.setattr(nearest, "EACH_MIN", 1)
+    luck = random.Random(5)
+    rows = [
+        row_of(
+            n,
+            listing(
+                n,
+                model=f"Card {luck.choice('xyz')}",
+                region=luck.choice(["eu", "us"]),
+                rate_qu_per_h=luck.choice([100, 100, 101, luck.randrange(90, 400)]),
+                memory_bytes=luck.randrange(1, 4) * 10**9,
+                verified=luck.random() < 0.1,
+            ),
+        )
+        for n in range(1, 121)
+    ]
+    views = await fill(db, rows)
+    for line in (
+        "card",
+        "card region=eu",
+        "card verified",
+        "'card x' region in [us]",
+        "card region=nowhere",
+        "card p>0",
+    ):
+        for limit in (5, 50):
+            asked = Asked(parse(line.replace("p>", "price>")), parse_order(order), limit)
+            wanted = [one.listing_id for one in ordered(filter(asked.query.matches, views), asked.keys)]
+            assert [key for page in await paged(db, asked) for key in page] == wanted, line
+    assert sum(one is not None for one in bounds) > len(bounds) / 2
 
 
 @pytest.mark.asyncio

@@ -17,7 +17,7 @@ import msgspec
 
 from qubix_coordinator.db.database import Database, Tx, rows
 from qubix_coordinator.errors import InvalidInput
-from qubix_coordinator.market import rules, service, views, words
+from qubix_coordinator.market import nearest, rules, service, views, words
 from qubix_coordinator.market.counts import counts
 from qubix_coordinator.market.search_sql import CursorValue, Sql, key_accepts
 from qubix_coordinator.market.tables import Listing
@@ -111,6 +111,10 @@ async def page_ids(
         columns = "".join(f", {sql.key(key.name)} AS k{n}" for n, key in enumerate(asked.keys))
         order = sql.order(asked.keys)
         limit = sql.put(asked.limit + 1 - len(found), "bigint")
+        behind = start.values[0] if start is not None else None
+        near = nearest.bound(sql, asked.query.root, asked.keys[0], behind, where, asked.limit + 1)
+        if near:
+            where.append(near)
         text = f"SELECT id{columns} FROM listing_search WHERE {' AND '.join(where)} ORDER BY {order} LIMIT {limit}"  # noqa: S608
         found += await rows(tx, text, *sql.arguments)
         if len(found) > asked.limit:
