@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from qubix_coordinator.http.session import certificate
@@ -37,10 +38,14 @@ from qubix_protocol.messages import (
     LiveAttempt,
     Message,
     Offer,
+    Order,
+    OrderKeyRequest,
+    OrderKeyRevocation,
     Params,
     Progress,
     Range,
     Refused,
+    RentOrder,
     Report,
     Settlement,
     Settlements,
@@ -48,7 +53,7 @@ from qubix_protocol.messages import (
     Welcome,
 )
 from qubix_protocol.selftest import Check, CheckStatus, SelfTest
-from qubix_protocol.states import Availability, DeviceKind, Outcome, Reason
+from qubix_protocol.states import Availability, DeviceKind, OrderKeyKind, Outcome, Reason
 
 FILE: Final = Path(__file__).resolve().parent.parent / "web" / "tests" / "net" / "vectors.json"
 TAB, COORDINATOR, OTHER = (SigningKey(bytes([n]) * 32) for n in (7, 8, 9))
@@ -312,6 +317,53 @@ def session() -> dict[str, Any]:
     }
 
 
+ORDERED: Final[dict[str, dict[str, Any]]] = {
+    "mandelbrot": {"width": 360, "height": 240, "pixel": 1, "top": -0.0, "left": -2.2, "max_iterations": 400},
+    "montecarlo_option": {},
+    "matmul": {},
+    "knn": {"k": 3},
+}
+"""Parameters as a page sends them, in JSON: whole numbers for floats, and without what has a default."""
+
+
+def orders() -> list[dict[str, Any]]:
+    """What the page's own key signs: each statement, and the envelope around it."""
+    refs = [
+        InputRef(name=name, digest=name.encode() * 32, size_bytes=70_000, meta=ArrayMeta("float32", (300, 4)))
+        for name in ("b", "a")
+    ]
+    made: list[tuple[str, dict[str, Any], Message]] = []
+    for name, said in ORDERED.items():
+        spec = get(name).spec
+        sent = json.loads(json.dumps({key: 0 if value == 0 else value for key, value in said.items()}))
+        required = {one.name: 2 for one in spec.params if one.default is None and one.name not in sent}
+        params = get(name).normalise(sent | required)
+        order = Order(
+            idempotency_key=f"key of {name}",
+            kernel=name,
+            params_digest=digests.of_params(params),
+            inputs_digest=digests.of_inputs(refs),
+            cap_qu=5_000_000_000,
+            rate_qu_per_h_max=None,
+        )
+        known = {"kernel": msgspec.to_builtins(spec), "said": said | required}
+        made.append(("job", known, order))
+    rent: dict[str, Any] = {"listing_id": JOB, "seconds": 600, "rate_qu_per_h_max": 3_600, "count": 2}
+    made.append(("rent", rent, RentOrder(idempotency_key="key", cap_qu=None, **rent)))
+    request = OrderKeyRequest(account_id=JOB, kind=OrderKeyKind.BROWSER, name="Firefox on Linux", clock_ms=NOW_MS)
+    made.append(("request", {}, request))
+    made.append(("revocation", {}, OrderKeyRevocation(account_id=JOB, public_key=OTHER.public)))
+    return [
+        {
+            "what": what,
+            "of": known,
+            "body": codec.encode(message).hex(),
+            "envelope": sealed(message, TAB, COORDINATOR.public, incarnation=0).hex(),
+        }
+        for what, known, message in made
+    ]
+
+
 def arrays() -> dict[str, Any]:
     rng = np.random.default_rng(5)
     made: dict[str, dict[str, Array]] = {
@@ -353,6 +405,7 @@ def vectors() -> dict[str, Any]:
         "links": [{"body": codec.encode(one).hex(), "digest": digests.of_link(one).hex()} for one in chain()],
         "messages": {name: codec.encode(one).hex() for name, one in messages().items()},
         "session": session(),
+        "orders": orders(),
         "arrays": arrays(),
         "kernels": {name: get(name).spec.version for name in KERNELS},
     }

@@ -40,9 +40,9 @@ function refusal(problem: unknown): ApiError {
 }
 
 /** Has the wallet sign the market's challenge: the body that proves it. */
-async function proved(purpose: 'sign-in' | 'bind'): Promise<Schemas['SignedBody']> {
+async function proved(purpose: Schemas['ChallengeBody']['purpose'], order_key: string | null = null): Promise<Schemas['SignedBody']> {
   const { wallet, identity } = await connected();
-  const challenge = await post<Schemas['ChallengeView']>('/wallet/challenge', { identity, purpose });
+  const challenge = await post<Schemas['ChallengeView']>('/wallet/challenge', { identity, purpose, order_key });
   try {
     const { signatureHex } = await wallet.signMessage(challenge.text);
     return { identity, text: challenge.text, signature: signatureHex.toLowerCase(), scheme: 'raw', name: deviceName() };
@@ -58,6 +58,9 @@ export const signInByExtension = async (): Promise<string> =>
 /** From then on the wallet signs in to this account, and may be paid. */
 export const bindByExtension = async (): Promise<Schemas['WalletsView']> =>
   post<Schemas['WalletsView']>('/wallet/bind', await proved('bind'));
+
+/** The wallet says that this key may sign the account's orders, or may not any more. */
+export const signForKey = (purpose: 'add-order-key' | 'revoke-order-key', key: string): Promise<Schemas['SignedBody']> => proved(purpose, key);
 
 /** Asks the wallet to pay; the transaction and the tick that it aims at. */
 export async function pay(toIdentity: string, amount: number): Promise<{ txId: string; targetTick: number }> {

@@ -4,16 +4,14 @@
  * signed in takes the tab into theirs by a pairing code that never leaves the page (docs/adr/0034).
  */
 
-import { ApiError, get, post, type Schemas } from '../lib/api/client';
+import { ApiError, post, type Schemas } from '../lib/api/client';
 import { session } from '../lib/session.svelte';
 import { share as words } from '../lib/strings.share';
-import { unhex } from './net/bytes';
+import { statement } from '../lib/orders/statement';
 import { Database } from './net/database';
-import { seal } from './net/envelope';
 import { generate, identityOf } from './net/keys';
 import type { Fields } from './net/msgpack';
 
-const LIFE_MS = 60_000;
 const MEDIA = 'application/msgpack';
 
 /** Signs in to the account of this tab's key. Throws ApiError. */
@@ -32,16 +30,7 @@ export async function pair(): Promise<void> {
 
 /** A statement of the tab's key, to the market that this page is of. */
 async function said<T>(path: string, message: (clockMs: number) => Fields): Promise<T> {
-  const market = await get<Schemas['NetworkView']>('/network');
-  const key = await identityOf(await (await Database.open()).keyPair(generate));
-  const clockMs = market.clock_ms;
-  const raw = await seal(message(clockMs), key, {
-    network: market.network,
-    audience: unhex(market.coordinator_key),
-    incarnation: 0,
-    counter: crypto.getRandomValues(new Uint32Array(1))[0]!,
-    expiresMs: clockMs + LIFE_MS,
-  });
+  const raw = await statement(await identityOf(await (await Database.open()).keyPair(generate)), message);
   const answer = await fetch(`/api/v1${path}`, { method: 'POST', headers: { 'Content-Type': MEDIA, Accept: 'application/json' }, body: raw, credentials: 'same-origin' });
   const told = (await answer.json()) as T & { code?: string; detail?: string; remedy?: string };
   if (!answer.ok) throw new ApiError(answer.status, told.code ?? '', told.detail ?? answer.statusText, told.remedy ?? '', '');

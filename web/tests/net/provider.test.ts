@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Gpu, GpuInfo } from '../../src/share/gpu/port';
 import { GpuError } from '../../src/share/gpu/port';
-import { NoStorage } from '../../src/share/net/database';
+import { NoStorage } from '../../src/share/net/idb';
 import { MemoryJournal, type Journal } from '../../src/share/net/journal';
 import { Provider, type ProviderState } from '../../src/share/net/provider';
 import { PageTicker } from '../../src/share/net/ticker';

@@ -7,7 +7,8 @@
 import { GpuError, type Check, type Gpu, type GpuInfo, type KernelRate, type Way } from '../gpu/port';
 import type { Bytes } from './bytes';
 import { Connection, Live, PATH, type Ends } from './connection';
-import { Database, NoStorage } from './database';
+import { Database } from './database';
+import { NoStorage } from './idb';
 import { Desk } from './desk';
 import type { Opened } from './envelope';
 import { deviceIdOf, listingIdOf } from './ids';
