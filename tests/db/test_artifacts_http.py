@@ -71,16 +71,26 @@ async def test_upload_in_parts_resume_and_read_back(db: Database, tmp_path: Path
         done = await client.put(path, **part(data, half, len(data)))
         assert (done.status_code, done.json()["complete"]) == (201, True)
         assert (await client.head(path)).headers["Upload-Complete"] == "?1"
-        whole = await client.get(path)
-        assert whole.content == data
-        assert whole.headers["Content-Disposition"].startswith("attachment")
-        assert "sandbox" in whole.headers["Content-Security-Policy"]
+        assert (await client.get(path)).content == data
         assert (await upload(client, data)).json()["complete"] is True
     async with db.transaction() as tx:
         found = await service.find(tx, person.account_id, bytes.fromhex(sha(data)))
     assert found is not None
     assert found.usable
     assert found.meta == ArrayMeta("float32", (BIG,))
+
+
+async def test_d3_a_file_is_an_attachment_in_a_sandbox_whole_or_in_part(db: Database, tmp_path: Path) -> None:
+    data, person = some_array(3), await make_person(db)
+    async with served(db, tmp_path) as running, running.client(person) as client:
+        assert (await upload(client, data)).status_code == 201
+        for asked in ({}, {"Range": "bytes=0-9"}):
+            answer = await client.get(f"/api/v1/artifacts/{sha(data)}", headers=asked)
+            assert answer.status_code == (206 if asked else 200)
+            assert answer.headers["Content-Type"] == "application/octet-stream"
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Content-Disposition"].startswith("attachment")
+            assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ async def test_replicas_that_start_together_migrate_once(pg_server: PgServer) ->
 
 
 @pytest.mark.asyncio
-async def test_a_database_keeps_its_network(database_url: str, db: Database) -> None:
+async def test_m8_a_database_keeps_its_network(database_url: str, db: Database) -> None:
     assert await migrate(database_url, "devnet") == []
     for other in ("test", "main"):
         with pytest.raises(WrongDatabase, match="devnet") as refused:
@@ -52,7 +52,7 @@ async def test_a_database_keeps_its_network(database_url: str, db: Database) -> 
 
 
 @pytest.mark.asyncio
-async def test_processes_of_another_network_or_before_the_migration_do_not_start(pg_server: PgServer) -> None:
+async def test_m8_processes_of_another_network_or_before_the_migration_do_not_start(pg_server: PgServer) -> None:
     dsn = await fresh_database(pg_server, migrated=False)
     try:
         waiting = asyncio.create_task(Database.connect(settings_for(pg_server, dsn, network="test"), dsn))

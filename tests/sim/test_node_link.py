@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conversation with the coordinator: whom the node believes, and how it finds its way back."""
+"""The conversation with the coordinator: whom the node believes (trust P2), and how it finds its way back."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node that starts again without a coordinator goes on offering under the certificate that it kept (trust P3, P5)."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
-from qubix_mesh.adverts import Adverts
+from qubix_mesh.adverts import Adverts, Heard
+from qubix_mesh.fake import FakeNetwork, open_fake_mesh
 from qubix_node import voice as voices
+from qubix_node.offers import rules
+from qubix_node.offers.publish import Publisher
 from qubix_node.voice import KeptVoice, Pins, Voice
 from qubix_protocol.envelope import ANYONE, Sealer
 from qubix_protocol.errors import NotCertified
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Certificate, Device, Offer
-from qubix_protocol.states import Availability, DeviceKind
+from qubix_protocol.states import Availability, DeviceKind, Isolation
 
 NODE, COORDINATOR, MALLORY = SigningKey(b"n" * 32), SigningKey(b"c" * 32), SigningKey(b"m" * 32)
 PINS = Pins(NODE, "devnet", COORDINATOR.public)
@@ -96,3 +102,38 @@ def test_a_session_takes_no_certificate_of_others() -> None:
     with pytest.raises(NotCertified):
         voice.certify(permit(expires_ms=NOW - 1))
     assert voice.licence == before
+
+
+@pytest.mark.trio
+async def test_offers_are_said_again_within_thirty_seconds_and_at_once_when_they_change(
+    tmp_path: Path, clocks: dict[str, int], autojump_clock: MockClock
+) -> None:
+    state = rules.State(
+        device=DEVICE, rate_qu_per_h=10, region="local", rates=(), jobs_parallel=1, isolation=Isolation.BOX,
+        busy=0, draining=False, gone=False, sample=None,
+    )  # fmt: skip
+    KeptVoice(tmp_path / "certificate.json", PINS).keep(in_session())
+    said: list[tuple[float, int]] = []
+    takes = Adverts(network="devnet", coordinator=COORDINATOR.public, steady_s=trio.current_time, clock_ms=lambda: NOW)
+
+    def hear(heard: Heard) -> None:
+        said.append((trio.current_time(), heard.offer.rate_qu_per_h))
+
+    network, topic = FakeNetwork(1), "qubix/devnet/offers/local"
+    async with open_fake_mesh(network, b"n" * 32) as mouth, open_fake_mesh(network, b"w" * 32) as ear:
+        await ear.connect(mouth.addresses[0], timeout_s=5)
+        publisher = Publisher(mouth, "devnet", lambda _: [state], KeptVoice(tmp_path / "certificate.json", PINS))
+        async with ear.subscribe(topic, takes.validator(topic, hear), capacity=8), trio.open_nursery() as nursery:
+            assert await publisher.go_on() is not None
+            nursery.start_soon(publisher.run)
+            await trio.sleep(300)
+            times = [at_s for at_s, _ in said]
+            gaps = [later - earlier for earlier, later in zip(times, [*times[1:], trio.current_time()], strict=True)]
+            assert len(times) >= 10
+            assert max(gaps) <= 30 + rules.CHANGE_S_MIN
+            state = dataclasses.replace(state, rate_qu_per_h=11)
+            changed_s = trio.current_time()
+            publisher.changed()
+            await trio.sleep(1)
+            assert [rate for at_s, rate in said if at_s >= changed_s] == [11]
+            nursery.cancel_scope.cancel()

@@ -82,7 +82,7 @@ def _saved(array: Array, **options: bool) -> bytes:
         npy_prefix(ArrayMeta("float32", (-1,))),
     ],
 )
-def test_what_is_not_a_plain_array_is_malformed(data: bytes) -> None:
+def test_d3_what_is_not_a_plain_array_is_malformed_and_never_unpickled(data: bytes) -> None:
     with pytest.raises(Malformed):
         from_npy(data)
 

@@ -217,9 +217,9 @@ def test_defaults_are_seen_and_can_be_cleared() -> None:
 @pytest.mark.parametrize(
     ("line", "column", "problem", "remedy"),
     [
-        ("gpu_rm>=8", 1, "no field 'gpu_rm'", "gpu_ram"),
-        ("verified  and pricee<5", 15, "no field 'pricee'", "price"),
-        ("xyzzy=5", 1, "no field 'xyzzy'", "gpu_name"),
+        ("gpu_rm>=8", 1, "no field 'gpu_rm'", "Did you mean gpu_ram or cpu_ram?"),
+        ("verified  and pricee<5", 15, "no field 'pricee'", "Did you mean price?"),
+        ("xyzzy=5", 1, "no field 'xyzzy'", "Fields are availability, "),
         ("made in china", 1, "no field 'made'", "Fields are"),
         ("gpu_ram", 1, "needs an operator", "gpu_ram=…"),
         ("gpu_ram 8", 1, "needs an operator", "gpu_ram=…"),
