@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kernel's CPU back end beside NumPy, SciPy or scikit-learn at the same work, in one process with the same
-threads; CUDA and WebGPU back ends where there is a device, and what compiling for CUDA costs where there is none."""
+threads; WebGPU back ends where there is a device, and what compiling for CUDA costs. CUDA back ends: `bench cards`."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench import device, graphics
+from bench import graphics
 from bench.figures import Figure, side_by_side
 from qubix_kernels import get, names, sass
 from qubix_protocol.arrays import Array
@@ -25,12 +25,9 @@ Plain = Callable[[Inputs, Params], object]
 def run() -> list[Figure]:
     found = [_beside_plain(name, plain, words) for name, (plain, words) in _PLAIN.items() if name in names()]
     found += [_neighbours(), _neighbours_in_space(), _half_precision(), *_compiling()]
-    missing = device.missing()
-    print(f"bench kernels: {missing or 'measuring the CUDA back ends too'}", file=sys.stderr)
     absent = graphics.missing()
     print(f"bench kernels: {absent or 'measuring the WebGPU back ends too'}", file=sys.stderr)
-    found += [] if absent else graphics.figures()
-    return found if missing else [*found, *device.figures()]
+    return found if absent else [*found, *graphics.figures()]
 
 
 def _beside_plain(name: str, plain: Plain, words: str) -> Figure:

@@ -22,6 +22,7 @@ from numba.cuda.cudadrv.driver import CudaAPIError, LinkerError
 from numba.cuda.cudadrv.error import CudaSupportError
 from numba.cuda.types import float16, float32, float64, int32, int64, uint32, uint64
 
+from qubix_kernels.landing import Landing
 from qubix_protocol.arrays import Array
 
 __all__ = [
@@ -132,8 +133,12 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
 
 def fetch(array: Any) -> Array:
     """A copy on the host; waits for the kernels before it, whose errors are raised here."""
-    host: Array = array.copy_to_host()
+    host: Array = _landing.array(array.shape, array.dtype)
+    array.copy_to_host(host)
     return host
+
+
+_landing: Final = Landing()
 
 
 def blocks_for(size: int, per_block: int) -> int:

@@ -47,11 +47,13 @@ def main(fd: int) -> None:
 def _program(setup: Setup) -> bytes:
     """A box has its filter or does not start."""
     gpu = setup.view.gpu
-    graphics = gpu is not None and bool(gpu.adapter)
+    cuda = gpu is not None and gpu.cuda
+    graphics = gpu is not None and not cuda
     if setup.boxed:
-        return seccomp.program("cuda" if gpu and not graphics else "cpu", graphics=graphics)
+        return seccomp.program("cuda" if cuda else "cpu", graphics=graphics)
     try:
-        return seccomp.program("limited", graphics=graphics) if sys.platform == "linux" else b""
+        limited: seccomp.Profile = "limited-cuda" if cuda else "limited"
+        return seccomp.program(limited, graphics=graphics) if sys.platform == "linux" else b""
     except (ImportError, RuntimeError, OSError):
         return b""
 

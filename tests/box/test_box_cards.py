@@ -10,7 +10,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from errno import EPERM
+from errno import EACCES, ENOENT, ENOTTY, EPERM, EROFS
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import trio
 
 from qubix_kernels import sass
 from qubix_kernels.box import machine, rules
+from qubix_kernels.box.machine import Isolation
 from qubix_kernels.box.rules import Gpu
 from qubix_kernels.box.wipe import MIB, Wiped, overwrite
 from qubix_kernels.tasks import RunTask, TaskFailed
@@ -257,6 +258,53 @@ async def test_what_a_driver_s_library_may_do_more_leads_nowhere(tmp_path: Path)
         assert set(refused.values()) == {EPERM}
         for request in (0x5412, 0x541C, 0x1_0000_5412):
             assert attempt("terminal_input", request).error == EPERM
+
+
+@pytest.mark.parametrize("kind", ["box", "limited"])
+@pytest.mark.parametrize("gpu", [rules.nvidia("GPU-1", 0), None], ids=["a card", "no card"])
+def test_only_on_a_card_a_worker_names_its_threads_and_writes_nothing_else_of_proc(
+    tmp_path: Path, kind: str, gpu: Gpu | None
+) -> None:
+    """CUDA's library gives its threads names, and does not start where it cannot."""
+    scratch = tmp_path / "mine"
+    scratch.mkdir()
+    isolation = machine.found_here() if kind == "box" else Isolation("limited", "for this test")
+    assert isolation.kind == kind, isolation.reason
+    zygote = Zygote.start(
+        folders=[scratch],
+        isolation=isolation,
+        gpu=gpu,
+        readable=[INSIDE],
+        environment={"PYTHONPATH": str(INSIDE)},
+        serve="hostile:serve",
+    )
+
+    def error(name: str, *words: object) -> int:
+        worker = zygote.fork(scratch=scratch)
+        with worker.sock:
+            worker.sock.settimeout(60)
+            worker.sock.sendall(hostile.tasks.encode_frame(hostile.Probe(name=name, words=words)))
+            said = hostile.msgspec.msgpack.decode(hostile.tasks._receive(worker.sock), type=hostile.Outcome)
+        return int(said.error)
+
+    try:
+        for way in ("write_anew", "write_existing"):
+            assert (error(way, "/proc/thread-self/comm") == 0) is (gpu is not None), way
+        for name in (
+            "self/oom_score_adj",
+            "self/mem",
+            "sys/kernel/core_pattern",
+            "thread-self/uid_map",
+            "sysrq-trigger",
+        ):
+            assert error("write_existing", f"/proc/{name}") in (EPERM, EACCES, EROFS, ENOENT), name
+        assert error("terminal_input", 0x5412) == EPERM
+        assert error("terminal_input", 0x462A) == (ENOTTY if gpu is not None else EPERM)
+        if kind == "limited":
+            for way in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                assert error("open_socket", int(socket.AF_UNIX), int(way)) == EPERM
+    finally:
+        zygote.close()
 
 
 # Overwriting --------------------------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a kernel's CUDA back end in Numba's simulator, in a child process: it must be chosen before Numba is imported.
+"""Runs a kernel's CUDA back end in a child process: in Numba's simulator, which must be chosen before Numba is
+imported, or on a real card (`on_cuda` in card.py chooses).
 
-It runs 20 to 1,500 device threads a second and checks index bounds: keep sizes at 32² and below. It knows no shuffles,
-no ballot and no `alignment` of shared arrays, gives one shared array to each source line, and syncs grids wrongly.
+The simulator runs 20 to 1,500 device threads a second and checks index bounds: keep sizes at 32² and below. It knows
+no shuffles, no ballot and no `alignment` of shared arrays, gives one shared array to each source line, and syncs grids
+wrongly.
 
     with Simulator() as simulator:
         outputs = simulator.run("matmul", inputs, params)
@@ -14,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -43,8 +45,10 @@ class Reply(msgspec.Struct):
 class Simulator:
     """A child that has Numba loaded. A context manager: the child ends with it."""
 
+    is_card: ClassVar[bool] = False
+
     def __init__(self) -> None:
-        environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+        environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "0" if self.is_card else "1"}
         warnings = ["-W", "error", "-W", "ignore::RuntimeWarning"]  # numbers of a device overflow without a word
         command = [sys.executable, *warnings, "-m", "tests.kernels.simulator"]
         self._child = subprocess.Popen(
@@ -69,6 +73,12 @@ class Simulator:
         if reply.error:
             raise _ERRORS.get(reply.error, RuntimeError)(reply.detail)
         return unpack_arrays(reply.outputs)
+
+
+class Card(Simulator):
+    """The same child on the first card that the driver shows: whole grids, real machine code, the driver's errors."""
+
+    is_card = True
 
 
 def write(stream: Any, data: bytes) -> None:

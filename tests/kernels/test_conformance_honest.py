@@ -8,6 +8,7 @@ import pytest
 
 from qubix_kernels import get, names
 from tests.kernels import webgpu
+from tests.kernels.card import on_cuda
 from tests.kernels.conformance import subjects
 from tests.kernels.conformance.world import Job
 from tests.kernels.simulator import Simulator
@@ -21,8 +22,8 @@ ON_WEBGPU = [name for name in names() if "webgpu" in get(name).spec.backends]
 
 
 @pytest.fixture(scope="module")
-def simulator() -> Iterator[Simulator]:
-    with Simulator() as started:
+def device() -> Iterator[Simulator]:
+    with on_cuda() as started:
         yield started
 
 
@@ -50,13 +51,16 @@ def flagged(name: str, seeds: range) -> list[object]:
     return found
 
 
-def simulated(simulator: Simulator, name: str, seeds: range) -> list[object]:
-    """Verdicts on results of the CUDA back end that are not "accepted"."""
+def flagged_on_cuda(device: Simulator, name: str, seeds: range) -> list[object]:
+    """Verdicts on results of the CUDA back end that are not "accepted". A card takes whole jobs, the simulator small
+    ones."""
     subject, flagged = subjects()[name], []
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        job = subject.edges[seed % len(subject.edges)]() if seed % 2 else _small(subject.random(rng))
-        outputs = simulator.run(name, job.inputs, job.params)
+        job = subject.random(rng)
+        if not device.is_card:
+            job = subject.edges[seed % len(subject.edges)]() if seed % 2 else _small(job)
+        outputs = device.run(name, job.inputs, job.params)
         verdict = job.verdict(outputs, int(rng.integers(1 << 30)))
         if not verdict.accepted:
             flagged.append((seed, verdict))
@@ -84,11 +88,12 @@ def _small(job: Job) -> Job:
 
 
 @pytest.mark.parametrize("name", ON_CUDA)
-def test_no_result_of_a_cuda_back_end_is_flagged(name: str, simulator: Simulator) -> None:
-    assert simulated(simulator, name, range(SIMULATED_RUNS)) == []
+def test_no_result_of_a_cuda_back_end_is_flagged(name: str, device: Simulator) -> None:
+    """On a card of all 300 at once."""
+    assert flagged_on_cuda(device, name, range(RUNS if device.is_card else SIMULATED_RUNS)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ON_CUDA)
-def test_no_result_of_a_cuda_back_end_is_flagged_in_three_hundred_runs(name: str, simulator: Simulator) -> None:
-    assert simulated(simulator, name, range(SIMULATED_RUNS, SIMULATED_RUNS + RUNS)) == []
+def test_no_result_of_a_cuda_back_end_is_flagged_in_three_hundred_runs(name: str, device: Simulator) -> None:
+    assert flagged_on_cuda(device, name, range(SIMULATED_RUNS, SIMULATED_RUNS + RUNS)) == []

@@ -9,9 +9,9 @@ import pytest
 from qubix_kernels import get, names
 from qubix_kernels.kernel import metas_of
 from tests.kernels import webgpu
+from tests.kernels.card import on_cuda
 from tests.kernels.conformance import subjects
 from tests.kernels.conformance.world import Job, Outputs
-from tests.kernels.simulator import Simulator
 
 CASES = [
     (name, backend)
@@ -31,14 +31,14 @@ Run = Callable[[str, Job], Outputs]
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    """On a back end; a CUDA one in Numba's simulator, a WebGPU one through Vulkan on the card there is."""
-    with Simulator() as simulator:
+    """On a back end; a CUDA one on a card or in Numba's simulator, a WebGPU one through Vulkan on the card there is."""
+    with on_cuda() as device:
 
         def on(backend: str, job: Job) -> Outputs:
             if backend == "webgpu":
                 webgpu.need_adapter()
             if backend == "cuda":
-                return simulator.run(job.kernel.spec.name, job.inputs, job.params)
+                return device.run(job.kernel.spec.name, job.inputs, job.params)
             return job.kernel.run(backend, job.inputs, job.params)
 
         yield on
@@ -50,7 +50,7 @@ def test_every_kernel_is_in_the_suite() -> None:
 
 
 def test_every_back_end_is_known_to_the_suite() -> None:
-    """ "cpu" runs here, "cuda" in the simulator, "webgpu" in software; another one needs a way to run it."""
+    """ "cpu" runs here, "cuda" in the simulator and "webgpu" in software, or on a card; another needs a way to run."""
     assert {backend for name in names() for backend in get(name).spec.backends} <= {"cpu", "cuda", "webgpu"}
     assert [name for name in names() if not subjects()[name].simulated] == ["onnx"]
 

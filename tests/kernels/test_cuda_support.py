@@ -2,6 +2,7 @@
 """The door to Numba's CUDA target: what it says without a device, that only workers go through it, that it computes."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from tests.kernels.simulator import ROOT, Simulator
+
+WORKER_LOCKS = "coordinator/qubix_coordinator/workers/locks"
 
 
 def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +41,19 @@ def test_specs_and_the_zygote_load_neither_numba_nor_wgpu(module: str) -> None:
     )
     done = python("-c", code)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+LOCKS = [path for folder in ("requirements", WORKER_LOCKS) for path in sorted((ROOT / folder).glob("py3.*.txt"))]
+WHOLE = [str(path.relative_to(ROOT)) for path in LOCKS if "-cuda" not in path.name]
+"""The others name what one CUDA has beside it."""
+
+
+@pytest.mark.parametrize("lock", WHOLE)
+def test_no_lock_has_a_numpy_that_numba_s_cuda_target_cannot_be_imported_with(lock: str) -> None:
+    """numba-cuda 0.30.4 asks for `numpy.row_stack`, which NumPy 2.5 took away: Python 3.12 and 3.13 would lock it."""
+    pins = dict(re.findall(r"^([a-z-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
+    assert pins.get("numba-cuda") == "0.30.4", "look whether a newer one can be had with NumPy 2.5"
+    assert tuple(map(int, pins["numpy"].split(".")[:2])) < (2, 5)
 
 
 ERRORS = """

@@ -45,6 +45,11 @@ def honest(of: Claim | None = None) -> Part:
     return replace(one, ready=True, fill_ms=round(rules.expected_ms(one)), proof_ms=300, right=True)
 
 
+def at(flops: float, of: Claim) -> Part:
+    """As fast as this, whatever it says, and held."""
+    return replace(honest(of), fill_ms=round(pages.flops(part(of).shape) / flops * 1000))
+
+
 def test_a_card_is_filled_to_nine_tenths_and_a_processor_to_the_bound_that_is_told() -> None:
     assert 0.899 * 80 * GIB < pages.fill_bytes(part().shape) <= 0.9 * 80 * GIB
     assert pages.fill_bytes(part(claim("A CPU", 64, 5e10)).shape) == AIMS.cpu_bytes_max
@@ -52,7 +57,7 @@ def test_a_card_is_filled_to_nine_tenths_and_a_processor_to_the_bound_that_is_to
 
 
 def test_one_that_claims_to_be_too_slow_for_its_memory_is_not_tried() -> None:
-    assert rules.shape(claim(flops=1e10), AIMS) is None
+    assert rules.shape(claim("GPU", flops=1e10), AIMS) is None
 
 
 def test_the_fastest_measured_back_end_is_the_claim() -> None:
@@ -69,7 +74,8 @@ FAULTS: list[tuple[str, Part, Why | None]] = [
     ("an honest card", honest(), None),
     ("just in time", replace(honest(), fill_ms=rules.fill_ms_max(part(), 1_000)), None),
     ("a moment late", replace(honest(), fill_ms=rules.fill_ms_max(part(), 1_000) + 1), Why.TIME),
-    ("a processor's speed", replace(honest(), fill_ms=4_000_000), Why.TIME),
+    ("a processor's speed", replace(honest(), fill_ms=4_000_000), Why.MODEL),
+    ("a processor's speed by a name that nobody knows", replace(honest(claim("GPU")), fill_ms=4_000_000), Why.TIME),
     ("no such memory", part(problem="out_of_memory"), Why.MEMORY),
     ("made again, not held", replace(honest(), proof_ms=round(rules.expected_ms(part()))), Why.MEMORY),
     ("half of it made again", replace(honest(), proof_ms=round(rules.expected_ms(part()) / 2)), Why.MEMORY),
@@ -77,7 +83,7 @@ FAULTS: list[tuple[str, Part, Why | None]] = [
     ("wrong words", replace(honest(), right=False), Why.WRONG),
     ("a back end that does not run", part(problem="kernel_error", detail="no CUDA device"), Why.BROKEN),
     ("a job came", part(problem="busy"), Why.BUSY),
-    ("a small card by a great name", honest(claim(flops=2e12, gib=8)), Why.MODEL),
+    ("a small card by a great name", at(2e12, claim(flops=2e12, gib=8)), Why.MODEL),
     ("a small card by its own name", honest(claim("NVIDIA GTX 1660", 8, 2e12)), None),
     ("a processor may be slow", honest(claim("A CPU", 8, 1e10)), None),
 ]
@@ -95,6 +101,17 @@ def test_what_a_device_shows_is_judged(one: Part, why: Why | None) -> None:
         assert verdict.detail
     if verdict.state is State.FAILED:
         assert rules.REMEDIES[verdict.why]
+
+
+def test_who_claims_less_than_its_model_does_has_no_time_to_make_half_of_it_again() -> None:
+    """Measured on an H200: 3.1 TFLOP/s with transfers, which is what its node says, and 31.5 of a trial's products. It
+    told what it held in half a second."""
+    modest = claim("NVIDIA H200", 140, 3.1e12)
+    held = replace(at(31.5e12, modest), proof_ms=525)
+    assert rules.judge([held], 1_000).state is State.PASSED
+    assert held.fill_ms is not None
+    half_again = replace(held, proof_ms=525 + held.fill_ms // 2)
+    assert rules.judge([half_again], 1_000).why is Why.MEMORY
 
 
 def test_one_card_for_twenty_is_found_by_time_and_fails_them_all() -> None:

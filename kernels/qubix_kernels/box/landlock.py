@@ -28,6 +28,8 @@ _ALL_SCOPES: Final = 0b11
 
 READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
 WRITE: Final = READ | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _TRUNCATE
+WRITE_FILES: Final = _WRITE_FILE | _TRUNCATE
+"""Those that are there: none is made or removed."""
 DEVICE: Final = _READ_FILE | _WRITE_FILE | _IOCTL_DEV
 
 

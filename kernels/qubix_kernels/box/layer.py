@@ -101,7 +101,19 @@ def _own_mounts(view: View, scratch: str, out: str) -> None:
     for folder in covers:
         if folder not in (scratch, out):
             linux.mount("none", folder, flags=linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | linux.STRICT)
-    linux.mount("proc", "/proc", "proc", linux.STRICT | linux.MS_RDONLY)
+    _own_proc(named_threads=view.gpu is not None and view.gpu.cuda)
+
+
+def _own_proc(*, named_threads: bool) -> None:
+    """Read-only, but for the names of its own threads: CUDA's library gives them there, or else does not start. What
+    else lies beside those names is the process's own, and asks for privileges that it has not."""
+    if not named_threads:
+        linux.mount("proc", "/proc", "proc", linux.STRICT | linux.MS_RDONLY)
+        return
+    linux.mount("proc", "/proc", "proc", linux.STRICT)
+    own = f"/proc/{os.getpid()}/task"
+    linux.mount(own, own, flags=linux.MS_BIND)
+    linux.mount("none", "/proc", flags=linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | linux.STRICT)
 
 
 def _hidden(view: View, covers: Sequence[str]) -> list[str]:
@@ -134,6 +146,8 @@ def _allowed(tools: Tools, scratch: str, out: str) -> list[tuple[str, int]]:
     allowed = [(path, landlock.READ) for path in (*tools.view.seen, scratch, own)]
     allowed += [(f"/proc/{name}", landlock.READ) for name in _PROC]
     allowed += [(path, landlock.DEVICE) for path in tools.view.devices]
+    if tools.view.gpu is not None and tools.view.gpu.cuda:
+        allowed.append((f"{own}/task", landlock.READ | landlock.WRITE_FILES))
     writable = (out, tmp_of(tools, scratch), *(("/dev/shm",) if tools.boxed else ()))  # noqa: S108
     return allowed + [(path, landlock.WRITE) for path in writable if path]
 

@@ -37,9 +37,13 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """What its driver's libraries read to find it, beside what every worker sees."""
 
     @property
+    def cuda(self) -> bool:
+        return not self.adapter
+
+    @property
     def variables(self) -> dict[str, str]:
         """The libraries' own choice of cards, beside the missing device nodes of the others."""
-        if not self.adapter:
+        if self.cuda:
             return {"CUDA_VISIBLE_DEVICES": self.uuid}
         # No worker can make the folder of a cache of compiled shaders; nor may one find what another left in it.
         off = {"MESA_SHADER_CACHE_DISABLE": "true", "MESA_GLSL_CACHE_DISABLE": "true"}

@@ -10,8 +10,8 @@ import errno
 import os
 from typing import Any, Final, Literal
 
-Profile = Literal["cpu", "cuda", "limited"]
-"""`limited`: without a box around it, where a process id means somebody."""
+Profile = Literal["cpu", "cuda", "limited", "limited-cuda"]
+"""`limited`: without a box around it, where a process id means somebody, and an address of a socket, too."""
 
 _FILES: Final = """access chdir close close_range dup dup2 dup3 epoll_create epoll_create1 epoll_ctl epoll_pwait
 epoll_pwait2 epoll_wait eventfd eventfd2 faccessat faccessat2 fadvise64 fchdir fcntl fdatasync fstat fstatfs fsync
@@ -29,7 +29,9 @@ _CLOCKS: Final = """clock_getres clock_gettime clock_nanosleep getitimer getrand
 time timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime
 timerfd_settime"""
 _SOCKET: Final = "getpeername getsockname getsockopt recvfrom sendto setsockopt shutdown"
-_CUDA: Final = "accept4 bind connect listen memfd_create mlock2 recvmsg sched_setscheduler sendmsg socketpair"
+_CUDA: Final = "memfd_create mlock2 recvmsg sendmsg socketpair"
+_CUDA_SOCKET: Final = "accept4 bind listen"
+_CUDA_BOXED: Final = "connect sched_setscheduler"
 """The driver's library passes descriptors of its own over a socket that only its own process can reach."""
 
 _GRAPHICS: Final = "memfd_create"
@@ -39,6 +41,7 @@ _GRAPHICS_IOCTLS: Final = "d>b"
 _CLONE_THREAD: Final = 0x0001_0000
 _CLONE_NEW: Final = 0x7E02_0000
 _AF_UNIX: Final = 1
+_SOCKET_KIND, _SEQPACKET = 0xF, 5
 _IOCTLS: Final = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS (is it a terminal?), FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 _NVIDIA_IOCTLS: Final = ((0xFF00, 0x4600), (0xFFFF_FF00, 0), (0xFFFF_FFF0, 0x3000_0000))
@@ -55,7 +58,9 @@ def program(profile: Profile, *, graphics: bool = False) -> bytes:
     import pyseccomp as sc
 
     made = sc.SyscallFilter(sc.ERRNO(errno.EPERM))
-    allowed = " ".join((_FILES, _MEMORY, _THREADS, _CLOCKS, _SOCKET, _CUDA if profile == "cuda" else "")).split()
+    allowed = " ".join((_FILES, _MEMORY, _THREADS, _CLOCKS, _SOCKET)).split()
+    allowed += [*_CUDA.split(), *_CUDA_SOCKET.split()] if profile in ("cuda", "limited-cuda") else []
+    allowed += _CUDA_BOXED.split() if profile == "cuda" else []
     allowed += _GRAPHICS.split() if graphics else []
     for name in allowed:
         _try_rule(made, sc.ALLOW, name)
@@ -67,11 +72,15 @@ def program(profile: Profile, *, graphics: bool = False) -> bytes:
         _try_rule(made, sc.ALLOW, "prctl", sc.Arg(0, sc.EQ, option))
     if profile == "cuda":
         _try_rule(made, sc.ALLOW, "socket", sc.Arg(0, sc.EQ, _AF_UNIX))
-        for mask, value in _NVIDIA_IOCTLS:
-            _try_rule(made, sc.ALLOW, "ioctl", sc.Arg(1, sc.MASKED_EQ, mask, value))
+    if profile == "limited-cuda":  # such as sends nothing that is not connected
+        _try_rule(
+            made, sc.ALLOW, "socket", sc.Arg(0, sc.EQ, _AF_UNIX), sc.Arg(1, sc.MASKED_EQ, _SOCKET_KIND, _SEQPACKET)
+        )
+    for mask, value in _NVIDIA_IOCTLS if profile in ("cuda", "limited-cuda") else ():
+        _try_rule(made, sc.ALLOW, "ioctl", sc.Arg(1, sc.MASKED_EQ, mask, value))
     for kind in _GRAPHICS_IOCTLS if graphics else ():
         _try_rule(made, sc.ALLOW, "ioctl", sc.Arg(1, sc.MASKED_EQ, 0xFF00, ord(kind) << 8))
-    if profile != "limited":
+    if profile in ("cpu", "cuda"):
         _try_rule(made, sc.ALLOW, "tgkill", sc.Arg(0, sc.EQ, 1))  # a worker is process 1 of its own namespace
     return _exported(made)
 

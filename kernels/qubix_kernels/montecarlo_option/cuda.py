@@ -102,7 +102,12 @@ def simulate(option: Option, first: int, lanes: int, paths: int, seed: int) -> t
     """For each lane the sum of its discounted payoffs and of their squares, float32 of shape (lanes,)."""
     with device():
         sums, squares = empty((lanes,), np.float32), empty((lanes,), np.float32)
-        sign, words = np.float32(option.sign), (np.uint32(first), np.uint32(seed & _WORD), np.uint32(seed >> 32))
-        market = sign * np.float32(option.start), np.float32(option.spread), sign * np.float32(option.strike)
-        SIMULATE.launch((blocks_for(lanes, _LANES),), *market, *words, np.int32(paths), sums, squares)
+        start(option, first, paths, seed, sums, squares)
         return fetch(sums), fetch(squares)
+
+
+def start(option: Option, first: int, paths: int, seed: int, sums: Any, squares: Any) -> None:
+    """Into arrays on the device, of which each element is a lane; does not wait."""
+    sign, words = np.float32(option.sign), (np.uint32(first), np.uint32(seed & _WORD), np.uint32(seed >> 32))
+    market = sign * np.float32(option.start), np.float32(option.spread), sign * np.float32(option.strike)
+    SIMULATE.launch((blocks_for(sums.shape[0], _LANES),), *market, *words, np.int32(paths), sums, squares)
