@@ -23,7 +23,7 @@ SIZES = (1_000, 100_000, 1_000_000)
 NOW = 1_700_000_000_000
 PAGE = 50
 INDEXED_ROUNDS = 60
-SCANNED_ROUNDS = 8
+SCANNED_ROUNDS = 30
 SCANNED_MAX = 100_000
 """Reading every row of more is nothing that is aimed at."""
 SCANNED_AIM_MS = 50
@@ -156,7 +156,7 @@ async def _pages(db: Database, line: str, order: str) -> list[Asked]:
     first = Asked(parse(line), parse_order(order), PAGE)
     after: str | None = None
     for _ in range(4):
-        async with db.transaction("repeatable_read", readonly=True) as tx:
+        async with db.transaction("repeatable_read", readonly=True, anew=True) as tx:
             after = (await search.page(tx, Asked(first.query, first.keys, PAGE, after), now_ms=NOW)).next
         if after is None:
             return [first]
@@ -176,12 +176,13 @@ async def _timed(calls: Sequence[Callable[[], Awaitable[object]]], rounds: int) 
 
 
 async def _in(db: Database, step: Callable[[Tx], Awaitable[object]]) -> object:
-    async with db.transaction("repeatable_read", readonly=True) as tx:
+    async with db.transaction("repeatable_read", readonly=True, anew=True) as tx:
         return await step(tx)
 
 
 async def _one(db: Database) -> object:
-    return await _in(db, lambda tx: value(tx, "SELECT 1"))
+    async with db.transaction("repeatable_read", readonly=True) as tx:
+        return await value(tx, "SELECT 1")
 
 
 async def _ids(db: Database, asked: Asked) -> object:

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import uuid
 
+import asyncpg
 import pytest
 
 from qubix_coordinator.db.database import ATTEMPTS_MAX, Database, Tx, backoff_s, execute, one, value
@@ -143,13 +144,16 @@ async def test_statements_are_bounded_in_time(pg_server: PgServer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_transaction_rolls_back_and_gives_its_connection_back(pg_server: PgServer) -> None:
+@pytest.mark.parametrize("anew", [False, True])
+async def test_a_cancelled_transaction_rolls_back_and_gives_its_connection_back(
+    pg_server: PgServer, anew: bool
+) -> None:
     async with connected(pg_server, database_pool_max=2) as db:
         for _ in range(4):
             inside = asyncio.Event()
 
             async def hang(inside: asyncio.Event = inside) -> None:
-                async with db.transaction() as tx:
+                async with db.transaction(anew=anew) as tx:
                     await add_account(tx, uuid.uuid4())
                     inside.set()
                     await asyncio.sleep(60)
@@ -159,6 +163,31 @@ async def test_a_cancelled_transaction_rolls_back_and_gives_its_connection_back(
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         assert await names(db) == 0
+
+
+@pytest.mark.asyncio
+async def test_a_transaction_that_plans_anew_does_so_alone_and_is_one_like_others(pg_server: PgServer) -> None:
+    asked = ("transaction_isolation", "transaction_read_only", "plan_cache_mode")
+
+    async def told(tx: Tx) -> list[str]:
+        return [str(await value(tx, f"SHOW {name}")) for name in asked]
+
+    async def fail(db: Database) -> None:
+        async with db.transaction(anew=True) as tx:
+            await add_account(tx, uuid.uuid4())
+            await tx._connection.execute("SELECT 1 / 0")
+
+    async with connected(pg_server, database_pool_max=1) as db:
+        async with db.transaction("repeatable_read", readonly=True, anew=True) as tx:
+            assert await told(tx) == ["repeatable read", "on", "force_custom_plan"]
+        async with db.transaction(anew=True) as tx:
+            assert await told(tx) == ["read committed", "off", "force_custom_plan"]
+            await add_account(tx, uuid.uuid4())
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await fail(db)
+        async with db.transaction() as tx:
+            assert await told(tx) == ["read committed", "off", "auto"]
+        assert await names(db) == 1
 
 
 def test_backoff_grows_with_full_jitter_and_a_bound() -> None:

@@ -80,7 +80,7 @@ async def paged(db: Database, asked: Asked) -> list[list[str]]:
     pages: list[list[str]] = []
     after: str | None = None
     while True:
-        async with db.transaction("repeatable_read", readonly=True) as tx:
+        async with db.transaction("repeatable_read", readonly=True, anew=True) as tx:
             found = await search.page(tx, dataclasses.replace(asked, after=after), now_ms=NOW)
         pages.append([one.listing_id for one in found.listings])
         after = found.next
@@ -89,7 +89,7 @@ async def paged(db: Database, asked: Asked) -> list[list[str]]:
 
 
 async def counted(db: Database, line: str) -> Counts:
-    async with db.transaction("repeatable_read", readonly=True) as tx:
+    async with db.transaction("repeatable_read", readonly=True, anew=True) as tx:
         return await counts(tx, parse(line), now_ms=NOW, offer_s=OFFER_S)
 
 
@@ -260,7 +260,7 @@ async def test_free_text_is_found_in_the_words_that_listings_share(db: Database)
     for line in ("'card 1'", "c", "12d3koo", f"{PEERS[0][-9:]} or 'card 2'", "not 'card 0'", "nowhere", "'\u00e9'"):
         query = parse(line)
         wanted = sorted(one.listing_id for one in views if query.matches(one))
-        async with db.transaction("repeatable_read", readonly=True) as tx:
+        async with db.transaction("repeatable_read", readonly=True, anew=True) as tx:
             few = await words.look_up(tx, query.root)
             for looked in (few, dict.fromkeys(few, words.Found(None, None))):
                 sql = Sql(NOW, looked)
@@ -347,7 +347,7 @@ async def test_nothing_found_says_why_and_what_would_help(db: Database) -> None:
 async def test_a_cursor_is_good_for_its_own_search_alone(db: Database) -> None:
     await fill(db, [row_of(n, listing(n)) for n in range(1, 5)])
     asked = Asked(parse("gpu_ram>=1"), parse_order("temp-, price"), 2)
-    async with db.transaction("repeatable_read", readonly=True) as tx:
+    async with db.transaction("repeatable_read", readonly=True, anew=True) as tx:
         cursor = (await search.page(tx, asked, now_ms=NOW)).next
     assert cursor is not None
     others = [
@@ -359,7 +359,7 @@ async def test_a_cursor_is_good_for_its_own_search_alone(db: Database) -> None:
         ),
     ]
     for other in others:
-        async with db.transaction("repeatable_read", readonly=True) as tx:
+        async with db.transaction("repeatable_read", readonly=True, anew=True) as tx:
             with pytest.raises(InvalidInput) as caught:
                 await search.page(tx, other, now_ms=NOW)
         assert caught.value.field == "after"

@@ -129,9 +129,10 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def transaction(
-        self, isolation: Isolation = "read_committed", *, readonly: bool = False
+        self, isolation: Isolation = "read_committed", *, readonly: bool = False, anew: bool = False
     ) -> AsyncIterator[Tx]:
-        """Commits when the block ends, rolls back when it raises (also when cancelled)."""
+        """Commits when the block ends, rolls back when it raises (also when cancelled). `anew`: each statement is
+        planned for its own values, never by a plan for all alike."""
         pool = self._client._pool
         if pool is None:
             raise Unavailable("the database is closed", remedy="Try again once the process has started again")
@@ -139,7 +140,8 @@ class Database:
         try:
             tx = TransactionWrapper(self._client)
             tx._connection = connection
-            async with connection.transaction(isolation=isolation, readonly=readonly):
+            begun = _planned_anew if anew else _plain
+            async with begun(connection, isolation, readonly):
                 self._outage.end()
                 with _active(self._context):
                     yield tx
@@ -207,6 +209,25 @@ class Database:
 
     async def fetch_value(self, sql: str, *args: object) -> Any:
         return await self.run(lambda tx: value(tx, sql, *args))
+
+
+def _plain(connection: Any, isolation: Isolation, readonly: bool) -> contextlib.AbstractAsyncContextManager[None]:
+    begun: contextlib.AbstractAsyncContextManager[None] = connection.transaction(isolation=isolation, readonly=readonly)
+    return begun
+
+
+@contextlib.asynccontextmanager
+async def _planned_anew(connection: Any, isolation: Isolation, readonly: bool) -> AsyncIterator[None]:
+    """Said with the beginning: a statement of its own would cost as much as a search."""
+    level, mode = isolation.replace("_", " "), "READ ONLY" if readonly else "READ WRITE"
+    try:
+        await connection.execute(f"BEGIN ISOLATION LEVEL {level} {mode}; SET LOCAL plan_cache_mode = force_custom_plan")
+        yield
+    except BaseException:
+        if not connection.is_closed() and connection.is_in_transaction():
+            await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
 
 
 def _end_if_cancelled() -> None:

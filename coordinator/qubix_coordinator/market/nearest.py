@@ -15,7 +15,7 @@ from qubix_protocol.query.nodes import Node, Text, conjuncts
 
 WORDS_MAX: Final = 64
 """Of more, looking at a few of each is as dear as reading them all."""
-PAGES: Final = 4
+PAGES: Final = 3
 """Looked at, for one that is filled: some of them fail the other filters."""
 EACH_MIN: Final = 4
 

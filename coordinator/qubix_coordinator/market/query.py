@@ -58,7 +58,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 async def answer(db: Database, asked: Asked, *, counted: bool, now_ms: int, offer_s: float = OFFER_S) -> OffersView:
     """A page, with counts where they are asked for or nothing was found; all from one state of the market. Without
     the live feed's cursor. Raises InvalidInput for a cursor of another search."""
-    async with db.transaction("repeatable_read", readonly=True) as tx:
+    async with db.transaction("repeatable_read", readonly=True, anew=True) as tx:
         found = await page(tx, asked, now_ms=now_ms, offer_s=offer_s)
         wanted = counted or (not found.listings and asked.after is None)
         sums = await counts(tx, asked.query, now_ms=now_ms, offer_s=offer_s) if wanted else None
@@ -82,7 +82,8 @@ async def answer(db: Database, asked: Asked, *, counted: bool, now_ms: int, offe
 
 
 async def page(tx: Tx, asked: Asked, *, now_ms: int, offer_s: float = OFFER_S) -> Page:
-    """In a transaction that sees one state (repeatable read). Raises InvalidInput for a cursor of another search."""
+    """In a transaction that sees one state (repeatable read) and plans anew. Raises InvalidInput for another search's
+    cursor."""
     start = opened(asked)
     found = await page_ids(tx, asked, start, now_ms=now_ms, offer_s=offer_s)
     shown = found[: asked.limit]

@@ -36,6 +36,7 @@ async def now(tx: Tx, line: str, *, now_ms: int) -> frozenset[UUID] | None:
     wanted = query_of(line)
     if wanted is None:
         return None
+    await words.plan_anew(tx)
     sql = Sql(now_ms, await words.look_up(tx, wanted.root))
     seen = sql.put(rules.visible_since_ms(now_ms, OFFER_S), "bigint")
     text = f"SELECT id FROM listing_search WHERE offered_ms >= {seen} AND {sql.condition(wanted.root)}"  # noqa: S608

@@ -39,29 +39,34 @@ def holding(needle: str, put: Callable[[object, str], str]) -> str:
     return f"{exact} AND query_grams(words) @> {put(grams, 'text[]')}"
 
 
-async def look_up(tx: Tx, root: Node | None, *, apart: bool = False) -> Looked:
-    """Every text of a query. From here on the transaction plans each statement for its own values: a plan for all
-    alike would walk the price index past a million rows for a filter that nothing satisfies.
+async def plan_anew(tx: Tx) -> None:
+    """From here on the transaction plans each statement for its own values: a plan for all queries alike would walk the
+    price index past a million rows for a filter that nothing satisfies. Whoever but searches says so to
+    `db.transaction`, at no cost."""
+    await execute(tx, "SET LOCAL plan_cache_mode = force_custom_plan")
 
-    `apart` for who asks for parts of the query by themselves. For the whole of it, of devices' words only those count
-    that have in them what it demands of region and country.
-    """
+
+async def look_up(tx: Tx, root: Node | None, *, apart: bool = False) -> Looked:
+    """Every text of a query. `apart` for who asks for parts of it by themselves: for the whole, of devices' words only
+    those count that have in them what it demands of region and country."""
     needles = sorted({term.needle for term in terms(root) if isinstance(term, Text)})
+    if not needles:
+        return {}
     arguments: list[object] = []
 
     def put(value: object, kind: str) -> str:
         arguments.append(value)
         return f"${len(arguments)}::{kind}"
 
-    tables, columns = [], ["set_config('plan_cache_mode', 'force_custom_plan', true)"]
-    demanded = [] if apart or not needles else _demanded(root, put)
+    tables, columns = [], []
+    demanded = [] if apart else _demanded(root, put)
     for number, needle in enumerate(needles):
         held = " AND ".join([holding(needle, put), *(f"(peer OR {one})" for one in demanded)])
         tables.append(f"held{number} AS MATERIALIZED (SELECT no, peer FROM listing_words WHERE {held})")  # noqa: S608
         for name, whose in (("devices", "NOT peer"), ("peers", "peer")):
             listed = f"SELECT no FROM held{number} WHERE {whose} LIMIT {NUMBERS_MAX + 1}"  # noqa: S608
             columns.append(f"ARRAY({listed}) AS {name}{number}")
-    row = await one(tx, f"{'WITH ' if tables else ''}{', '.join(tables)} SELECT {', '.join(columns)}", *arguments)
+    row = await one(tx, f"WITH {', '.join(tables)} SELECT {', '.join(columns)}", *arguments)
     assert row is not None, "a statement without a table gives one"
     return {
         needle: Found(_few(row[f"devices{number}"]), _few(row[f"peers{number}"]))
