@@ -3,13 +3,12 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
 
 import uvloop
 
 from qubix_coordinator import logs
 from qubix_coordinator.app import serve
-from qubix_coordinator.errors import QubixError
+from qubix_coordinator.errors import QubixError, told
 from qubix_coordinator.settings import Settings, from_environment_or_exit
 from qubix_coordinator.signals import stopped_while_starting
 from qubix_protocol import usage
@@ -27,18 +26,10 @@ def main() -> int:
         with stopped_while_starting(), asyncio.Runner(loop_factory=loop) as runner:
             runner.run(serve(settings))
     except* QubixError as problems:
-        for problem in _each(problems):
-            print(f"qubix: {problem}. {problem.remedy}", file=sys.stderr)
+        for line in told(problems):
+            print(f"qubix: {line}", file=sys.stderr)
         status = 1
     return status
-
-
-def _each(problems: "ExceptionGroup[QubixError]") -> Iterator[QubixError]:
-    for one in problems.exceptions:
-        if isinstance(one, ExceptionGroup):
-            yield from _each(one)
-        else:
-            yield one
 
 
 if __name__ == "__main__":

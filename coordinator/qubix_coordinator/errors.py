@@ -35,6 +35,8 @@
 HTTP statuses live in http/problems.py alone.
 """
 
+from collections.abc import Iterator
+
 
 class QubixError(Exception):
     """`str()` is one sentence for people; `remedy` says what to do next."""
@@ -199,3 +201,12 @@ class WrongDatabase(Fault):
 
 class LedgerRefused(Fault):
     pass
+
+
+def told(problems: "ExceptionGroup[QubixError]") -> Iterator[str]:
+    """A line for each, for whoever started the process."""
+    for one in problems.exceptions:
+        if isinstance(one, ExceptionGroup):
+            yield from told(one)
+        else:
+            yield f"{one}. {one.remedy}"

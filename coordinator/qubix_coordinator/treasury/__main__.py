@@ -4,10 +4,9 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
 
 from qubix_coordinator import logs
-from qubix_coordinator.errors import QubixError
+from qubix_coordinator.errors import QubixError, told
 from qubix_coordinator.signals import stopped_while_starting
 from qubix_coordinator.treasury.process import serve
 from qubix_coordinator.treasury.settings import ChainSettings, from_environment_or_exit
@@ -25,18 +24,10 @@ def main() -> int:
         with stopped_while_starting():
             asyncio.run(serve(settings))
     except* QubixError as problems:
-        for problem in _each(problems):
-            print(f"qubix: {problem}. {problem.remedy}", file=sys.stderr)
+        for line in told(problems):
+            print(f"qubix: {line}", file=sys.stderr)
         status = 1
     return status
-
-
-def _each(problems: "ExceptionGroup[QubixError]") -> Iterator[QubixError]:
-    for one in problems.exceptions:
-        if isinstance(one, ExceptionGroup):
-            yield from _each(one)
-        else:
-            yield one
 
 
 if __name__ == "__main__":
