@@ -110,6 +110,11 @@ def device() -> Iterator[None]:
         if _OUT_OF_MEMORY in str(error):
             raise MemoryError(f"the device has no room for this: {_line(error)}") from error
         raise DeviceFailed(f"the device failed: {_line(error)}") from error
+    except PermissionError as error:
+        raise DeviceFailed(
+            "parts of CUDA are not beside QUBIX: install its extra cuda13 or cuda12. Elsewhere they are looked for by "
+            "a child process, which a worker may not start"
+        ) from error
     except (LinkerError, NumbaError) as error:
         raise DeviceFailed(f"this kernel cannot be compiled for the device: {_line(error)}") from error
 

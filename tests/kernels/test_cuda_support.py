@@ -67,15 +67,21 @@ for code in (CUresult.CUDA_ERROR_OUT_OF_MEMORY, CUresult.CUDA_ERROR_ILLEGAL_ADDR
             raise CudaAPIError(code, f"Call to cuMemAlloc results in {code.name}")
     except Exception as error:
         print(type(error).__name__, "|", error)
+try:
+    with cuda.device():
+        raise PermissionError(1, "Operation not permitted")
+except cuda.DeviceFailed as error:
+    print(type(error).__name__, "|", error)
 """
 
 
 def test_errors_of_the_driver_come_out_in_words_of_ours() -> None:
     done = python("-c", ERRORS)
-    memory, failed = done.stdout.splitlines()
+    memory, failed, parts = done.stdout.splitlines()
     assert memory.startswith("MemoryError | the device has no room for this: ")
     assert failed.startswith("DeviceFailed | the device failed: ")
     assert "CUDA_ERROR_ILLEGAL_ADDRESS" in failed
+    assert parts.startswith("DeviceFailed | parts of CUDA are not beside QUBIX: ")
 
 
 RESIDENT = """

@@ -104,8 +104,8 @@ def test_what_a_device_shows_is_judged(one: Part, why: Why | None) -> None:
 
 
 def test_who_claims_less_than_its_model_does_has_no_time_to_make_half_of_it_again() -> None:
-    """Measured on an H200: 3.1 TFLOP/s with transfers, which is what its node says, and 31.5 of a trial's products. It
-    told what it held in half a second."""
+    """Measured on an H200: 3.1 TFLOP/s with transfers, as a node measures, and 31.5 of a trial's products. It told what
+    it held in half a second."""
     modest = claim("NVIDIA H200", 140, 3.1e12)
     held = replace(at(31.5e12, modest), proof_ms=525)
     assert rules.judge([held], 1_000).state is State.PASSED

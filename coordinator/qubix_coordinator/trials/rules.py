@@ -30,8 +30,8 @@ MODEL_SHARE: Final = 0.1
 """Of a card's float32 peak that any back end of ours reaches; less is not that card."""
 MODEL_PACE: Final = 0.4
 """Of the peak of a card that the list knows: what a trial counts with at least. Our products reach 0.47 of it on an
-H200, while a claimed rate is measured with transfers, at a tenth of that: by it, pages could be made again in the time
-to tell them, and whoever claims too little would have it so."""
+H200, while a claimed rate is measured with transfers, at a tenth to a third of that: by it, pages could be made again
+in the time to tell them, and whoever claims too little would have it so."""
 PREPARE_MS: Final = 120_000
 GRACE_MS: Final = 5_000
 VOIDS_MAX: Final = 3
