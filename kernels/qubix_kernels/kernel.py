@@ -33,6 +33,10 @@ class BadInput(ValueError):
     """The data of a job cannot be computed on, though its form was right; the message says why."""
 
 
+class NotInstalled(LookupError):
+    """What this back end needs of other packages is not on this machine; the message says what to install."""
+
+
 class ParamSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One parameter. Without a default it is required; bounds are inclusive."""
 

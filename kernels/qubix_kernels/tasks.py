@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from qubix_kernels import get
 from qubix_kernels.frames import DETAIL_MAX, Digest, Frame, Milliseconds, Size, Word, Words
-from qubix_kernels.kernel import BadInput, UnknownKernel, metas_of
+from qubix_kernels.kernel import BadInput, NotInstalled, UnknownKernel, metas_of
 from qubix_kernels.onnx.frames import DescribeDone, DescribeTask
 from qubix_kernels.trial import task as trial
 from qubix_kernels.trial.frames import TrialDone, TrialFull, TrialKey, TrialRoom, TrialSeed, TrialTask
@@ -32,6 +32,7 @@ from qubix_protocol.units import CHUNKS_MAX
 
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 W = TypeVar("W", TrialSeed, TrialKey)
+NOT_INSTALLED: Final = "not_installed"
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -109,7 +110,7 @@ class VerifyDone(Frame, frozen=True, kw_only=True, tag="verify_done"):
 
 
 class TaskFailed(Frame, frozen=True, kw_only=True, tag="failed"):
-    """The task could not be carried out. `code`: bad_input, kernel_error, out_of_memory."""
+    """The task could not be carried out. `code`: bad_input, kernel_error, out_of_memory, not_installed."""
 
     code: Word
     detail: Words
@@ -163,6 +164,8 @@ def serve(sock: socket.socket) -> None:
         )
     except (ProtocolError, BadInput, UnknownKernel) as error:
         sock.sendall(encode_frame(TaskFailed(code="bad_input", detail=str(error)[:1000])))
+    except NotInstalled as error:
+        sock.sendall(encode_frame(TaskFailed(code=NOT_INSTALLED, detail=str(error)[:1000])))
     except Exception as error:  # noqa: BLE001  the worker's last word: whatever it was, the parent must hear of it
         detail = f"{type(error).__name__}: {error}"[:1000]
         sock.sendall(encode_frame(TaskFailed(code="kernel_error", detail=detail)))

@@ -70,6 +70,9 @@ async def test_a_kernel_that_cannot_run_fails_and_says_why(tmp_path: Path) -> No
     assert check.status is CheckStatus.FAIL
     assert "no CUDA device" in check.actual
     assert check.remedy
+    absent = of(test, "kernel_onnx_cuda")
+    assert absent.status is CheckStatus.WARN, "what is not installed is not offered, and no fault of the card"
+    assert "CUDAExecutionProvider" in absent.actual
     assert not test.passed
 
 

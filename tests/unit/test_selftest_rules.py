@@ -82,6 +82,7 @@ JUDGED: list[tuple[str, Check, CheckStatus]] = [
     ("a right kernel", rules.kernel(Ran("knn", "cuda", 1.0)), PASS),
     ("a wrong kernel", rules.kernel(Ran("knn", "cuda", 1.0, "wrong result")), FAIL),
     ("a wrong kernel on a processor", rules.kernel(Ran("knn", "cpu", 1.0, "wrong result")), FAIL),
+    ("a kernel that is not installed", rules.kernel(Ran("onnx", "cuda", problem="no provider", absent=True)), WARN),
     ("all rates", rules.rates([rate(), rate("knn")], {"matmul": {"cpu"}, "knn": {"cpu"}}), PASS),
     ("a rate is missing", rules.rates([rate()], {"matmul": {"cpu"}, "knn": {"cpu"}}), WARN),
     ("rates of another back end", rules.rates([rate(backend="cuda")], {"matmul": {"cpu"}}), FAIL),

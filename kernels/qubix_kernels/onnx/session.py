@@ -11,6 +11,7 @@ from typing import Any, Final
 import onnxruntime
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
+from qubix_kernels.kernel import NotInstalled
 from qubix_kernels.onnx import work
 from qubix_kernels.onnx.refusal import Refused
 from qubix_protocol.arrays import Array
@@ -21,7 +22,7 @@ _CHECK: Final = "onnx.checker.check_model(model, full_check=True) says more; exp
 _TRY: Final = "run it with onnxruntime on the very same inputs, and give what it takes"
 
 
-class NoProvider(LookupError):
+class NoProvider(NotInstalled):
     """The provider that was asked for is not the one that would compute."""
 
 

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from qubix_kernels import get
-from qubix_kernels.tasks import ChunkDone, Part, RunTask, TaskFailed, VerifyDone, VerifyTask
+from qubix_kernels.tasks import NOT_INSTALLED, ChunkDone, Part, RunTask, TaskFailed, VerifyDone, VerifyTask
 from qubix_node import catalogue
 from qubix_node import rates as measuring
 from qubix_node.clock import wall_ms
@@ -69,8 +69,14 @@ async def _run(tools: Tools, name: str, backend: str) -> Ran:
                 await trio.to_thread.run_sync(partial(shutil.rmtree, scratch, ignore_errors=True))
     except trio.TooSlowError:
         return Ran(name, backend, problem=f"it took longer than {_KERNEL_S:g} s")
+    except _NotInstalled as error:
+        return Ran(name, backend, problem=str(error), absent=True)
     except (WorkerLost, OSError) as error:
         return Ran(name, backend, problem=str(error) or type(error).__name__)
+
+
+class _NotInstalled(Exception):
+    """What this kernel needs on this back end is not on this machine."""
 
 
 async def _computed_and_judged(tools: Tools, name: str, backend: str, scratch: Path) -> Ran:
@@ -101,6 +107,8 @@ async def _computed_and_judged(tools: Tools, name: str, backend: str, scratch: P
 async def _computed(tools: Tools, task: RunTask, device_id: str, scratch: Path) -> ChunkDone:
     async with tools.workers.run(task, device_id=device_id, scratch=scratch) as run:
         event = await run.next()
+        if isinstance(event, TaskFailed) and event.code == NOT_INSTALLED:
+            raise _NotInstalled(event.detail)
         if not isinstance(event, ChunkDone):
             raise WorkerLost(await _why(run, event))
         return event
