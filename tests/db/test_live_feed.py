@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -158,6 +159,21 @@ async def test_all_followers_get_the_same_bytes(db: Database, tmp_path: Path) ->
                         told += numbers(event)
                 assert told == list(range(1, 11))
         assert all(one == frames[0] for one in frames)
+
+
+async def test_changes_are_told_ten_times_a_second_at_most(db: Database, tmp_path: Path) -> None:
+    async with served(db, tmp_path) as running, feed_of(running, await make_person(db)) as feed:
+        await feed.subscribe("market")
+        assert (await feed.next()).kind == "snapshot"
+        began_s, heard, frames = time.monotonic(), list[int](), 0
+        writing = asyncio.create_task(emit(db, "market", 1, 100))
+        while len(heard) < 100:
+            heard += numbers(await next_delta(feed))
+            frames += 1
+        took_s = time.monotonic() - began_s
+        await writing
+        assert heard == list(range(1, 101))
+        assert frames <= took_s / 0.1 + 2
 
 
 async def test_a_cursor_that_is_too_old_is_reset(db: Database, tmp_path: Path) -> None:

@@ -4,13 +4,15 @@
 import dataclasses
 from uuid import UUID
 
+import numpy as np
 import pytest
 
 from qubix_coordinator.jobs.needs import plan_of
 from qubix_coordinator.market import rules
 from qubix_coordinator.market.rules import Candidate, Need, Obstacle, Shortfall, Way
 from qubix_coordinator.settings import from_mappings
-from qubix_kernels import get, names
+from qubix_kernels.kernel import metas_of
+from qubix_kernels.onnx import sample
 from qubix_protocol.arrays import ArrayMeta
 from qubix_protocol.messages import Device, KernelRate
 from qubix_protocol.settings import SettingsError
@@ -73,11 +75,13 @@ def test_the_markets_own_checked_kernels_may_run_in_a_tab(kernel: str) -> None:
 
 
 def test_a_consumers_own_model_never_runs_in_a_tab() -> None:
-    kinds = {name: (get(name).spec.verifier, get(name).spec.open) for name in names()}
-    assert kinds["onnx"][1], "a model is a consumer's own code"
-    assert [name for name, (checked, own) in kinds.items() if checked and not own] == sorted(
-        name for name in names() if name != "onnx"
-    )
+    arrays, params = sample.example(np.random.default_rng(1), 4)
+    need = plan_of("onnx", params, metas_of(arrays)).need()
+    assert not need.browsers
+    rate = KernelRate(kernel="onnx", backend=need.backends[0], flops_per_s=1e9, bytes_per_s=1e9)
+    able = dataclasses.replace(TAB, backends=need.backends, rates=(rate,))
+    found = rules.sorted_out([able], need)[1]
+    assert [one.obstacle for one in found] == [Obstacle.BROWSER]
 
 
 @pytest.mark.parametrize("kind", [DeviceKind.CPU, DeviceKind.CUDA])

@@ -255,6 +255,14 @@ def run(seed: int, steps: int) -> None:
         assert client.table.offers == stream.at(Cursor(2**60, 0), client.query), "everything was told in the end"
 
 
+def test_a_listing_is_encoded_once_however_many_queries_tell_of_it() -> None:
+    encodings, one = Encodings(7), shown("one", 1)
+    first = encodings.of(one)
+    assert encodings.of(one) is first
+    assert msgspec.json.decode(first, type=ListingView) == one.view
+    assert encodings.of(shown("two", 1)) is not first
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32))
 def test_a_clients_table_is_the_servers_at_its_cursor(seed: int) -> None:
