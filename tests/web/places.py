@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every page of the web marketplace, with real things on it: what axe and the screenshots look at."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 import qubix
+from qubix_kernels import get
 from qubix_protocol.keys import SigningKey
 from tests.support.chain_market import wait_for
 from tests.support.funds import fund_by_faucet, fund_market
@@ -20,16 +22,19 @@ MANDELBROT = {"width": 360, "height": 240, "pixel": 0.0085, "top": 1.02, "left":
 
 
 class Place(NamedTuple):
-    """`shows` is a text that is there once the page has what it asked for."""
+    """`shows` is a text that is there once the page has what it asked for, and `after` is done then."""
 
     name: str
     path: str
     shows: str
     who: str = DEVELOPER
+    after: Callable[[Page], None] | None = None
 
     def open(self, page: Page) -> None:
         page.goto(self.path)
         expect(page.get_by_text(self.shows).locator("visible=true").first).to_be_visible()
+        if self.after is not None:
+            self.after(page)
         expect(page.locator(".skeleton")).to_have_count(0)
         page.evaluate("document.fonts.ready.then(() => true)")
 
@@ -53,6 +58,9 @@ class Made:
             Place("offer", f"/offers/{self.offer}", "Specification"),
             Place("offer gone", "/offers/00000000-0000-0000-0000-000000000000", "not in the market"),
             Place("run", "/run?kernel=mandelbrot", "columns"),
+            Place("run model", "/run?kernel=onnx", "Drop an .onnx file"),
+            Place("run model card", "/run?kernel=onnx", "Drop an .onnx file", after=_forecast_model),
+            Place("run model refused", "/run?kernel=onnx", "Drop an .onnx file", after=_refused_model),
             Place("jobs", "/jobs", "mandelbrot"),
             Place("job", f"/jobs/{self.job}", "Done and paid"),
             Place("job failed", f"/jobs/{self.failed}", "Failed"),
@@ -68,6 +76,24 @@ class Made:
             Place("missing", "/jobs/nowhere", "no such page"),
             *self.more,
         ]
+
+
+def _choose_model(page: Page, data: bytes) -> None:
+    file = FilePayload(name="classifier.onnx", mimeType="application/octet-stream", buffer=data)
+    page.get_by_label("Model file (.onnx)").set_input_files(file)
+
+
+def _forecast_model(page: Page) -> None:
+    inputs, _ = get("onnx").example(np.random.default_rng(1), 1)
+    _choose_model(page, inputs["model"].tobytes())
+    page.get_by_role("group", name="How x is given").get_by_role("button", name="Noise").click()
+    page.get_by_role("button", name="Forecast").click()
+    expect(page.get_by_role("region", name="Who could run it")).to_be_visible()
+
+
+def _refused_model(page: Page) -> None:
+    _choose_model(page, b"PK no model")
+    expect(page.get_by_text("Cannot be run")).to_be_visible()
 
 
 def make(market: WebMarket, node: str = "cheap") -> Made:

@@ -54,7 +54,8 @@ def main() -> None:
 def _furnished(market: WebMarket) -> Made:
     for name, rate, region, country in NODES:
         told = {"QUBIX_NODE_RATE_QU_PER_H": str(rate), "QUBIX_NODE_REGION": region, "QUBIX_NODE_COUNTRY": country}
-        market.start_quick_node(name, **told)
+        # One measures itself in earnest: all kernels have somebody who runs them.
+        (market.start_node if name == "third" else market.start_quick_node)(name, **told)
     gauges = market.folder / "gauges"
     nvml.write(gauges, {"count": 1, "temp": 61, "util": 38})
     stub = {"STUB_LIBRARY": str(nvml.build(market.folder)), "STUB_GAUGES": str(gauges)}

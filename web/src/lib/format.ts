@@ -9,6 +9,16 @@ export const count = (value: number): string => whole.format(value);
 export const decimal = (value: number): string => one.format(value);
 export const qu = (value: number): string => `${whole.format(value)} QU`;
 export const gib = (bytes: number): string => (bytes ? `${one.format(bytes / GIB)} GiB` : '–');
+const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 });
+/** Of large numbers, what people compare: 25.6M. */
+export const about = (value: number): string => compact.format(value);
+
+/** Bytes in the unit that keeps the number short. */
+export function size(bytes: number): string {
+  const at = bytes < 1024 ? 0 : Math.min(3, Math.floor(Math.log2(bytes) / 10));
+  return `${one.format(bytes / 1024 ** at)} ${['bytes', 'KiB', 'MiB', 'GiB'][at]}`;
+}
+
 export const percent = (share: number): string => `${one.format(share * 100)} %`;
 export const rate = (bytesPerS: number): string => (bytesPerS ? `${one.format(bytesPerS / 125_000)} Mbit/s` : '–');
 
@@ -39,6 +49,9 @@ export function duration(ms: number): string {
   if (s < 3600) return `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`;
   return `${Math.floor(s / 3600)} h ${Math.round((s % 3600) / 60)} min`;
 }
+
+/** A clause of the market's, as it stands alone. Code is left as it is written. */
+export const sentence = (text: string): string => (/^[a-z]+\./.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1));
 
 /** The time of day, to the second. */
 export const clock = (ms: number): string => new Date(ms).toLocaleTimeString('en', { hourCycle: 'h23' });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Schemas } from './api/client';
+import type { Meta } from './npy';
 
 const TONES: Record<string, string> = {
   settled: 'good',
@@ -30,9 +31,17 @@ export interface Kernel {
   title: string;
   doc: string;
   params: { name: string; kind: string; doc: string; default: unknown; low: number | null; high: number | null; choices: unknown[] }[];
-  inputs: { name: string; dims: string[]; dtypes: string[]; doc: string }[];
+  inputs: { name: string; dims: string[]; dtypes: string[]; doc: string; size_max: number }[];
   outputs: { name: string; dims: string[]; dtypes: string[]; doc: string }[];
   backends: string[];
   open: boolean;
   verifier: boolean;
+}
+
+/** An array for a job; `digest` is empty while it is read. */
+export interface JobInput {
+  file: Blob;
+  meta: Meta | null;
+  digest: string;
+  sent: number;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** What the header of a `.npy` file says (NEP 1). Nothing of its data is read. */
+/** The header of a `.npy` file (NEP 1): what one says, without its data, and one for data that is made here. */
 
 export interface Meta {
   dtype: string;
@@ -26,4 +26,20 @@ export async function metaOf(file: Blob): Promise<Meta | null> {
   const name = KINDS[kind] ?? (dtype[2] === 'i' ? `int${bits}` : dtype[2] === 'u' ? `uint${bits}` : '');
   if (!name) return null;
   return { dtype: name, shape: (shape[1] ?? '').split(',').map((one) => one.trim()).filter(Boolean).map(Number) };
+}
+
+const CODES: Record<string, string> = { float16: '<f2', float32: '<f4', float64: '<f8', bool: '|b1', int8: '|i1', uint8: '|u1' };
+
+/** A file of these bytes, which lie little-endian and row by row. */
+export function npyOf(meta: Meta, data: BlobPart): Blob {
+  const wide = /^(u?)int(16|32|64)$/.exec(meta.dtype);
+  const code = wide ? `<${wide[1] ? 'u' : 'i'}${Number(wide[2]) / 8}` : CODES[meta.dtype];
+  const sizes = meta.shape.length === 1 ? `${meta.shape[0]},` : meta.shape.join(', ');
+  const text = `{'descr': '${code}', 'fortran_order': False, 'shape': (${sizes}), }`;
+  // The data begin at a multiple of 64 bytes, after a line's end.
+  const padded = text.padEnd(Math.ceil((text.length + 11) / 64) * 64 - 11) + '\n';
+  const head = new Uint8Array(10 + padded.length);
+  head.set([...MAGIC, 1, 0, padded.length & 255, padded.length >> 8]);
+  head.set(new TextEncoder().encode(padded), 10);
+  return new Blob([head, data], { type: 'application/octet-stream' });
 }

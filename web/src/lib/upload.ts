@@ -10,12 +10,13 @@ export async function digestOf(file: Blob): Promise<string> {
   return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-export async function upload(file: Blob, digest: string, told: (fraction: number) => void): Promise<void> {
-  let view = await post<Schemas['ArtifactView']>('/artifacts', { digest, size_bytes: file.size });
+/** `signal` stops it where it is; another call goes on from there. */
+export async function upload(file: Blob, digest: string, told: (fraction: number) => void, signal?: AbortSignal): Promise<void> {
+  let view = await post<Schemas['ArtifactView']>('/artifacts', { digest, size_bytes: file.size }, '', signal);
   while (!view.complete) {
     const stop = Math.min(file.size, view.offset + PART_BYTES);
     const at = view.offset;
-    view = await putPart<Schemas['ArtifactView']>(`/artifacts/${digest}`, file.slice(at, stop), `bytes ${at}-${stop - 1}/${file.size}`);
+    view = await putPart<Schemas['ArtifactView']>(`/artifacts/${digest}`, file.slice(at, stop), `bytes ${at}-${stop - 1}/${file.size}`, signal);
     if (!view.complete && view.offset <= at) throw new ApiError(0, '', 'The upload does not go on.', 'Try again.', '');
     told(view.offset / file.size);
   }

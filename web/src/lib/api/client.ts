@@ -43,18 +43,15 @@ export function setCsrf(value: string): void {
 
 export const get = <T>(path: string, signal?: AbortSignal): Promise<T> => send<T>('GET', path, null, {}, signal);
 /** `key`: the same one repeats the same request, however often it is sent. */
-export const post = <T>(path: string, body: unknown, key = ''): Promise<T> =>
-  send<T>('POST', path, JSON.stringify(body), {
-    'Content-Type': 'application/json',
-    ...(key ? { 'Idempotency-Key': key } : {}),
-  });
+export const post = <T>(path: string, body: unknown, key = '', signal?: AbortSignal): Promise<T> =>
+  send<T>('POST', path, JSON.stringify(body), { 'Content-Type': 'application/json', ...(key ? { 'Idempotency-Key': key } : {}) }, signal);
 export const patch = <T>(path: string, body: unknown): Promise<T> =>
   send<T>('PATCH', path, JSON.stringify(body), { 'Content-Type': 'application/json' });
 export const remove = <T>(path: string): Promise<T> => send<T>('DELETE', path, null, {});
 
 /** One part of a file; `range` is its Content-Range. */
-export const putPart = <T>(path: string, part: Blob, range: string): Promise<T> =>
-  send<T>('PUT', path, part, { 'Content-Type': 'application/octet-stream', 'Content-Range': range });
+export const putPart = <T>(path: string, part: Blob, range: string, signal?: AbortSignal): Promise<T> =>
+  send<T>('PUT', path, part, { 'Content-Type': 'application/octet-stream', 'Content-Range': range }, signal);
 
 async function send<T>(
   method: string,
