@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from qubix import catalogue, reserves, searching, settings, signing_in, tokens
+from qubix import catalogue, describing, models, reserves, searching, settings, signing_in, tokens
 from qubix.disputes import AsyncDisputes
 from qubix.errors import NotFound, Unauthorised
 from qubix.inputs import digest_of
@@ -47,6 +47,7 @@ from qubix_protocol.earnings import EarningsView, Period, WorksView
 from qubix_protocol.history import HistoryView
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Sample
+from qubix_protocol.models import ModelView
 from qubix_protocol.rentals import RentalGroupView, RentalsView, RentalView
 from qubix_protocol.reputation import ReputationView
 from qubix_protocol.reserves import ReservesProof, ReservesView, view_of
@@ -427,11 +428,14 @@ class AsyncClient:
     ) -> EstimateView:
         """Time and cost on each device that could run it, in the order in which they would be asked, and why the others
         could not. The terms are those of `submit`; without them nobody is too dear or too slow. An array may be given
-        by its form alone, as an `ArrayMeta`.
+        by its form alone, as an `ArrayMeta`. Nothing is sent, but for a model that cannot be tried here.
         """
         terms = Terms.of(cap_qu or 0, where, provider, rate_qu_per_h_max, deadline_s or 0, None, None, region)
         asked = {**(inputs or {}), **(params or {}), **given}
         forms = {name: value for name, value in asked.items() if isinstance(value, ArrayMeta)}
+        if kernel == models.KERNEL:
+            asked = await describing.signed(self._session, asked)
+            forms = {name: value for name, value in asked.items() if isinstance(value, ArrayMeta)}
         in_full = {name: value for name, value in asked.items() if name not in forms}
         work = await self._session.port.aside(lambda: catalogue.work_of(kernel, in_full, forms))
         metas = {name: source.meta for name, source in work.sources.items()} | dict(work.forms)
@@ -479,6 +483,8 @@ class AsyncClient:
         """
         terms = Terms.of(cap_qu, where, provider, rate_qu_per_h_max, deadline_s, spread, rental, region)
         aside, asked = self._session.port.aside, {**(inputs or {}), **(params or {}), **given}
+        if kernel == models.KERNEL:
+            asked = await describing.signed(self._session, asked, on_upload)
         work = await aside(lambda: catalogue.work_of(kernel, asked))
         found = {name: await aside(lambda source=source: digest_of(source)) for name, source in work.sources.items()}  # type: ignore[misc]
         work = replace(work, digests=found)
@@ -505,10 +511,25 @@ class AsyncClient:
         `model` is the path of an .onnx file or its bytes. `inputs` are by the model's names, axis 0 the batch; with one
         axis more than the model has, in front, each is a stack of inputs and the model runs for each by itself. Inputs
         without a batch (a sample rate, a first state) go to every row as they are: name them in `whole` where the model
-        does not tell. One or two rows are tried here first, with onnxruntime.
+        does not tell. One or two rows are tried first: here, with onnxruntime, or else by the market.
         """
         given = {**inputs, "model": model, **({"whole": tuple(whole)} if whole else {})}
         return await self.submit("onnx", cap_qu=cap_qu, inputs=given, **terms)
+
+    async def describe_model(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any] | None = None,
+        /,
+        *,
+        whole: Collection[str] = (),
+        on_upload: OnUpload | None = None,
+    ) -> ModelView:
+        """What the market finds in an ONNX model, in a box and free: what it takes and gives, what a unit costs, or
+        why it is refused (`refusal`). Given as to `submit_model`; an input may be an `ArrayMeta`.
+        Without inputs, shapes that the file leaves open are named in `needs`.
+        """
+        return await describing.describe(self._session, model, inputs or {}, whole, on_upload)
 
     async def job(self, job_id: str) -> AsyncJob:
         """A job that was submitted before. Raises `NotFound`, also for somebody else's."""

@@ -262,6 +262,7 @@ class Client:
     estimate = blocking(AsyncClient.estimate)
     submit = blocking_as(Job, AsyncClient.submit)
     submit_model = blocking_as(Job, AsyncClient.submit_model)
+    describe_model = blocking(AsyncClient.describe_model)
     job = blocking_as(Job, AsyncClient.job)
     jobs = blocking(AsyncClient.jobs)
     rent = blocking_as(Rental, AsyncClient.rent)

@@ -19,7 +19,7 @@ from qubix_protocol.arrays import Array, ArrayMeta
 KERNEL: Final = "onnx"
 WHOLE: Final = "whole"
 _INSTALL: Final = 'Install it: pip install "qubix[worker]"; or submit from a machine that has it'
-_REMEDY: Final = "Change the model or what it is given; sdk/README.md has more under Models"
+REMEDY: Final = "Change the model or what it is given; sdk/README.md has more under Models"
 
 
 def prepared(given: Mapping[str, Any], forms: Mapping[str, ArrayMeta]) -> tuple[dict[str, Any], dict[str, ArrayMeta]]:
@@ -38,7 +38,7 @@ def prepared(given: Mapping[str, Any], forms: Mapping[str, ArrayMeta]) -> tuple[
     arrays = {name: _array_of(name, value) for name, value in plain.items()} | {
         name: np.broadcast_to(np.zeros((), meta.dtype), meta.shape) for name, meta in forms.items()
     }
-    names, text = _described(data, arrays, _listed(given.get(WHOLE, ())))
+    names, text = _described(data, arrays, listed(given.get(WHOLE, ())))
     sources = {
         names[name]: value if isinstance(value, (str, PathLike)) else arrays[name] for name, value in plain.items()
     }
@@ -70,7 +70,7 @@ def _described(data: bytes, arrays: Mapping[str, Array], whole: Collection[str])
     try:
         found = describe(data, arrays, whole)
     except BadInput as error:
-        raise BadUsage(MODEL, f"model: {error}", _REMEDY) from None
+        raise BadUsage(MODEL, f"model: {error}", REMEDY) from None
     return found.names, found.signature.text()
 
 
@@ -86,5 +86,6 @@ def _array_of(name: str, value: Any) -> Array:
     return found
 
 
-def _listed(whole: Any) -> list[str]:
+def listed(whole: Any) -> list[str]:
+    """Names in a list, or in a text with commas between."""
     return [name for name in whole.split(",") if name] if isinstance(whole, str) else list(whole)

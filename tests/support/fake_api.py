@@ -20,7 +20,10 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from qubix_coordinator.models import rules as models
 from qubix_kernels import get, names
+from qubix_kernels.onnx import task as describing
+from qubix_kernels.onnx.frames import DescribeTask
 from qubix_protocol import digests
 from qubix_protocol.api import (
     AccountView,
@@ -40,12 +43,13 @@ from qubix_protocol.api import (
     ResultPart,
     ResultView,
 )
-from qubix_protocol.arrays import Array, ArrayMeta, pack_arrays
+from qubix_protocol.arrays import Array, ArrayMeta, from_npy, pack_arrays
 from qubix_protocol.earnings import EarningsPeriod, EarningsView, Period, Sums, WorkKind, WorksView, WorkView
 from qubix_protocol.envelope import open_envelope, seal
 from qubix_protocol.history import GaugeView, HistoryPoint, HistorySource, HistoryView, ListingChange
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Message, Order, Report, Sample, Settlement
+from qubix_protocol.models import ModelBody, ModelState, ModelView
 from qubix_protocol.query import order_text, ordered, parse, parse_order
 from qubix_protocol.receipts import JobReceiptView
 from qubix_protocol.reputation import ReputationPart, ReputationView
@@ -132,6 +136,7 @@ class FakeApi:
         self.results: dict[str, ResultView] = {}
         self.receipts: dict[str, list[ReceiptView]] = {}
         self.stories: dict[str, Story] = {}
+        self.models: dict[str, ModelView] = {}
         self.by_key: dict[str, str] = {}
         self.orders: list[Order] = []
         self.balance_qu = 1_000
@@ -321,6 +326,23 @@ class FakeApi:
 
     def _get_artifacts(self, seen: Seen, digest: str) -> tuple[int, Any]:
         return 200, bytes(self.uploads[digest].content)
+
+    def _post_models(self, seen: Seen) -> tuple[int, Any]:
+        """Described at once, on the bytes that were uploaded; told at the second time of asking."""
+        body = msgspec.json.decode(seen.body, type=ModelBody)
+        given = {name: one.digest for name, one in body.inputs.items() if one.digest is not None}
+        arrays = {name: from_npy(bytes(self.uploads[digest].content)) for name, digest in given.items()}
+        forms = {name: one.meta for name, one in body.inputs.items() if name not in arrays}
+        asked = DescribeTask(model="", inputs=given, forms=forms, whole=body.whole)
+        data = from_npy(bytes(self.uploads[body.digest].content)).tobytes()
+        found = models.outcome(describing.run(asked, data, arrays), body, zeros=bool(forms) or not given)
+        told: dict[str, Any] = {"model_id": str(uuid.uuid4()), "digest": body.digest, "asked_ms": 1, "due_ms": 2}
+        answer = msgspec.structs.asdict(found.answer)
+        self.models[told["model_id"]] = ModelView(state=found.state, **told, **answer)
+        return 202, ModelView(state=ModelState.WAITING, **told)
+
+    def _get_models(self, seen: Seen, model_id: str) -> tuple[int, Any]:
+        return 200, self.models[model_id]
 
     def _artifact(self, digest: str) -> ArtifactView:
         found = self.uploads[digest]

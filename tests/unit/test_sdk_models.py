@@ -21,6 +21,7 @@ from qubix.cli import main
 from qubix.errors import BadUsage
 from qubix_kernels.onnx.signature import Signature, decode
 from qubix_protocol.arrays import ArrayMeta, from_npy
+from qubix_protocol.models import ModelState, ModelView
 from tests.kernels.models_world import F32, made
 from tests.support.fake_api import TOKEN, FakeApi
 
@@ -161,6 +162,62 @@ def test_without_onnxruntime_it_says_what_to_install(model: Path, missing: str) 
     assert 'pip install "qubix[worker]"' in done.stdout
 
 
+# By the market --------------------------------------------------------------------------------------------------------
+
+
+def test_the_market_describes_a_model_and_what_is_given_to_it(api: FakeApi, model: Path, tmp_path: Path) -> None:
+    with client(api, tmp_path) as market:
+        found = market.describe_model(model, {"Input.1": X, "scale": SCALE})
+        assert found.state is ModelState.DESCRIBED
+        assert found.card is not None
+        assert [port.name for port in found.card.outputs] == ["Out/1", "best"]
+        assert found.work is not None
+        assert (found.work.units, found.work.zeros) == (5, False)
+        forms = market.describe_model(model, {"Input.1": ArrayMeta("float32", (10**6, 6)), "scale": SCALE})
+        assert forms.work is not None
+        assert (forms.work.units, forms.work.zeros) == (10**6, True)
+        bare = market.describe_model(model.read_bytes())
+        assert bare.state is ModelState.DESCRIBED
+    assert len(api.uploads) == 3, "nothing is sent twice"
+
+
+def test_the_awaited_client_is_told_of_a_refusal(api: FakeApi, tmp_path: Path) -> None:
+    async def scene() -> ModelView:
+        async with AsyncClient(api.url, token=TOKEN, data_dir=tmp_path) as market:
+            return await market.describe_model(b"no model at all")
+
+    found = asyncio.run(scene())
+    assert found.state is ModelState.REFUSED
+    assert found.refusal is not None
+    assert found.refusal.code == "not_a_model"
+
+
+def test_without_onnxruntime_a_job_is_made_of_the_markets_description(
+    api: FakeApi, model: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, which cannot import it."""
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "import numpy as np, qubix\n"
+        "url, token, folder, model, x = sys.argv[1:]\n"
+        "given = {'Input.1': x, 'scale': np.array([2.0], np.float32)}\n"
+        "with qubix.Client(url, token=token, data_dir=folder) as market:\n"
+        "    print(market.submit_model(model, given, cap_qu=100, whole=['scale']).id)\n"
+        "    try: market.submit_model(b'no model', given, cap_qu=100)\n"
+        "    except qubix.BadUsage as error: print(error, error.remedy)"
+    )
+    np.save(tmp_path / "x.npy", X)
+    words = [api.url, TOKEN, str(tmp_path), str(model), str(tmp_path / "x.npy")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, timeout=60)
+    job_id, refused = done.stdout.splitlines()
+    given, _ = models.prepared({"model": model, "Input.1": X, "scale": SCALE, "whole": ["scale"]}, {})
+    assert api.jobs[job_id].params["signature"] == given["signature"], "as if it had been tried there"
+    assert set(api.jobs[job_id].inputs) == {"model", "input_1", "scale"}
+    assert "this is not an ONNX model" in refused
+    assert "give the .onnx file" in refused
+    assert len(api.jobs) == 1
+
+
 # The command line -----------------------------------------------------------------------------------------------------
 
 
@@ -211,3 +268,21 @@ def test_no_output_s_name_leads_out_of_the_folder(api: FakeApi, tmp_path: Path) 
     fetched = command(api, tmp_path, "job", "result", job.id, "-o", str(tmp_path / "deep" / "out"))
     assert fetched.exit_code == 0, fetched.output
     assert [one.name for one in (tmp_path / "deep" / "out").iterdir()] == ["t_______evil.npy"]
+
+
+def test_a_model_is_described_on_the_command_line(api: FakeApi, model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    words = ["models", "describe", str(model), "-i", f"Input.1={tmp_path / 'x.npy'}"]
+    missing = command(api, tmp_path, *words)
+    assert missing.exit_code == 1, missing.output
+    assert "cannot be run" in missing.output
+    assert "scale is missing" in missing.output
+    np.save(tmp_path / "scale.npy", SCALE)
+    words += ["-i", f"scale={tmp_path / 'scale.npy'}"]
+    found = command(api, tmp_path, *words)
+    assert found.exit_code == 0, found.output
+    for said in ("can be run", "Input.1", "(n, 6)", "Out/1", "ai.onnx 17", "5 of 5 rows"):
+        assert said in found.output, found.output
+    told = json.loads(command(api, tmp_path, *words, "--whole", "scale", "--json").output)
+    assert told["state"] == "described"
+    assert decode(told["work"]["signature"]).inputs["scale"].whole

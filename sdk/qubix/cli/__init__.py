@@ -13,6 +13,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("up:up", "Start a market on this machine and keep it running until Ctrl-C."),
     "offers": ("offers:offers", "What the market has for rent."),
     "kernels": ("kernels:kernels", "What the market can run."),
+    "models": ("models:models", "What an ONNX model takes, gives and costs."),
     "job": ("job:job", "Submit jobs, follow them, fetch results and receipts."),
     "rent": ("rent:rent", "A device for a time: rent, extend, stop."),
     "audit": (

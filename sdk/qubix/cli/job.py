@@ -87,7 +87,7 @@ def submit(
 ) -> None:
     """Upload the inputs, sign the order, start the job.
 
-    On a terminal you see first who would run it. With --dry-run that is all: nothing is sent, and --cap may be left
+    On a terminal you see first who would run it. With --dry-run that is all: no job is made, and --cap may be left
     out.
 
     An AI model: `qubix job submit onnx --model FILE -i NAME=FILE --cap QU`, with the model's own names for its inputs.

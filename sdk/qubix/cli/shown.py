@@ -26,6 +26,12 @@ def memory(size: int) -> str:
     return f"{size / 1024**3:,.1f} GiB"
 
 
+def size(whole: int) -> str:
+    """Bytes, in the unit that keeps the number short."""
+    at = next((at for at in range(3) if whole < 1024 ** (at + 1)), 3)
+    return f"{whole / 1024**at:,.4g} {('bytes', 'KiB', 'MiB', 'GiB')[at]}"
+
+
 def seconds(ms: int | float | None) -> str:
     return "" if ms is None else f"{ms / 1000:,.2f} s"
 
