@@ -50,6 +50,7 @@ from qubix_protocol.messages import (
     Settlement,
     Settlements,
     SettlementsAsk,
+    WalletApproval,
     Welcome,
 )
 from qubix_protocol.selftest import Check, CheckStatus, SelfTest
@@ -353,6 +354,7 @@ def orders() -> list[dict[str, Any]]:
     request = OrderKeyRequest(account_id=JOB, kind=OrderKeyKind.BROWSER, name="Firefox on Linux", clock_ms=NOW_MS)
     made.append(("request", {}, request))
     made.append(("revocation", {}, OrderKeyRevocation(account_id=JOB, public_key=OTHER.public)))
+    made.append(("wallet", {}, WalletApproval(account_id=JOB, identity="B" * 60)))
     return [
         {
             "what": what,

@@ -587,7 +587,7 @@ class WalletApproval(Message, frozen=True, kw_only=True, tag="wallet_approval"):
     """A key that signs the account's orders → coordinator: this bound wallet may add and revoke such keys, too."""
 
     account_id: Id
-    wallet_key: Digest
+    identity: Annotated[str, Meta(pattern="^[A-Z]{60}$", max_length=60)]
 
 
 TELEMETRY_TYPES: Final = frozenset({"telemetry", "heartbeat"})

@@ -65,4 +65,6 @@ class OrderKeysView(View, frozen=True, kw_only=True):
     also when no key is live any more."""
 
     signed: bool
+    wallet_approves: bool = False
+    """A wallet of the account adds keys. Without one, who loses every key never spends from the account again."""
     keys: tuple[OrderKeyView, ...]

@@ -118,10 +118,10 @@ class AsyncOrderKeys:
     async def trust_wallet(self, identity: str) -> WalletsView:
         """Lets a bound wallet add and revoke keys, too: this machine's key signs for it."""
         try:
-            wallet_key = identities.decode(identity)
+            identities.decode(identity)
         except ValueError as problem:
             raise BadUsage("identity", str(problem), "Copy its 60 capital letters.") from None
-        said = WalletApproval(account_id=await self._account_id(), wallet_key=wallet_key)
+        said = WalletApproval(account_id=await self._account_id(), identity=identity)
         body = WalletApprovalBody(statement=await self._signed(said))
         return await self._session.post(f"/wallets/{identity}/approve", body, WalletsView)
 

@@ -134,8 +134,12 @@ class Somebody:
     async def revoke(self, of: bytes, body: Json, status: int = 200) -> Json:
         return await self.post(f"/order-keys/{of.hex()}/revoke", body, status)
 
+    async def listed(self) -> Json:
+        found: Json = (await self.http.get("/api/v1/order-keys")).json()
+        return found
+
     async def keys(self) -> list[Json]:
-        found: list[Json] = (await self.http.get("/api/v1/order-keys")).json()["keys"]
+        found: list[Json] = (await self.listed())["keys"]
         return found
 
     async def account(self) -> Json:
@@ -203,9 +207,7 @@ async def test_a1_a_stolen_session_adds_and_revokes_no_key(running: Running) -> 
     signed = await thief.proof("add-order-key", mine.public)
     assert (await thief.add({"request": request, "wallet": signed}, 403))["code"] == "approval_needed"
     approve = {
-        "statement": thief.statement(
-            WalletApproval(account_id=str(owner.account_id), wallet_key=wallet.account.public_key)
-        )
+        "statement": thief.statement(WalletApproval(account_id=str(owner.account_id), identity=wallet.account.identity))
     }
     path = f"/wallets/{wallet.account.identity}/approve"
     assert (await thief.post(path, approve, 403))["code"] == "approval_needed"
@@ -320,15 +322,17 @@ async def test_a_wallet_that_a_key_approved_may_change_keys(running: Running) ->
     person.wallet = ExtensionWallet(SEED)
     await person.wallet.connect()
     await person.post("/wallet/bind", await person.proof("bind"))
+    assert (await person.listed())["wallet_approves"] is False
     adding = {"request": person.request(browser), "wallet": await person.proof("add-order-key", browser.public)}
     assert (await person.add(adding, 403))["code"] == "approval_needed"
     held = person.wallet.account
-    statement = WalletApproval(account_id=str(person.account_id), wallet_key=held.public_key)
+    statement = WalletApproval(account_id=str(person.account_id), identity=held.identity)
     path = f"/wallets/{held.identity}/approve"
-    other = WalletApproval(account_id=str(person.account_id), wallet_key=bytes(32))
+    other = WalletApproval(account_id=str(person.account_id), identity="A" * 60)
     assert (await person.post(path, {"statement": person.statement(other)}, 422))["field"] == "statement"
     told = await person.post(path, {"statement": person.statement(statement)})
     assert [one["approves_keys"] for one in told["wallets"]] == [True]
+    assert (await person.listed())["wallet_approves"] is True
     adding["wallet"] = await person.proof("add-order-key", browser.public)
     assert [one["added_by"] for one in (await person.add(adding))["keys"]] == ["order", "wallet"]
 
@@ -342,7 +346,7 @@ async def test_a3_a_wallet_that_a_payment_proved_never_changes_keys(running: Run
             "INSERT INTO wallet (id, account_id, public_key, proof) VALUES (gen_random_uuid(), $1, $2, 'payment')",
             [person.account_id, wallet.public_key],
         )
-    statement = person.statement(WalletApproval(account_id=str(person.account_id), wallet_key=wallet.public_key))
+    statement = person.statement(WalletApproval(account_id=str(person.account_id), identity=wallet.identity))
     refused = await person.post(f"/wallets/{wallet.identity}/approve", {"statement": statement}, 409)
     assert "payment" in refused["detail"]
     with pytest.raises(Exception, match="wallet_approves_by_signature"):
@@ -444,6 +448,7 @@ async def test_an_order_in_hand_keeps_its_key_and_the_next_one_is_refused(runnin
     """A revocation waits for orders that are being taken; it comes at once for those after it."""
     person = await Somebody.by_wallet(running)
     await person.bind_first_key()
+    assert (await person.keys())[0]["last_used_ms"] is not None, "the order below writes nothing: it only holds the key"
     theirs = person.key.public
     proof = {"wallet": await person.proof("revoke-order-key", theirs)}
     async with running.db.transaction() as tx:

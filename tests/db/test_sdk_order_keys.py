@@ -177,6 +177,7 @@ async def test_the_command(running: Running, tmp_path: Path) -> None:
         assert "known to the market" in laptop("show").output
         shown = laptop("keys", "list").output
         assert first["public_key"][:16] in shown.replace("\n", "")
+        assert "No wallet could add another key" in shown
         assert laptop("keys", "revoke", first["public_key"]).exit_code == 0
         assert "REVOKED" in desk("show").output
         assert desk("keys", "revoke", "xyz").exit_code == 2
@@ -184,6 +185,7 @@ async def test_the_command(running: Running, tmp_path: Path) -> None:
         assert desk("login", "--bind").exit_code == 0
         identity = json.loads(desk("show", "--json").stdout)["identity"]
         assert laptop("keys", "trust", identity).exit_code == 0
+        assert "No wallet could add another key" not in laptop("keys", "list").output
         last = json.loads(laptop("keys", "list", "--json").stdout)["keys"][0]["public_key"]
         gone = desk("keys", "revoke", last, "--by-wallet", "--json")
         assert [one["revoked_by"] for one in json.loads(gone.stdout)["keys"]] == ["wallet", "key"]

@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 import qubix
 from qubix_protocol.order_keys import OrderKeyView
 from qubix_protocol.states import OrderKeyKind, OrderKeyWay
-from tests.chain.vectors import SEED
+from tests.chain.vectors import OTHER_SEED, SEED
 from tests.db.test_sdk_wallets import SeedWallet
 from tests.support.browser import DEADLINE_MS, Tabs
 from tests.support.chain_market import wait_for
@@ -137,7 +137,7 @@ EXPORTED = """
 
 
 def test_one_click_makes_a_new_accounts_first_key_and_from_then_on_a_session_spends_nothing(
-    market: WebMarket, tabs: Tabs
+    market: WebMarket, tabs: Tabs, tmp_path: Path
 ) -> None:
     token = market.person(FUNDS)
     page = tabs.open(token=token)
@@ -146,6 +146,18 @@ def test_one_click_makes_a_new_accounts_first_key_and_from_then_on_a_session_spe
     expect(keys.get_by_role("listitem").filter(has_text="This browser")).to_have_count(1)
     keys = keys_of(page)
     expect(keys.get_by_role("listitem").filter(has_text="This browser")).to_have_count(1)
+    expect(keys.get_by_text("No wallet could add another key")).to_be_visible()
+    keys.get_by_role("button", name="Let my wallet add and withdraw keys").click()
+    expect(keys.get_by_role("status")).to_have_text("No wallet signs in to this account yet: bind one first.")
+
+    def bind() -> None:
+        with qubix.Client(market.url, token=token, data_dir=tmp_path) as api:
+            assert [one.approves_keys for one in api.bind_wallet(SeedWallet(OTHER_SEED)).wallets] == [False]
+
+    aside(bind)
+    keys.get_by_role("button", name="Let my wallet add and withdraw keys").click()
+    expect(keys.get_by_role("status")).to_have_text("Your wallet adds and withdraws keys from now on.")
+    expect(keys.get_by_text("No wallet could add another key")).to_have_count(0)
     run(page)
     expect(page.get_by_text("Done and paid")).to_be_visible(timeout=4 * DEADLINE_MS)
     body = {"listing_id": "00000000-0000-4000-8000-000000000000", "seconds": 60}

@@ -36,7 +36,8 @@ M = TypeVar("M", bound=Message)
 async def view(context: Context, who: Principal) -> OrderKeysView:
     async def step(tx: Tx) -> OrderKeysView:
         keys = await order_keys.keys_of(tx, who.account_id)
-        return OrderKeysView(signed=bool(keys), keys=tuple(map(_key, keys)))
+        approves = any(one.approves_keys for one in await wallets.wallets_of(tx, who.account_id))
+        return OrderKeysView(signed=bool(keys), wallet_approves=approves, keys=tuple(map(_key, keys)))
 
     return await context.db.run(step)
 
@@ -96,7 +97,7 @@ async def approve_wallet(context: Context, who: Principal, identity: str, body: 
     wallet_key = signatures.key_of(identity)
     opened, said = _opened(context, body.statement, WalletApproval, "statement")
     _own_account(who, said.account_id, "statement")
-    if said.wallet_key != wallet_key:
+    if said.identity != identity:
         raise InvalidInput("statement", "it approves another wallet", "Name in it the wallet of the address")
 
     async def step(tx: Tx) -> None:

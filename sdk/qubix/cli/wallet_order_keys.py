@@ -105,6 +105,11 @@ def _told(client: Client, found: OrderKeysView, as_json: bool) -> None:
         for one in found.keys
     ]
     print_table(("key", "what it is", "added", "by", "last used", "revoked"), rows)
+    if found.signed and not found.wallet_approves:
+        console().print(
+            "No wallet could add another key: who loses every key spends no more from this account. Bind one"
+            " (qubix wallet login --bind), and let it add keys (qubix wallet keys trust IDENTITY)."
+        )
     if not found.signed:
         console().print(
             "Orders of this account need no signature yet: the first key that is added or used changes that."

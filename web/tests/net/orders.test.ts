@@ -30,13 +30,14 @@ function mine({ what, of }: Vector): Fields | Promise<Fields> {
   if (what === 'rent') return say.rentOrder('key', of as unknown as say.RentTerms);
   if (what === 'request') return say.keyRequest(ACCOUNT, 'Firefox on Linux', vectors.now_ms);
   if (what === 'revocation') return say.keyRevocation(ACCOUNT, unhex(vectors.keys.other.public));
+  if (what === 'wallet') return say.walletApproval(ACCOUNT, 'B'.repeat(60));
   const { kernel, said } = of as unknown as { kernel: Kernel; said: { [name: string]: unknown } };
   const terms = { kernel: kernel.name, params: said, inputs, cap_qu: 5_000_000_000 };
   return say.jobOrder(`key of ${kernel.name}`, terms, kernel);
 }
 
 describe('orders', () => {
-  assert.deepEqual(vectors.orders.map((one) => one.what), ['job', 'job', 'job', 'job', 'rent', 'request', 'revocation']);
+  assert.deepEqual(vectors.orders.map((one) => one.what), ['job', 'job', 'job', 'job', 'rent', 'request', 'revocation', 'wallet']);
   for (const [at, one] of vectors.orders.entries()) {
     test(`number ${at}, ${one.what}`, async () => {
       const message = await mine(one);

@@ -12,7 +12,7 @@ import { hex, unhex } from '../../share/net/bytes';
 import { NoStorage, Shelf } from '../../share/net/idb';
 import { generate, identityOf, NoKey, type Identity } from '../../share/net/keys';
 import { statement } from './statement';
-import { keyRequest, keyRevocation } from './statements';
+import { keyRequest, keyRevocation, walletApproval } from './statements';
 
 export type OrderKey = Schemas['OrderKeyView'];
 type Keys = Schemas['OrderKeysView'];
@@ -67,6 +67,17 @@ export async function revoke(accountId: string, key: OrderKey, by: Identity | nu
   const left = await post<Keys>(path, body);
   if (isOf(key, await held(accountId))) await forget(accountId);
   return left;
+}
+
+/** This browser's key says that the wallets which sign in to the account add and revoke keys, too; how many do now. */
+export async function trustWallets(accountId: string, by: Identity): Promise<number> {
+  const { wallets } = await get<Schemas['WalletsView']>('/wallets');
+  const able = wallets.filter((one) => one.may_sign_in);
+  for (const { identity } of able) {
+    const said = hex(await statement(by, () => walletApproval(accountId, identity)));
+    await post<Schemas['WalletsView']>(`/wallets/${identity}/approve`, { statement: said });
+  }
+  return able.length;
 }
 
 /** A key that was revoked never signs again: the next one is made anew. */

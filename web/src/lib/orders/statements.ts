@@ -73,6 +73,8 @@ export const keyRequest = (accountId: string, name: string, clockMs: number): Fi
   clock_ms: clockMs,
 });
 
+export const walletApproval = (accountId: string, identity: string): Fields => ({ t: 'wallet_approval', account_id: accountId, identity });
+
 export const keyRevocation = (accountId: string, publicKey: Bytes): Fields => ({
   t: 'order_key_revocation',
   account_id: accountId,
