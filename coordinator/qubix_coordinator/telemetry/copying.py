@@ -5,9 +5,11 @@ The format is in PostgreSQL's manual, under COPY: a number of cells, then each b
 Rows are laid out side by side, column by column; what a shorter cell leaves free is cut out in the end.
 """
 
+import asyncio
 import functools
+import itertools
 from array import array
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -43,12 +45,22 @@ class Rows:
         self.names = tuple(columns)
         self._kinds = tuple(columns.values())
 
-    async def copy(self, tx: Tx, table: str, count: int, cells: Callable[[slice], Sequence[Cells]]) -> None:
-        """`cells` gives some rows' columns. There must be a row."""
-        source = self._messages(count, cells)
+    async def copy(
+        self,
+        tx: Tx,
+        table: str,
+        count: int,
+        cells: Callable[[slice], Sequence[Cells]],
+        meanwhile: Coroutine[Any, Any, None] | None = None,
+    ) -> None:
+        """`cells` gives some rows' columns. There must be a row. `meanwhile` is asked of the server in this transaction
+        before, while the first rows are made."""
+        messages = self._messages(count, cells)
+        first = next(messages) if meanwhile is None else await _while_asked(meanwhile, lambda: next(messages))
+        source = _each(itertools.chain((first,), messages))
         await tx._connection.copy_to_table(table, source=source, columns=self.names, format="binary")
 
-    async def _messages(self, count: int, cells: Callable[[slice], Sequence[Cells]]) -> AsyncIterator[bytes]:
+    def _messages(self, count: int, cells: Callable[[slice], Sequence[Cells]]) -> Iterator[bytes]:
         for start in range(0, count, AT_ONCE):
             begin = b"" if start else _BEGIN
             end = _END if start + AT_ONCE >= count else b""
@@ -75,6 +87,20 @@ class Rows:
                 form, start = fields[f"cell{number}"][:2]
                 kept[:, start : start + form.itemsize] = np.arange(form.itemsize) < lengths[:, None]
         return plain[kept].tobytes()
+
+
+async def _while_asked(question: Coroutine[Any, Any, None], work: Callable[[], bytes]) -> bytes:
+    asked = asyncio.ensure_future(question)
+    try:
+        await asyncio.sleep(0)  # until it is on its way
+        return work()
+    finally:
+        await asked
+
+
+async def _each(messages: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for message in messages:
+        yield message
 
 
 def _column(kind: str, cells: Cells) -> _Column:

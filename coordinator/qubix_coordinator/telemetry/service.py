@@ -2,7 +2,7 @@
 """Keeps samples: many nodes' in one COPY, each once however often it comes; gives a device's series for charts."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -91,9 +91,7 @@ async def keep(tx: Tx, known: Known, batch: Sequence[Said], *, again: bool = Fal
     days = {SAMPLES.number(start_s) for start_s in minutes}
     if days - known.days:
         await partitions.make(tx, SAMPLES, days)
-    kept = await (_insert if again else _copy)(tx, once)
-    if kept:
-        await rollups.touch(tx, MINUTE_S, minutes)
+    kept = await (_insert if again else _copy)(tx, once, minutes)
     return Kept(len(batch) - found.count(rules.NOBODY), kept, rules.newest(once), Known(numbers, days))
 
 
@@ -121,28 +119,29 @@ def _cells(once: Once, some: slice) -> Sequence[Cells]:
     return (once.numbers[some], once.seconds[some], [one.received_ms for one in said], *told)
 
 
-async def _copied(tx: Tx, table: str, once: Once) -> None:
-    await _ROWS.copy(tx, table, len(once.said), lambda some: _cells(once, some))
-
-
-async def _copy(tx: Tx, once: Once) -> int:
+async def _copy(tx: Tx, once: Once, minutes: Mapping[int, Iterable[int]]) -> int:
     """Of a single day, straight into its partition, which refuses whatever is not of that day."""
     days = {SAMPLES.number(at_s) for at_s in (int(once.seconds.min()), int(once.seconds.max()))}
-    await _copied(tx, "sample" if len(days) > 1 else SAMPLES.name(*days), once)
-    return len(once.said)
+    table = "sample" if len(days) > 1 else SAMPLES.name(*days)
+    count, touch = len(once.said), rollups.touch(tx, MINUTE_S, minutes)
+    await _ROWS.copy(tx, table, count, lambda some: _cells(once, some), touch)
+    return count
 
 
-async def _insert(tx: Tx, once: Once) -> int:
+async def _insert(tx: Tx, once: Once, minutes: Mapping[int, Iterable[int]]) -> int:
     """By a table of this connection's own; how many were new."""
     await execute(tx, "CREATE TEMP TABLE IF NOT EXISTS sample_again (LIKE sample) ON COMMIT DELETE ROWS")
-    await _copied(tx, "sample_again", once)
+    await _ROWS.copy(tx, "sample_again", len(once.said), lambda some: _cells(once, some))
     names = ", ".join(_ROWS.names)
     new = await rows(
         tx,
         f"WITH new AS (INSERT INTO sample ({names}) SELECT {names} FROM sample_again"  # noqa: S608 - names from above
         " ORDER BY device_no, at_s ON CONFLICT DO NOTHING RETURNING 1) SELECT count(*) AS new FROM new",
     )
-    return int(new[0]["new"])
+    kept = int(new[0]["new"])
+    if kept:
+        await rollups.touch(tx, MINUTE_S, minutes)
+    return kept
 
 
 class Use(NamedTuple):
