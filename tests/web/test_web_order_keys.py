@@ -21,6 +21,7 @@ from tests.support.chain_market import wait_for
 from tests.support.funds import fund_market
 from tests.support.wallet_double import ExtensionWallet
 from tests.support.web_market import WebMarket
+from tests.web import reach
 
 pytestmark = pytest.mark.slow
 T = TypeVar("T")
@@ -171,9 +172,10 @@ def test_without_a_wallet_a_key_that_signs_already_adds_the_browsers(
 ) -> None:
     token = market.person(FUNDS)
     sdk_job(market, tmp_path, token)
-    page = tabs.open(token=token)
+    page = tabs.open(token=token, init=reach.axe())
     keys = keys_of(page)
     keys.get_by_role("button", name="Add it by another key").click()
+    assert reach.violations(page) == []
     request = keys.get_by_text(re.compile("^qubix wallet keys add ")).inner_text().rpartition(" ")[2]
 
     def approve() -> None:
