@@ -140,7 +140,8 @@ class _Nursery:
         os.close(fd)
         tmp = "" if self._tools.boxed else layer.tmp_of(self._tools, request.scratch)
         self._alive[pid] = watch.Watched(pid, [path for path in (request.out, tmp) if path], request.limits)
-        send(self._control, Reply(number=pid), about=pid)
+        # Only who has privileges may speak of another process; without namespaces our number is the parent's, too.
+        send(self._control, Reply(number=pid), about=pid if self._tools.boxed else 0)
 
     def _fork_into_own_pids(self) -> int:
         """The child is process 1 of a new namespace: it sees nobody, and whatever it makes dies with it."""

@@ -54,8 +54,8 @@ class Worker(msgspec.Struct, frozen=True):
 class Zygote:
     """The parent's handle. Its methods may be called from several threads."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
-        self._process, self._control = process, control
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, *, boxed: bool) -> None:
+        self._process, self._control, self._boxed = process, control, boxed
         self._lock = threading.Lock()
         self._pid = process.pid
         self._groups: dict[int, cgroup.Group] = {}
@@ -94,7 +94,7 @@ class Zygote:
             hear_processes(ours)
             with theirs:
                 process = _spawn(chosen, view, variables, theirs.fileno())
-            zygote = cls(process, ours)
+            zygote = cls(process, ours, boxed=chosen.kind == "box")
             undo.callback(zygote.close)
             ours.settimeout(_START_S)
             zygote._meet(Setup(view=view, boxed=chosen.kind == "box", serve=serve))
@@ -121,7 +121,7 @@ class Zygote:
             raise
         finally:
             theirs.close()
-        worker = Worker(pid or reply.number, reply.number, ours)
+        worker = Worker(pid if self._boxed and pid else reply.number, reply.number, ours)
         self._confine(worker, limits)
         return worker
 

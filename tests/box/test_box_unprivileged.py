@@ -58,9 +58,11 @@ def test_every_probe_fails_for_a_user_without_privileges(folder: Path) -> None:
     os.chown(folder, NOBODY, NOBODY)
     readable = rules.without_nested([*machine.readable(), str(ROOT)])
     probes = Path(__file__).with_name("test_box_probes.py")
+    card = Path(__file__).with_name("test_box_cards.py")
+    also = "test_only_on_a_card_a_worker_names_its_threads_and_writes_nothing_else_of_proc"
     run = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --inh-caps=-all '{sys.executable}' -m pytest -q"
     lines = ["set -e", *opened(readable, folder / "hold"), f"cd '{ROOT}'"]
-    lines.append(f"exec {run} -p no:cacheprovider -p no:xdist --basetemp='{folder}/t' '{probes}'")
+    lines.append(f"exec {run} -p no:cacheprovider -p no:xdist --basetemp='{folder}/t' '{probes}' '{card}::{also}'")
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", "\n".join(lines)],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},

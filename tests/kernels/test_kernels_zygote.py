@@ -275,7 +275,7 @@ def test_a_late_answer_is_never_taken_for_the_next_ones() -> None:
     ours, theirs = socket.socketpair()
     ours.settimeout(0.01)
     with theirs, subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        zygote = Zygote(process, ours)
+        zygote = Zygote(process, ours, boxed=False)
         with pytest.raises(ZygoteDied, match="does not answer"):
             zygote.status(Worker(7, 7, ours))
         with pytest.raises(ZygoteDied):
