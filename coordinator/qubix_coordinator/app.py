@@ -214,7 +214,7 @@ async def _each_minute(context: Context) -> None:
     await telemetry.roll(context.db, now_ms=context.now_ms())
     await probes.sweep(context.db, context.uploads, now_ms=context.now_ms())
     await context.db.run(lambda tx: models.sweep(tx, now_ms=context.now_ms()))
-    await context.db.run(wishes.remind)
+    await context.db.run(lambda tx: wishes.remind(tx, now_ms=context.now_ms()))
 
 
 async def _each_hour(context: Context) -> None:
@@ -228,7 +228,7 @@ async def _each_hour(context: Context) -> None:
     )
     await standing.refresh(context.db, context.now_ms())
     await learned.forget(context.db, now_ms=context.now_ms())
-    await context.db.run(words.forget)
+    await words.sweep(context.db)
     keep_s = context.settings.artifact_keep_s
     await retention.give_up_unneeded(context.db, keep_s=keep_s, now_ms=context.now_ms())
     removed = await context.uploads.expire()

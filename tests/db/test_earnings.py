@@ -3,15 +3,18 @@
 
 import datetime
 import itertools
+import json
 import random
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import asyncpg
 import pytest
+from tortoise.exceptions import BaseORMException
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Principal, Scope
@@ -28,7 +31,7 @@ from tests.db.support_http import assembled, make_person
 from tests.db.test_disputes import earlier_fees
 from tests.support.funds import fund
 
-ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe")
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Chatham")
 
 
 class Moved(NamedTuple):
@@ -192,6 +195,66 @@ async def test_a_range_begins_at_its_moment_and_ends_before_the_other(db: Databa
     assert sums(found.whole) == added(one for one in books.moved if since <= one.at < until)
     with pytest.raises(InvalidInput):
         await books.ask(Period.DAY, "UTC", since_ms=5, until_ms=5)
+
+
+@pytest.mark.asyncio
+async def test_any_range_is_the_sum_of_its_movements(db: Database) -> None:
+    """Whether it begins and ends at quarters of an hour, at a movement, or anywhere; also within one quarter."""
+    books = await filled(db, 60, seed=7)
+    draw = random.Random(7)
+    times = [round(one.at.timestamp() * 1000) for one in books.moved]
+    quarter_ms = 900_000
+    moments = [
+        *draw.sample(times, 8),
+        *(time - time % quarter_ms for time in draw.sample(times, 4)),
+        *(time + draw.randint(1, quarter_ms) for time in draw.sample(times, 4)),
+    ]
+    for since, until in itertools.combinations(sorted(set(moments)), 2):
+        within = [one for one in books.moved if since <= one.at.timestamp() * 1000 < until]
+        found = await books.ask(Period.DAY, "Asia/Kathmandu", since_ms=since, until_ms=until)
+        assert sums(found.whole) == added(within)
+        assert sum(one.net_qu for one in found.periods) == found.whole.net_qu
+
+
+@pytest.mark.asyncio
+async def test_a_view_reads_no_settlement(db: Database) -> None:
+    """By PostgreSQL's own account of what it read: parts alone, and one for a quarter of an hour however many there
+    were in it."""
+    books = await Books(db).open()
+    at = datetime.datetime(2025, 5, 5, 12, 1, tzinfo=datetime.UTC)
+    async with db.transaction() as tx:
+        for second in range(60):
+            await books.settle(tx, at + datetime.timedelta(seconds=second), 10, 1)
+    told = await db.fetch_value(
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {service._GROUPED}", books.provider, 0, 10**14, "day", "Europe/Berlin"
+    )
+    read_rows: dict[str, int] = defaultdict(int)
+
+    def walk(node: dict[str, Any]) -> None:
+        read_rows[node.get("Relation Name", "")] += node["Actual Rows"] * node["Actual Loops"]
+        for child in node.get("Plans", ()):
+            walk(child)
+
+    walk(json.loads(told)[0]["Plan"])
+    assert read_rows["earnings_part"] == 1
+    assert read_rows["entry"] == read_rows["transfer"] == 0
+    assert sums((await books.ask(Period.DAY, "Europe/Berlin")).whole) == added(books.moved)
+
+
+@pytest.mark.asyncio
+async def test_the_parts_are_kept_by_the_ledger_alone_and_audited(db: Database) -> None:
+    books = await filled(db, 20, seed=8)
+    with pytest.raises((asyncpg.PostgresError, BaseORMException), match="posting triggers alone"):
+        await db.run(lambda tx: execute(tx, "UPDATE earnings_part SET earned_qu = earned_qu + 1"))
+    checked = await audit.audit_all_now(db, 0)
+    assert "I3-earnings" in {check.id for check in checked.checks}
+    assert not [one for one in checked.violations if one.check == "I3-earnings"]
+    async with db.transaction() as tx:
+        await execute(tx, "ALTER TABLE earnings_part DISABLE TRIGGER earnings_part_kept")
+        await execute(tx, "UPDATE earnings_part SET fee_qu = fee_qu + 1")
+    spoilt = await audit.audit_all_now(db, 0)
+    assert [one for one in spoilt.violations if one.check == "I3-earnings"]
+    assert books.moved
 
 
 @pytest.mark.asyncio

@@ -321,6 +321,24 @@ async def test_a_page_by_price_of_a_text_that_many_have_leaves_nothing_out(
 
 
 @pytest.mark.asyncio
+async def test_a_sweep_forgets_all_words_that_nobody_has(db: Database) -> None:
+    """More than one transaction takes."""
+    rows = [row_of(n, listing(n, model="Card", driver="", provider="1")) for n in range(1, 3)]
+    await fill(db, rows)
+    kept = await db.fetch_value("SELECT count(*) FROM listing_words")
+    many = 2 * words.FORGET_BATCH + 1
+    await db.run(
+        lambda tx: execute(
+            tx,
+            "INSERT INTO listing_words (peer, words) SELECT false, 'old ' || n FROM generate_series(1, $1::integer) n",
+            many,
+        )
+    )
+    assert await words.sweep(db) == many
+    assert await db.fetch_value("SELECT count(*) FROM listing_words") == kept
+
+
+@pytest.mark.asyncio
 async def test_nothing_found_says_why_and_what_would_help(db: Database) -> None:
     rows = [row_of(n, listing(n, rate_qu_per_h=130 + 10 * n, memory_bytes=n * 10**9)) for n in range(1, 13)]
     await fill(db, rows)

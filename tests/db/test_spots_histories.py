@@ -6,6 +6,7 @@ records are what their evidence says, nobody withdraws what is new, and all ends
 import asyncio
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -198,6 +199,12 @@ class History:
             ]
             kept = await db.run(lambda tx, key=row["id"]: standing.record_of(tx, key))  # type: ignore[misc]
             assert kept == rep.of_outcomes(told, unit_qu)
+            counted = await db.fetch("SELECT what, n FROM outcome_count WHERE listing_id = $1", row["id"])
+            assert {one["what"]: one["n"] for one in counted} == Counter(
+                one.what.value if one.counts else "related"
+                for one in told
+                if one.counts or one.what in (What.FINISHED, What.RIGHT)
+            )
 
     async def no_unit_is_made_twice(self) -> None:
         twice = await self.world.db.fetch(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qubix_coordinator.db.database import Database, execute, one, value
+from qubix_coordinator.db.database import Database, Tx, execute, one, value
 from qubix_coordinator.jobs import seen
 from qubix_coordinator.jobs.tables import Job
 from qubix_coordinator.market import observed
@@ -378,6 +378,52 @@ async def test_what_the_market_was_not_there_to_hear_or_to_judge_is_held_against
         trial = await node.newest()
         assert (trial.verdict, trial.reason) == ("void", "away")
     assert [verified for verified, _ in await node.standing()] == [True, True], "what was shown before stands"
+
+
+class Stumbling(Engine):
+    """Cannot judge one trial, nor begin one with a certain node."""
+
+    trial: Any = None
+    peer = ""
+
+    def _looked_at(self, trial: Any, part: Any, answer: bytes) -> Any:
+        if trial["id"] == self.trial:
+            raise RuntimeError("this one cannot be judged")
+        return super()._looked_at(trial, part, answer)
+
+    async def begin(self, tx: Tx, peer_id: str) -> bool:
+        if peer_id == self.peer:
+            raise RuntimeError("this one cannot be begun")
+        return await super().begin(tx, peer_id)
+
+
+async def test_a_trial_that_goes_wrong_here_keeps_nobody_waiting(db: Database) -> None:
+    world = TrialWorld(db)
+    world.trials = engine = Stumbling(world.desk, steady_s=lambda: 0.0)
+    first, second = await world.node(), await world.node()
+    world.clock.advance(1.5 * FIRST_S + 1)
+    for node in (first, second):
+        await node.offer_both()
+    await world.tick()
+    asks = [(await node.told("trial_ask"))[-1] for node in (first, second)]
+    engine.trial = uuid.UUID(asks[0]["trial_id"])
+    for node, ask in zip((first, second), asks, strict=True):
+        await node.honest(ask)
+        world.clock.advance(0.01)
+    third, fourth = await world.node(), await world.node()
+    engine.peer = third.peer
+    await world.tick(1.5 * FIRST_S + 1)
+    assert [verified for verified, _ in await second.standing()] == [True, True], "the first stands before it in line"
+    assert await first.standing() == [(False, 0.0)] * 2
+    for node in (third, fourth):
+        await node.offer_both()
+    await db.run(lambda tx: execute(tx, "UPDATE trial_plan SET next_ms = 1 WHERE peer_id = $1", third.peer))
+    await db.run(lambda tx: execute(tx, "UPDATE trial_plan SET next_ms = 2 WHERE peer_id = $1", fourth.peer))
+    await world.tick()
+    assert (len(await third.told("trial_ask")), len(await fourth.told("trial_ask"))) == (0, 1)
+    engine.trial, engine.peer = None, ""
+    await world.tick(61)
+    assert len(await third.told("trial_ask")) == 1, "it has rested"
 
 
 async def test_another_node_s_word_changes_nothing(db: Database) -> None:

@@ -128,13 +128,45 @@ async def test_wishes_add_up_and_an_answer_to_an_old_one_says_nothing_of_the_new
 async def test_it_is_told_again_after_a_handshake_and_until_it_is_answered(owned: Owned) -> None:
     await owned.wish(rate_qu_per_h=777)
     async with owned.world.db.transaction() as tx:
-        await wishes.remind(tx)
+        await wishes.remind(tx, now_ms=owned.world.desk.now_ms())
     await owned.answers(1)
     async with owned.world.db.transaction() as tx:
-        await wishes.remind(tx)
+        await wishes.remind(tx, now_ms=owned.world.desk.now_ms())
     assert len(await owned.told()) == 2
     await wishes.on_hello(owned.world.db, owned.node.peer)
     assert [one.revision for one in await owned.told()] == [1, 1, 1]
+
+
+@pytest.mark.asyncio
+async def test_what_was_refused_is_told_again_after_a_while_that_grows(owned: Owned) -> None:
+    """Until the node can do it, or its owner wishes something else; the reason stands there meanwhile."""
+
+    async def minutes_until_told(most: int) -> int | None:
+        before = len(await owned.told())
+        for minute in range(1, most + 1):
+            owned.world.clock.advance(60)
+            await owned.node.offer()
+            async with owned.world.db.transaction() as tx:
+                await wishes.remind(tx, now_ms=owned.world.desk.now_ms())
+            if len(await owned.told()) > before:
+                return minute
+        return None
+
+    await owned.wish(rate_qu_per_h=777)
+    waits = []
+    for _ in range(4):
+        await owned.answers(1, "this node cannot write to its folder")
+        waits.append(await minutes_until_told(10))
+    assert waits == [1, 2, 4, 8]
+    assert await minutes_until_told(10) == 8, "it said nothing this time"
+    wish = (await owned.one()).wish
+    assert wish is not None
+    assert (wish.state, wish.problem) == (WishState.REFUSED, "this node cannot write to its folder")
+    await owned.answers(1)
+    done = (await owned.one()).wish
+    assert done is not None
+    assert done.state is WishState.DONE
+    assert await minutes_until_told(20) is None
 
 
 @pytest.mark.asyncio

@@ -256,6 +256,18 @@ async def test_a_withdrawals_step_on_the_accounts_topic_changes_no_balance(api: 
         await shows(pilot, "4 of 4", "7,654,321 QU", "live")
 
 
+async def test_what_a_newer_coordinator_tells_of_the_account_is_passed_over(api: TuiApi, tmp_path: Path) -> None:
+    """On the same connection: a new one would begin with the same words."""
+    async with market(api, tmp_path, SMALL, Clock()) as (_, pilot, line):
+        line.send("market", "snapshot", MARKET)
+        line.send("account", "snapshot", BalanceNews(account=ACCOUNT))
+        line.send("account", "delta", {"about": "a word of next year", "account": 5})
+        line.send("account", "celebration", {"cake": True})
+        line.send("weather", "delta", {"rain": 1})
+        line.send("account", "delta", BalanceNews(account=msgspec.structs.replace(ACCOUNT, balance_qu=7_654_321)))
+        await shows(pilot, "4 of 4", "7,654,321 QU", "live")
+
+
 @pytest.mark.parametrize(("name", "size"), [("market-80x24", SMALL), ("market-200x50", LARGE)])
 async def test_how_it_looks(name: str, size: tuple[int, int], api: TuiApi, tmp_path: Path) -> None:
     async with market(api, tmp_path, size, Clock()) as (_app, pilot, line):

@@ -14,7 +14,7 @@ from qubix.follow import LIVE_PATH
 from qubix.problems import error_of
 from qubix.tokens import token_of
 from qubix.transport import Disconnected, Reply, Socket
-from qubix_protocol.account_news import AccountNews, BalanceNews
+from qubix_protocol.account_news import BalanceNews, read_account_news
 from qubix_protocol.api import AccountView, ListingView, LiveEvent, MarketDelta, Problem, Subscribe, TopicBody
 from qubix_tui.book import Book
 from qubix_tui.link import Link
@@ -102,7 +102,7 @@ class Feed:
     def _apply(self, event: LiveEvent) -> None:
         """What this version does not know is passed over."""
         if event.topic == "account" and event.kind in ("snapshot", "delta"):
-            news = msgspec.convert(event.data, AccountNews)
+            news = read_account_news(event.data)
             if isinstance(news, BalanceNews):
                 self.account = news.account
         elif event.topic == "market" and event.kind == "snapshot":

@@ -76,6 +76,9 @@ STEPS = (
     "market/schema_8_words.sql",
     "models/schema.sql",
     "jobs/schema_9_tab.sql",
+    "earnings/schema_9_parts.sql",
+    "market/schema_9_counts.sql",
+    "wishes/schema_9_again.sql",
     "accounts/schema_7_order_keys.sql",
 )
 

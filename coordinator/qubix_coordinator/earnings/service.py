@@ -12,44 +12,42 @@ EARNINGS_PERIODS_MAX: Final = 1_000
 _FOREVER_MS: Final = 253_402_300_799_000
 """The end of the year 9999."""
 
-# What an account gained and gave by work. Parts of a cause are what ledger/rules.py makes them of.
-_MOVED: Final = """
-    SELECT t.posted_at, t.kind, e.amount_qu, coalesce(f.amount_qu, 0) AS fee_qu,
-           coalesce(a.listing_id, r.listing_id, da.listing_id) AS listing_id
-      FROM entry e JOIN transfer t ON t.id = e.transfer_id
-      LEFT JOIN entry f ON t.kind = 'settle' AND f.transfer_id = t.id
-           AND f.account_id = (SELECT id FROM ledger_account WHERE kind = 'fees')
-      LEFT JOIN attempt a ON a.id = CASE WHEN t.kind = 'settle' THEN split_part(t.cause, ':', 3)::uuid END
-      LEFT JOIN rental r ON t.kind = 'settle' AND r.id = t.job_id
-      LEFT JOIN dispute d ON d.id = CASE WHEN t.kind = 'refund' THEN split_part(t.cause, ':', 2)::uuid END
-      LEFT JOIN forfeit ff ON ff.id = CASE WHEN t.kind = 'forfeit' THEN split_part(t.cause, ':', 2)::uuid END
-      LEFT JOIN attempt da ON da.id = coalesce(d.attempt_id, ff.attempt_id)
-     WHERE e.account_id = (SELECT id FROM ledger_account WHERE kind = 'user' AND owner = $1)
-       AND t.posted_at >= to_timestamp($2::double precision / 1000)
-       AND t.posted_at < to_timestamp($3::double precision / 1000)
-       AND ((t.kind = 'settle' AND e.amount_qu > 0) OR t.kind = 'forfeit'
-         OR (t.kind = 'refund' AND (e.amount_qu < 0 OR (d.opened_by = 'provider' AND d.provider_id = $1))))
-"""
-_SUMS: Final = """
-    coalesce(sum(amount_qu) FILTER (WHERE kind = 'settle'), 0)::bigint AS earned_qu,
-    coalesce(sum(fee_qu), 0)::bigint AS fee_qu,
-    coalesce(sum(amount_qu) FILTER (WHERE kind = 'refund' AND amount_qu > 0), 0)::bigint AS awarded_qu,
-    coalesce(-sum(amount_qu) FILTER (WHERE kind IN ('refund', 'forfeit') AND amount_qu < 0), 0)::bigint
-        AS taken_back_qu,
-    coalesce(sum(amount_qu), 0)::bigint AS net_qu,
-    count(*) FILTER (WHERE kind = 'settle') AS settlements
-"""
-_GROUPED: Final = f"""
-    WITH moved AS MATERIALIZED ({_MOVED}), summed AS (
-        SELECT grouping(listing_id) AS not_listing, grouping(date_trunc($4, posted_at AT TIME ZONE $5)) AS not_period,
-               listing_id, date_trunc($4, posted_at AT TIME ZONE $5) AS first, {_SUMS}
-          FROM moved GROUP BY GROUPING SETS ((), (listing_id), (date_trunc($4, posted_at AT TIME ZONE $5))))
+# Whole quarters of an hour from the parts that the ledger keeps; entries by themselves where the range cuts one.
+_GROUPED: Final = """
+    WITH asked AS (
+        SELECT id AS account_id, to_timestamp($2::double precision / 1000) AS since,
+               to_timestamp($3::double precision / 1000) AS until
+          FROM ledger_account WHERE kind = 'user' AND owner = $1
+    ), touched AS (
+        SELECT p.*, p.quarter >= a.since AND p.quarter + interval '15 minutes' <= a.until AS whole
+          FROM asked a JOIN earnings_part p ON p.account_id = a.account_id
+           AND p.quarter > a.since - interval '15 minutes' AND p.quarter < a.until
+    ), moved AS MATERIALIZED (
+        SELECT quarter AS at, listing_id, earned_qu, fee_qu, awarded_qu, taken_back_qu, settlements
+          FROM touched WHERE whole
+        UNION ALL
+        SELECT m.posted_at, m.listing_id, m.earned_qu, m.fee_qu, m.awarded_qu, m.taken_back_qu, m.settlements
+          FROM asked a
+          JOIN (SELECT quarter, min(entry_first) AS first, max(entry_last) AS last FROM touched
+                 WHERE NOT whole GROUP BY quarter) cut ON true
+          JOIN earnings_moved m ON m.account_id = a.account_id AND m.entry_id BETWEEN cut.first AND cut.last
+           AND quarter_of(m.posted_at) = cut.quarter AND m.posted_at >= a.since AND m.posted_at < a.until
+    ), summed AS (
+        SELECT grouping(listing_id) AS not_listing, grouping(date_trunc($4, at AT TIME ZONE $5)) AS not_period,
+               listing_id, date_trunc($4, at AT TIME ZONE $5) AS first,
+               coalesce(sum(earned_qu), 0)::bigint AS earned_qu, coalesce(sum(fee_qu), 0)::bigint AS fee_qu,
+               coalesce(sum(awarded_qu), 0)::bigint AS awarded_qu,
+               coalesce(sum(taken_back_qu), 0)::bigint AS taken_back_qu,
+               coalesce(sum(earned_qu + awarded_qu - taken_back_qu), 0)::bigint AS net_qu,
+               coalesce(sum(settlements), 0)::bigint AS settlements
+          FROM moved GROUP BY GROUPING SETS ((), (listing_id), (date_trunc($4, at AT TIME ZONE $5)))
+    )
     SELECT s.*, to_char(s.first, 'YYYY-MM-DD') AS first_day, l.peer_id, coalesce(l.model, '') AS model,
            (extract(epoch FROM s.first AT TIME ZONE $5) * 1000)::bigint AS since_ms,
            (extract(epoch FROM (s.first + ('1 ' || $4)::interval) AT TIME ZONE $5) * 1000)::bigint AS until_ms
       FROM summed s LEFT JOIN listing l ON l.id = s.listing_id
      ORDER BY s.first, s.net_qu DESC, s.listing_id
-"""  # noqa: S608 - our own words from above alone
+"""
 _SUM_NAMES: Final = ("earned_qu", "fee_qu", "awarded_qu", "taken_back_qu", "net_qu", "settlements")
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 VIOLATIONS_MAX = 1000
 GRACE_MS = 300_000
 """What is later than this past its deadline was forgotten (I6): ticks, restarts and outages are shorter."""
-CONTRIBUTORS = ("deposits", "withdrawals", "jobs", "rentals", "disputes", "spots")
+CONTRIBUTORS = ("deposits", "withdrawals", "jobs", "rentals", "disputes", "spots", "earnings")
 COUNTED = ("ledger_account", "transfer", "entry", "hold")
 CHECK_S = 60.0
 """A check that takes longer is given up as unknown, so that an audit ends on a ledger of any size."""

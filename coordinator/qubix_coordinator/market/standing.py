@@ -52,8 +52,21 @@ async def record(tx: Tx, about: About, outcome: Outcome, unit_qu: int) -> bool:
     row = await Listing.filter(id=about.listing_id).using_db(tx).select_for_update().get()
     found = rep.fold(await record_of(tx, row.id), outcome, unit_qu)
     await _save(tx, row.id, found)
+    await _count(tx, row.id, outcome)
     await _rate(tx, row, found, outcome.at_ms)
     return True
+
+
+async def _count(tx: Tx, listing_id: UUID, outcome: Outcome) -> None:
+    """Of each kind, since the beginning; those that prove nothing under `related`."""
+    if outcome.counts or outcome.what in (What.FINISHED, What.RIGHT):
+        await execute(
+            tx,
+            "INSERT INTO outcome_count AS c (listing_id, what, n) VALUES ($1, $2, 1)"
+            " ON CONFLICT (listing_id, what) DO UPDATE SET n = c.n + 1",
+            listing_id,
+            outcome.what.value if outcome.counts else "related",
+        )
 
 
 async def record_of(tx: Tx, listing_id: UUID) -> Record:
@@ -143,13 +156,7 @@ async def view(db: Database, listing_id: UUID, *, now_ms: int) -> ReputationView
 
 
 async def _counted(tx: Tx, listing_id: UUID) -> dict[str, int]:
-    """Of each kind, since the beginning; those that prove nothing under `related`."""
-    found = await rows(
-        tx,
-        "SELECT CASE WHEN counts THEN what ELSE 'related' END AS what, count(*) AS n FROM work_outcome"
-        " WHERE listing_id = $1 AND (counts OR what IN ('finished', 'right')) GROUP BY 1",
-        listing_id,
-    )
+    found = await rows(tx, "SELECT what, n FROM outcome_count WHERE listing_id = $1", listing_id)
     return {row["what"]: int(row["n"]) for row in found}
 
 

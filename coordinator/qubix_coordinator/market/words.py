@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from qubix_coordinator.db.database import Tx, execute, one, rows
+from qubix_coordinator.db.database import Database, Tx, execute, one, rows
 from qubix_protocol.query.nodes import Compare, Node, OneOf, Text, conjuncts, terms
 
 NUMBERS_MAX: Final = 2_000
@@ -14,6 +14,8 @@ GRAM: Final = 3
 LINES: Final = ("region", "country")
 """Fields whose value is a line of a device's words as it is, with others before and behind."""
 FORGET_BATCH: Final = 1_000
+FORGET_BATCHES_MAX: Final = 200
+"""In one sweep; the next one goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,17 @@ def _demanded(root: Node | None, put: Callable[[object, str], str]) -> list[str]
 
 def _few(numbers: list[int]) -> tuple[int, ...] | None:
     return tuple(numbers) if len(numbers) <= NUMBERS_MAX else None
+
+
+async def sweep(db: Database) -> int:
+    """All that no listing has any more, a short transaction at a time; gives how many."""
+    gone = 0
+    for _ in range(FORGET_BATCHES_MAX):
+        found = await db.run(forget)
+        gone += found
+        if found < FORGET_BATCH:
+            break
+    return gone
 
 
 async def forget(tx: Tx) -> int:

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
@@ -54,6 +54,8 @@ class Engine:
         self.wake = asyncio.Event()
         self._next_stale_s = 0.0
         self._swept_ms = 0
+        self._resting: dict[UUID | str, int] = {}
+        """Trials and nodes with which something went wrong here, and until when nobody waits for them."""
 
     async def run(self) -> None:
         while True:
@@ -65,7 +67,7 @@ class Engine:
                     await self._forget_the_old()
             except Unavailable:
                 await self._desk.db.until_back()
-            except Exception:  # one trial that cannot be moved must not end everybody's
+            except Exception:  # a round that fails must not be the last
                 log.exception("trials.step_failed")
             try:
                 async with asyncio.timeout(TICK_S):
@@ -83,36 +85,58 @@ class Engine:
             await self._begin_due()
         self._looked_s = self._steady_s()
 
+    async def _alone(self, key: UUID | str, step: Awaitable[object]) -> None:
+        """What fails with one trial or node is nobody else's: that one rests for a while."""
+        try:
+            await step
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("trials.step_failed", extra={"about": str(key)})
+            self._resting[key] = self._desk.now_ms() + AGAIN_MS
+
+    def _rested(self, kind: type[UUID] | type[str]) -> list[UUID | str]:
+        """Those that still rest."""
+        now_ms = self._desk.now_ms()
+        self._resting = {key: until_ms for key, until_ms in self._resting.items() if until_ms > now_ms}
+        return [key for key in self._resting if isinstance(key, kind)]
+
     # Ends -----------------------------------------------------------------------------------------------------------
 
     async def _end_overdue(self) -> None:
         desk = self._desk
 
-        async def step(tx: Tx) -> bool:
-            late = await one(
-                tx,
-                "SELECT * FROM trial WHERE ended_ms IS NULL AND due_ms <= $1 ORDER BY due_ms LIMIT 1"
-                " FOR UPDATE SKIP LOCKED",
-                desk.now_ms(),
-            )
-            if late is None:
-                return False
+        late = await desk.db.fetch(
+            "SELECT id FROM trial WHERE ended_ms IS NULL AND due_ms <= $1 AND id <> ALL ($2::uuid[])"
+            " ORDER BY due_ms LIMIT $3",
+            desk.now_ms(),
+            self._rested(UUID),
+            BATCH,
+        )
+        for trial in late:
+            await self._alone(trial["id"], desk.db.run(partial(self._end_one, trial["id"])))
+
+    async def _end_one(self, trial_id: UUID, tx: Tx) -> None:
+        late = await one(
+            tx,
+            "SELECT * FROM trial WHERE id = $1 AND ended_ms IS NULL AND due_ms <= $2 FOR UPDATE SKIP LOCKED",
+            trial_id,
+            self._desk.now_ms(),
+        )
+        if late is not None:
             attended = late["asked_ms"] >= self._attends_ms
             verdict = rules.overdue(await stored.of(tx, late["id"]), State(late["state"]), attended=attended)
-            await flow.end(desk, tx, late, verdict)
-            return True
-
-        for _ in range(BATCH):
-            if not await desk.db.run(step):
-                return
+            await flow.end(self._desk, tx, late, verdict)
 
     async def _judge(self) -> None:
         desk = self._desk
-        waiting = await desk.db.run(
-            lambda tx: rows(tx, "SELECT * FROM trial WHERE state = 'judging' ORDER BY due_ms LIMIT $1", BATCH)
+        waiting = await desk.db.fetch(
+            "SELECT * FROM trial WHERE state = 'judging' AND id <> ALL ($1::uuid[]) ORDER BY due_ms LIMIT $2",
+            self._rested(UUID),
+            BATCH,
         )
         for trial in waiting:
-            await self._judge_one(trial)
+            await self._alone(trial["id"], self._judge_one(trial))
 
     async def _judge_one(self, trial: Row) -> None:
         desk = self._desk
@@ -144,23 +168,28 @@ class Engine:
     async def _begin_due(self) -> None:
         desk = self._desk
 
-        async def step(tx: Tx) -> bool:
-            if await value(tx, "SELECT count(*) FROM trial WHERE ended_ms IS NULL") >= AT_ONCE_MAX:
-                return False
-            planned = await one(
-                tx,
-                "SELECT peer_id FROM trial_plan WHERE next_ms <= $1 ORDER BY next_ms LIMIT 1 FOR UPDATE SKIP LOCKED",
-                desk.now_ms(),
-            )
-            if planned is None:
-                return False
-            begun = await self.begin(tx, planned["peer_id"])
-            await self._plan(tx, planned["peer_id"], begun=begun)
-            return True
+        planned = await desk.db.fetch(
+            "SELECT peer_id FROM trial_plan WHERE next_ms <= $1 AND peer_id <> ALL ($2::text[])"
+            " ORDER BY next_ms LIMIT $3",
+            desk.now_ms(),
+            self._rested(str),
+            BATCH,
+        )
+        for node in planned:
+            await self._alone(node["peer_id"], desk.db.run(partial(self._begin_one, node["peer_id"])))
 
-        for _ in range(BATCH):
-            if not await desk.db.run(step):
-                return
+    async def _begin_one(self, peer_id: str, tx: Tx) -> None:
+        if await value(tx, "SELECT count(*) FROM trial WHERE ended_ms IS NULL") >= AT_ONCE_MAX:
+            return
+        planned = await one(
+            tx,
+            "SELECT peer_id FROM trial_plan WHERE peer_id = $1 AND next_ms <= $2 FOR UPDATE SKIP LOCKED",
+            peer_id,
+            self._desk.now_ms(),
+        )
+        if planned is not None:
+            begun = await self.begin(tx, peer_id)
+            await self._plan(tx, peer_id, begun=begun)
 
     async def _plan(self, tx: Tx, peer_id: str, *, begun: bool) -> None:
         every_ms = round(self._desk.settings.trial_every_s * 1000)
@@ -208,7 +237,7 @@ class Engine:
         oldest_ms = now_ms - round(desk.settings.trial_age_s * 1000)
         found = await desk.db.run(lambda tx: rows(tx, _TO_LOOK_AT_AGAIN, since_ms, oldest_ms))
         for row in found:
-            await desk.db.run(partial(self._refresh, row["peer_id"]))
+            await self._alone(row["peer_id"], desk.db.run(partial(self._refresh, row["peer_id"])))
 
     async def _refresh(self, peer_id: str, tx: Tx) -> None:
         await standing.refresh(self._desk, tx, peer_id)

@@ -48,7 +48,7 @@ async def wish(db: Database, who: Principal, listing_id: UUID, body: DeviceWishB
             "INSERT INTO device_wish (peer_id, device_id, revision, rate_qu_per_h, paused, free_ms, why, wished_by,"
             " wished_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (peer_id, device_id) DO UPDATE SET"
             " revision = $3, rate_qu_per_h = $4, paused = $5, free_ms = $6, why = $7, wished_by = $8, wished_ms = $9,"
-            " problem = ''",
+            " problem = '', refusals = 0, again_ms = NULL",
             peer_id,
             device_id,
             revision,
@@ -89,16 +89,27 @@ async def on_taken(db: Database, peer_id: str, message: DeviceWishTaken, *, now_
     """What a node says of the newest wish; of an older one it says nothing that counts."""
 
     async def step(tx: Tx) -> None:
+        row = await one(
+            tx,
+            "SELECT * FROM device_wish WHERE peer_id = $1 AND device_id = $2 AND revision = $3 FOR UPDATE",
+            peer_id,
+            message.device_id,
+            message.revision,
+        )
+        if row is None or (row["taken_revision"] == message.revision and not row["problem"] and not message.problem):
+            return
+        refusals = row["refusals"] + 1 if message.problem else 0
         await execute(
             tx,
-            "UPDATE device_wish SET taken_revision = $3, taken_ms = $4, problem = $5"
-            " WHERE peer_id = $1 AND device_id = $2 AND revision = $3"
-            " AND (taken_revision IS DISTINCT FROM $3 OR problem <> $5)",
+            "UPDATE device_wish SET taken_revision = $3, taken_ms = $4, problem = $5, refusals = $6, again_ms = $7"
+            " WHERE peer_id = $1 AND device_id = $2",
             peer_id,
             message.device_id,
             message.revision,
             now_ms,
             message.problem,
+            refusals,
+            rules.again_ms(refusals, now_ms) if refusals else None,
         )
 
     await db.run(step)
@@ -115,15 +126,25 @@ async def on_hello(db: Database, peer_id: str) -> None:
     await db.run(step)
 
 
-async def remind(tx: Tx) -> None:
-    """Those that nobody has answered are told again, where the node can be reached."""
+async def remind(tx: Tx, *, now_ms: int) -> None:
+    """Those that nobody has answered are told again, where the node can be reached; those that were refused, after a
+    while that grows with each refusal."""
     found = await rows(
         tx,
-        "SELECT w.* FROM device_wish w WHERE w.taken_revision IS DISTINCT FROM w.revision AND EXISTS"
-        " (SELECT FROM listing l WHERE l.peer_id = w.peer_id AND l.online) ORDER BY w.wished_ms LIMIT $1",
+        "SELECT w.* FROM device_wish w WHERE (w.taken_revision IS DISTINCT FROM w.revision OR w.again_ms <= $2)"
+        " AND EXISTS (SELECT FROM listing l WHERE l.peer_id = w.peer_id AND l.online) ORDER BY w.wished_ms LIMIT $1",
         REMINDED_MAX,
+        now_ms,
     )
     for row in found:
+        if row["again_ms"] is not None:
+            await execute(
+                tx,
+                "UPDATE device_wish SET again_ms = $3 WHERE peer_id = $1 AND device_id = $2",
+                row["peer_id"],
+                row["device_id"],
+                rules.again_ms(row["refusals"], now_ms),
+            )
         await _tell(tx, row["peer_id"], row["device_id"], row["revision"], _wish(row))
 
 
