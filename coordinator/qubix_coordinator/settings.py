@@ -15,6 +15,10 @@ NETWORKS = ("devnet", "test", "main")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 EXIT_BAD_SETTINGS = 2
 REGIONS_MAX = 64
+WALLETCONNECT_MAIN = "qubic:mainnet"
+_PROJECT = re.compile(r"[0-9a-zA-Z-]{0,64}")
+_RELAY = re.compile(r"wss://[0-9a-zA-Z.-]+(:\d{1,5})?|ws://(127\.0\.0\.1|localhost)(:\d{1,5})?")
+_CHAIN = re.compile(r"[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}")
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
@@ -93,8 +97,18 @@ class Settings:
     )
     walletconnect_project_id: str = setting(
         "QUBIX_WALLETCONNECT_PROJECT_ID",
-        "Project id for WalletConnect, told to clients that sign by it; the web pages do not yet (docs/adr/0036).",
+        "Project id for WalletConnect; with one the pages offer it, and may reach its relay (docs/adr/0040).",
         "",
+    )
+    walletconnect_relay: str = setting(
+        "QUBIX_WALLETCONNECT_RELAY",
+        "WalletConnect's relay: wss:// and a name, no path; ws:// only on loopback.",
+        "wss://relay.walletconnect.org",
+    )
+    walletconnect_chain: str = setting(
+        "QUBIX_WALLETCONNECT_CHAIN",
+        "Chain that wallets are asked for. Wallets of qubic:mainnet are asked to pay on the main network only.",
+        "qubic:mainnet",
     )
     artifact_url: str = setting(
         "QUBIX_ARTIFACT_URL", "Where artifacts are kept (file:///…, s3://…); empty: a folder in the data folder.", ""
@@ -485,7 +499,31 @@ def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Setting
             f" silence of {settings.rental_silence_s:g} s that ends a rental",
             "Set it between twice QUBIX_RENTAL_BEAT_S and QUBIX_RENTAL_SILENCE_S",
         )
+    _check_walletconnect(settings)
     return settings
+
+
+def _check_walletconnect(settings: Settings) -> None:
+    """The relay's address stands in the pages' policy: nothing but an origin may get there."""
+    if not _PROJECT.fullmatch(settings.walletconnect_project_id):
+        raise SettingsError(
+            "QUBIX_WALLETCONNECT_PROJECT_ID",
+            "is no project id",
+            "Copy it from the project's page at WalletConnect: letters and digits",
+        )
+    relay = settings.walletconnect_relay
+    if not _RELAY.fullmatch(relay) or (settings.network == "main" and not relay.startswith("wss://")):
+        raise SettingsError(
+            "QUBIX_WALLETCONNECT_RELAY",
+            f"{relay!r} is no address of a relay",
+            "Write wss:// and its name, without a path, or leave it unset",
+        )
+    if not _CHAIN.fullmatch(settings.walletconnect_chain):
+        raise SettingsError(
+            "QUBIX_WALLETCONNECT_CHAIN",
+            f"{settings.walletconnect_chain!r} is no chain",
+            "Write it like qubic:mainnet, or leave it unset",
+        )
 
 
 def refuse_barriers(settings: Settings) -> None:

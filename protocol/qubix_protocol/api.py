@@ -73,6 +73,10 @@ class NetworkView(View, frozen=True, kw_only=True):
     """Whether software in a GPU's place may be offered: on test markets alone."""
     walletconnect_project_id: str = ""
     """What clients start WalletConnect with; "": it is not offered."""
+    walletconnect_relay: str = ""
+    walletconnect_chain: str = ""
+    walletconnect_pays: bool = False
+    """Whether wallets of that chain may be asked to pay: theirs is this market's money."""
 
 
 class EnrolView(View, frozen=True, kw_only=True):

@@ -38,6 +38,13 @@ def test_defaults_then_table_then_environment() -> None:
         ("QUBIX_FEE_BPS", "2.5"),
         ("QUBIX_READY_FD", "x"),
         ("DATABASE_URL", "mysql://host/name"),
+        ("QUBIX_WALLETCONNECT_PROJECT_ID", "a project"),
+        ("QUBIX_WALLETCONNECT_RELAY", "https://relay.example"),
+        ("QUBIX_WALLETCONNECT_RELAY", "ws://relay.example"),
+        ("QUBIX_WALLETCONNECT_RELAY", "wss://relay.example/path"),
+        ("QUBIX_WALLETCONNECT_RELAY", "wss://relay.example; script-src *"),
+        ("QUBIX_WALLETCONNECT_RELAY", "wss://relay.example\n"),
+        ("QUBIX_WALLETCONNECT_CHAIN", "qubic"),
     ],
 )
 def test_a_bad_value_is_named_with_a_remedy(name: str, value: str) -> None:
@@ -45,6 +52,13 @@ def test_a_bad_value_is_named_with_a_remedy(name: str, value: str) -> None:
         from_mappings({name: value}, {})
     assert refused.value.name == name
     assert refused.value.remedy
+
+
+def test_the_main_network_reaches_its_relay_by_tls_alone() -> None:
+    relay = {"QUBIX_WALLETCONNECT_RELAY": "ws://127.0.0.1:1"}
+    assert from_mappings(relay, {}).walletconnect_relay == "ws://127.0.0.1:1"
+    with pytest.raises(SettingsError):
+        from_mappings({**relay, "QUBIX_NETWORK": "main"}, {})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 import gzip
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.http import cookies, pages, problems
+from qubix_coordinator.http.server import relay_of
+from qubix_coordinator.settings import Settings
 from tests.chain.vectors import SEED, VECTORS
 from tests.db.support_http import Running, make_person, served
 from tests.support.wallet_double import ExtensionWallet
@@ -174,6 +177,18 @@ def built(tmp_path: Path) -> Path:
     (tmp_path / "favicon.svg").write_text("<svg/>")
     (tmp_path.parent / "secret.txt").write_text("not yours")
     return tmp_path
+
+
+async def test_the_policy_names_a_relay_where_walletconnect_is_offered_and_nowhere_else(built: Path) -> None:
+    relay = ""
+    app = Quart(__name__, static_folder=None)
+    pages.install(app, built, lambda: relay)
+    for relay in ("", "wss://relay.example"):
+        answer = await app.test_client().get("/wallet")
+        rules = answer.headers["Content-Security-Policy"].split("; ")
+        assert [one for one in rules if one.startswith("connect-src")] == [f"connect-src 'self' {relay}".strip()]
+    offered = Settings(walletconnect_project_id="0123", walletconnect_relay=relay)
+    assert (relay_of(offered), relay_of(replace(offered, walletconnect_project_id=""))) == (relay, "")
 
 
 @pytest.mark.parametrize("path", ["/", "/offers/2f1c", "/jobs", "/wallet"])

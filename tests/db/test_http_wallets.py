@@ -478,11 +478,15 @@ async def test_a_flood_leaves_bounded_rows_and_memory_and_a_reason(door: Door) -
     assert len(door.running.coordinator.context.doors.challenges) == 1
 
 
-async def test_the_network_says_whether_walletconnect_is_offered(db: Database, tmp_path: Path) -> None:
-    project = "0123456789abcdef0123456789abcdef"
-    async with opened(db, tmp_path, walletconnect_project_id=project) as door:
-        network = (await door.http.get("/api/v1/network")).json()
-        assert network["walletconnect_project_id"] == project
+async def test_the_network_says_whether_walletconnect_is_offered_and_may_pay(db: Database, tmp_path: Path) -> None:
+    project, relay = "0123456789abcdef0123456789abcdef", "wss://relay.example"
+    offered = {"walletconnect_project_id": project, "walletconnect_relay": relay}
+    # Wallets of the main network have real money, which this network cannot credit.
+    for chain, pays in (("qubic:mainnet", False), ("qubic:devnet", True)):
+        async with opened(db, tmp_path, **offered, walletconnect_chain=chain) as door:
+            network = (await door.http.get("/api/v1/network")).json()
+            told = {name: network[f"walletconnect_{name}"] for name in ("project_id", "relay", "chain", "pays")}
+            assert told == {"project_id": project, "relay": relay, "chain": chain, "pays": pays}
 
 
 async def test_sessions_end_by_themselves(db: Database, tmp_path: Path) -> None:

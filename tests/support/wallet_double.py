@@ -20,6 +20,8 @@ from qubix_chain.transaction import Transaction
 EXTENSION_OFFSET_TICKS: Final = 10
 MOBILE_OFFSET_TICKS: Final = 5
 WALLETCONNECT_CHAIN: Final = "qubic:mainnet"
+NETWORK_S: Final = 60
+"""A devnet beside other tests may take its time."""
 
 
 class WalletNetwork(Protocol):
@@ -60,12 +62,12 @@ class HttpNetwork:
         return int((await self._get(f"balances/{of}"))["balance"]["balance"])
 
     async def broadcast(self, raw: bytes) -> None:
-        async with httpx.AsyncClient(timeout=10) as http:
+        async with httpx.AsyncClient(timeout=NETWORK_S) as http:
             body = {"encodedTransaction": base64.b64encode(raw).decode()}
             (await http.post(f"{self._url}/broadcast-transaction", json=body)).raise_for_status()
 
     async def _get(self, path: str) -> dict[str, Any]:
-        async with httpx.AsyncClient(timeout=10) as http:
+        async with httpx.AsyncClient(timeout=NETWORK_S) as http:
             answer = (await http.get(f"{self._url}/{path}")).raise_for_status()
         body: dict[str, Any] = answer.json()
         return body

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from playwright.sync_api import Page
 
-from qubix_coordinator.http.pages import POLICY
+from qubix_coordinator.http.pages import policy
 from qubix_protocol.arrays import Array
 from tests.support.scripts import script
 
@@ -33,7 +33,7 @@ def build(folder: Path) -> None:
 
 class _Served(http.server.SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
-        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Content-Security-Policy", policy())
         super().end_headers()
 
     def log_message(self, *args: object) -> None:

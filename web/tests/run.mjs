@@ -16,6 +16,8 @@ try {
     configFile: false,
     logLevel: 'warn',
     root: here,
+    // What the pages are made with is built in, too: the folder that the tests run in has no packages.
+    ssr: { noExternal: true },
     build: {
       ssr: true,
       outDir: out,

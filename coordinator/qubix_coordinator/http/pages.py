@@ -2,6 +2,7 @@
 """The web marketplace: files that the build has made, under a policy that runs nothing but them (trust D3)."""
 
 import mimetypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,33 +20,43 @@ PAGES: Final = ("offers", "run", "jobs", "rentals", "share", "provider", "wallet
 """First parts of addresses that the page itself reads."""
 _HTML: Final = "text/html"
 _YEAR_S: Final = 31_536_000
-POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        # Charts and virtual rows set sizes on elements; no style sheet of others is taken.
-        "style-src 'self'",
-        "style-src-attr 'unsafe-inline'",
-        "img-src 'self' blob:",
-        "font-src 'self'",
-        "connect-src 'self'",
-        "worker-src 'self'",
-        "manifest-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
-)
 _NOT_BUILT: Final = (
     "The web pages are not built yet. Run `make setup` in the project's folder, then load this address again.\n"
     "The API is at /api/v1, its description at /openapi.json.\n"
 )
 
 
-def install(app: Quart, folder: Path = BUILT) -> None:
+def policy(relay: str = "") -> str:
+    """`relay`: the one other place that the pages speak with, for WalletConnect; what goes there is sealed."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            # Charts and virtual rows set sizes on elements; no style sheet of others is taken.
+            "style-src 'self'",
+            "style-src-attr 'unsafe-inline'",
+            "img-src 'self' blob:",
+            "font-src 'self'",
+            f"connect-src 'self' {relay}".rstrip(),
+            "worker-src 'self'",
+            "manifest-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _no_relay() -> str:
+    return ""
+
+
+def install(app: Quart, folder: Path = BUILT, relay: Callable[[], str] = _no_relay) -> None:
+    """`relay`: what the policy lets the pages speak with; "": nobody but this server."""
+
     @hide
     async def page(rest: str = "") -> QuartResponse:
-        return await _page(folder)
+        return await _page(folder, relay())
 
     app.add_url_rule("/", "page", page, methods=["GET"])
     for name in PAGES:
@@ -70,7 +81,7 @@ def install(app: Quart, folder: Path = BUILT) -> None:
         """A person who follows an old address gets the page that says so; a program or a socket gets a problem."""
         if not has_request_context() or not _reads(request) or not (folder / "index.html").is_file():
             return await problems.of_routing(error)
-        answer = await _page(folder)
+        answer = await _page(folder, relay())
         answer.status_code = 404
         return answer
 
@@ -83,11 +94,11 @@ def _reads(asked: Request) -> bool:
     return kinds == _HTML and asked.method in ("GET", "HEAD") and not asked.path.startswith("/api/")
 
 
-async def _page(folder: Path) -> QuartResponse:
+async def _page(folder: Path, relay: str) -> QuartResponse:
     if not (folder / "index.html").is_file():
         return Response(_NOT_BUILT, 503, content_type="text/plain; charset=utf-8")
     answer = await _file(folder, "index.html")
-    answer.headers["Content-Security-Policy"] = POLICY
+    answer.headers["Content-Security-Policy"] = policy(relay)
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["Referrer-Policy"] = "no-referrer"
     answer.headers["Cross-Origin-Opener-Policy"] = "same-origin"

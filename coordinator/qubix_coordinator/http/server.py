@@ -31,6 +31,7 @@ from qubix_coordinator.http import (
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.http.live_socket import FramesProtocol
 from qubix_coordinator.http.pacing import BODY_BYTES_MAX, Paced, SizedRequest, drained
+from qubix_coordinator.settings import Settings
 from qubix_protocol.units import LINK_MESSAGE_BYTES_MAX
 
 CONNECTIONS_MAX: Final = 4000
@@ -52,10 +53,15 @@ def create_app(parts: Context) -> Quart:
     live.install(app)
     mesh_link.install(app)
     browser_node.install(app)
-    pages.install(app)
+    pages.install(app, relay=lambda: relay_of(parts.settings))
     worker_files.install(app)
     _install_hooks(app, parts)
     return app
+
+
+def relay_of(settings: Settings) -> str:
+    """Of WalletConnect, where this market offers it."""
+    return settings.walletconnect_relay if settings.walletconnect_project_id else ""
 
 
 def _install_hooks(app: Quart, parts: Context) -> None:

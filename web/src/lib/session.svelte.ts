@@ -2,6 +2,7 @@
 /** Who is signed in. The token itself lives in a cookie that scripts cannot read. */
 
 import { feed } from './feed.svelte';
+import { walletConnect } from './walletconnect.svelte';
 import { ApiError, get, onSignedOut, post, remove, setCsrf, type Schemas } from './api/client';
 
 type Account = Schemas['AccountView'];
@@ -35,6 +36,8 @@ class Session {
   async end(): Promise<void> {
     await remove<View>('/session');
     this.#leave();
+    // Whoever sits here next has nothing to ask of this person's wallet.
+    void walletConnect.disconnect().catch(() => undefined);
   }
 
   #leave(): void {

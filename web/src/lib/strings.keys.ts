@@ -34,6 +34,7 @@ export const keys = {
   first: 'Let this browser sign',
   firstLead: 'One click makes a key that stays in this browser and that no script can read.',
   byWallet: 'Add this browser by the wallet',
+  byWalletConnect: 'Add this browser with WalletConnect',
   byWalletLead: 'The wallet that opened the account signs that this browser’s key may spend.',
   byKey: 'Add it by another key',
   byKeyLead: 'Run this within an hour on a machine whose key signs already, then come back:',

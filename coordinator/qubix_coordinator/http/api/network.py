@@ -7,6 +7,7 @@ from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Signed
 from qubix_coordinator.http.routes import route
 from qubix_coordinator.http.signed import opened_here
+from qubix_coordinator.settings import WALLETCONNECT_MAIN
 from qubix_protocol.api import EnrolView, NetworkView
 from qubix_protocol.keys import peer_id
 from qubix_protocol.messages import Enrol
@@ -17,17 +18,22 @@ from qubix_protocol.units import PROTOCOL_VERSION
 async def get_network() -> NetworkView:
     """Which network this is, and the key that signs for it"""
     context = here()
+    settings = context.settings
     return NetworkView(
         network=context.network,
         coordinator_key=context.key.public.hex(),
         protocol_version=PROTOCOL_VERSION,
-        fee_bps=context.settings.fee_bps,
+        fee_bps=settings.fee_bps,
         gateways=await context.mesh.gateway_addresses(),
-        regions=context.settings.regions,
+        regions=settings.regions,
         relays=context.mesh.relays(),
         clock_ms=context.now_ms(),
-        fallback_adapters=context.settings.allow_fallback_adapters,
-        walletconnect_project_id=context.settings.walletconnect_project_id,
+        fallback_adapters=settings.allow_fallback_adapters,
+        walletconnect_project_id=settings.walletconnect_project_id,
+        walletconnect_relay=settings.walletconnect_relay,
+        walletconnect_chain=settings.walletconnect_chain,
+        # A wallet would pay real QU to an identity of a development network.
+        walletconnect_pays=context.network == "main" or settings.walletconnect_chain != WALLETCONNECT_MAIN,
     )
 
 

@@ -7,7 +7,7 @@
 import { ApiError, get, post, type Schemas } from '../api/client';
 import { deviceName } from '../device';
 import { keys as words } from '../strings.keys';
-import { signForKey } from '../wallet';
+import { extension, signForKey, type Wallet } from '../wallet';
 import { hex, unhex } from '../../share/net/bytes';
 import { NoStorage, Shelf } from '../../share/net/idb';
 import { generate, identityOf, NoKey, type Identity } from '../../share/net/keys';
@@ -50,12 +50,12 @@ export async function request(accountId: string): Promise<string> {
   return hex(await statement(await own(accountId), (clockMs) => keyRequest(accountId, deviceName(), clockMs)));
 }
 
-/** `byWallet`: the wallet signs for it, as every key after the first needs it. Throws ApiError. */
-export async function add(accountId: string, byWallet: boolean): Promise<Keys> {
+/** `wallet` signs for it, as every key after the first needs it. Throws ApiError. */
+export async function add(accountId: string, wallet: Wallet | null): Promise<Keys> {
   const asking = await request(accountId);
   const { publicKey } = await own(accountId);
-  const wallet = byWallet ? await signForKey('add-order-key', hex(publicKey)) : null;
-  return post<Keys>('/order-keys', { request: asking, wallet });
+  const signed = wallet ? await signForKey(wallet, 'add-order-key', hex(publicKey)) : null;
+  return post<Keys>('/order-keys', { request: asking, wallet: signed });
 }
 
 /** Signed by this browser's key, or else by the wallet. What this browser kept of a key of its own goes, too. */
@@ -63,7 +63,7 @@ export async function revoke(accountId: string, key: OrderKey, by: Identity | nu
   const path = `/order-keys/${key.public_key}/revoke`;
   const body = by
     ? { statement: hex(await statement(by, () => keyRevocation(accountId, unhex(key.public_key)))) }
-    : { wallet: await signForKey('revoke-order-key', key.public_key) };
+    : { wallet: await signForKey(await extension(), 'revoke-order-key', key.public_key) };
   const left = await post<Keys>(path, body);
   if (isOf(key, await held(accountId))) await forget(accountId);
   return left;

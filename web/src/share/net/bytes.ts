@@ -35,6 +35,13 @@ export function base64(bytes: Uint8Array): string {
   return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(''));
 }
 
+/** Throws for what is not base64. */
+export const unbase64 = (text: string): Bytes => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
+/** In the alphabet of addresses, without padding. */
+export const base64url = (bytes: Uint8Array): string =>
+  base64(bytes).replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '');
+
 /** In the alphabet of Bitcoin; each nought in front is one "1". */
 export function base58(bytes: Uint8Array): string {
   let number = 0n;
