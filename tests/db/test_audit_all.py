@@ -99,6 +99,7 @@ FORFEIT = (
     " SELECT gen_random_uuid(), gen_random_uuid(), id, 'r', {0}, {1}, 1 FROM attempt LIMIT 1"
 )
 DAMAGE = [
+    ("I3-earnings", ["UPDATE earnings_part SET earned_qu = earned_qu + 1"]),
     (
         "I5-job",
         [
