@@ -19,6 +19,7 @@ export type Step = 'detect' | 'key' | 'list' | 'test' | 'price';
 export type StepState = 'pending' | 'now' | 'done' | 'note' | 'failed';
 export const STEPS: readonly Step[] = ['detect', 'key', 'list', 'test', 'price'];
 const LOOK_MS = 1_000;
+const SEEN_MS = 400;
 const OFF: ProviderState = { phase: 'off', peerId: '', earned: 0, earnings: [] };
 
 class Shared {
@@ -45,6 +46,8 @@ class Shared {
   #gpu: Gpu | null = null;
   #provider: Sharing | null = null;
   #detecting: Promise<void> | null = null;
+  /** Of what the card does for itself: it ends with the sharing. */
+  #own = new AbortController();
   #timer: ReturnType<typeof setInterval> | undefined;
 
   get problem(): Problem | null {
@@ -104,12 +107,13 @@ class Shared {
   async go(): Promise<void> {
     if (this.on) return;
     this.on = true;
-    await this.detect();
+    if (!this.info) await this.detect();
     if (!this.info || this.fallbackRefused || !this.#gpu) {
       this.#off();
       return;
     }
     tab.wanted = true;
+    this.#own = new AbortController();
     this.#watch();
     const provider = new Provider(this.#gpu, { rateQuPerHour: this.rate, throttle: this.throttle });
     this.#provider = provider;
@@ -140,6 +144,7 @@ class Shared {
   async #leave(): Promise<void> {
     const provider = this.#provider;
     this.#provider = null;
+    this.#own.abort();
     await provider?.stop();
     this.#off();
     this.state = { ...this.state, phase: 'off' };
@@ -171,15 +176,17 @@ class Shared {
     this.testing = true;
     this.checks = [];
     const since = performance.now();
+    const { signal } = this.#own;
     try {
       const provider = this.#provider;
       const offset = provider?.offsetMs() ?? null;
       const around = { offsetMs: () => (offset === null ? null : -offset), way: async () => (await provider?.way()) ?? null };
-      this.checks = await this.#gpu.selfTest((check) => (this.checks = [...this.checks, check]), around);
+      this.checks = await this.#gpu.selfTest((check) => (this.checks = [...this.checks, check]), around, signal);
       this.tested = true;
       this.#provider?.told([...this.checks], performance.now() - since);
     } catch {
       // A card that went away is told by its own way, and a tab that was stopped needs no test.
+      this.checks = [];
     }
     this.testing = false;
   }
@@ -187,7 +194,7 @@ class Shared {
   async suggest(): Promise<void> {
     if (!this.#gpu || !this.info || session.state !== 'in') return;
     try {
-      const rates = await this.#gpu.rates();
+      const rates = await this.#gpu.rates(this.#own.signal);
       const gflops = (rates.find((rate) => rate.kernel === 'matmul')?.flops_per_s ?? 0) / 1e9;
       this.suggestion = await asked({ peerId: this.state.peerId, model: this.info.model, gflops });
     } catch {
@@ -212,7 +219,11 @@ class Shared {
 
   /** The rest follows once others see it. */
   async #listed(): Promise<void> {
+    const { signal } = this.#own;
     if (session.state === 'out') this.accountProblem = await openAccount().then(() => null, (problem: unknown) => problem);
+    // Others see the card before it is busy with itself.
+    await new Promise((resolve) => setTimeout(resolve, SEEN_MS));
+    if (signal.aborted) return;
     if (!this.tested) await this.test();
     await this.suggest();
   }

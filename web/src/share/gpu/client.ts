@@ -17,6 +17,8 @@ interface Waiting {
   check?: ((check: Check) => void) | undefined;
 }
 
+const stopped = (): GpuError => new GpuError('aborted', 'it was stopped');
+
 export class WorkerGpu implements Gpu {
   readonly #worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module', name: 'qubix-gpu' });
   readonly #waiting = new Map<number, Waiting>();
@@ -26,6 +28,7 @@ export class WorkerGpu implements Gpu {
   readonly #lost: (problem: GpuError) => void;
   #dead: GpuError | null = null;
   #number = 0;
+  #found = false;
   #utilisation = 0;
 
   /** `lost` hears when the card went away and did not come back. */
@@ -37,8 +40,10 @@ export class WorkerGpu implements Gpu {
 
   async info(): Promise<GpuInfo> {
     // What the page does not get, its worker does not either, and here it costs nothing to find out.
-    await adapterOf();
-    return (await this.#ask({ do: 'info' })) as GpuInfo;
+    if (!this.#found) await adapterOf();
+    const info = (await this.#ask({ do: 'info' })) as GpuInfo;
+    this.#found = true;
+    return info;
   }
 
   run(
@@ -49,14 +54,14 @@ export class WorkerGpu implements Gpu {
     signal: AbortSignal,
     told?: (fraction: number) => void,
   ): Promise<Done> {
-    if (signal.aborted) return Promise.reject(new GpuError('aborted', 'it was stopped'));
+    if (signal.aborted) return Promise.reject(stopped());
     const sent = Object.fromEntries(Object.entries(inputs).map(([name, array]) => [name, this.#sent(array)]));
     this.#makeRoom(new Set(Object.values(sent).map((one) => one.key)));
     return this.#ask({ do: 'run', kernel, params, inputs: sent, units }, { fraction: told }, signal) as Promise<Done>;
   }
 
-  async selfTest(report: (check: Check) => void, around: Around): Promise<Check[]> {
-    const found = (await this.#ask({ do: 'selfTest' }, { check: report })) as Check[];
+  async selfTest(report: (check: Check) => void, around: Around, signal: AbortSignal): Promise<Check[]> {
+    const found = (await this.#ask({ do: 'selfTest' }, { check: report }, signal)) as Check[];
     for (const more of [await checks.way(around), checks.clock(around)]) {
       report(more);
       found.push(more);
@@ -64,8 +69,8 @@ export class WorkerGpu implements Gpu {
     return found;
   }
 
-  rates(): Promise<KernelRate[]> {
-    return this.#ask({ do: 'rates' }) as Promise<KernelRate[]>;
+  rates(signal: AbortSignal): Promise<KernelRate[]> {
+    return this.#ask({ do: 'rates' }, {}, signal) as Promise<KernelRate[]>;
   }
 
   setShare(share: number): void {
@@ -82,7 +87,7 @@ export class WorkerGpu implements Gpu {
 
   close(): void {
     this.#worker.terminate();
-    this.#end(new GpuError('aborted', 'it was stopped'));
+    this.#end(stopped());
   }
 
   #sent(array: NpyArray): Sent {
@@ -121,6 +126,7 @@ export class WorkerGpu implements Gpu {
     if (this.#dead) return Promise.reject(this.#dead);
     this.#number += 1;
     const id = this.#number;
+    if (signal?.aborted) return Promise.reject(stopped());
     const stop = (): void => this.#say({ abort: id });
     signal?.addEventListener('abort', stop, { once: true });
     const answer = new Promise<Answer>((done, failed) => this.#waiting.set(id, { done, failed, ...heard }));
@@ -146,7 +152,9 @@ export class WorkerGpu implements Gpu {
 
   #fail(waiting: Waiting, problem: GpuError): void {
     waiting.failed(problem);
-    if (problem.code === 'device_lost') this.#lost(problem);
+    if (problem.code !== 'device_lost') return;
+    this.#found = false;
+    this.#lost(problem);
   }
 
   #end(problem: GpuError): void {

@@ -18,8 +18,10 @@ export class Engine {
   #memoryBytes = 0;
   #last: Promise<unknown> = Promise.resolve();
 
-  /** What could be had at once is tried the first time that anybody asks. */
+  /** What could be had at once is tried the first time that anybody asks; after that, nobody waits for what runs. */
   info(): Promise<GpuInfo> {
+    const card = this.#card;
+    if (card && card.why === null && this.#memoryBytes) return Promise.resolve({ ...card.info, memoryBytes: this.#memoryBytes });
     return this.inTurn(() =>
       this.onCard(async (card) => {
         this.#memoryBytes ||= await room(card, false);

@@ -124,9 +124,9 @@ export interface Gpu {
     told?: (fraction: number) => void,
   ): Promise<Done>;
   /** `report` hears of each check as it ends. The answer has them all. */
-  selfTest(report: (check: Check) => void, around: Around): Promise<Check[]>;
+  selfTest(report: (check: Check) => void, around: Around, signal: AbortSignal): Promise<Check[]>;
   /** Measured the first time, then told for the present share of the card: a throttled card is a slower card. */
-  rates(): Promise<KernelRate[]>;
+  rates(signal: AbortSignal): Promise<KernelRate[]>;
   /** The most of the card's time that is used, over 0 to 1. */
   setShare(share: number): void;
   /** While it is held nothing more is dispatched; what is under way ends. */

@@ -5,16 +5,18 @@ import * as checks from './checks';
 import { failureOf, type Engine } from './engine';
 import { HOSTS } from './kernels';
 import { measured } from './measuring';
+import { throwIfAborted } from './pace';
 import type { Check, KernelRate } from './port';
 import { outside, references } from './references';
 
 /** Rates that were measured just now need not be measured again. */
 const FRESH_MS = 60_000;
-const never = new AbortController().signal;
 
-export async function tested(engine: Engine, report: (check: Check) => void): Promise<Check[]> {
+/** Rejects once `signal` is aborted. */
+export async function tested(engine: Engine, report: (check: Check) => void, signal: AbortSignal): Promise<Check[]> {
   const found: Check[] = [];
   const tell = (check: Check): void => {
+    throwIfAborted(signal);
     found.push(check);
     report(check);
   };
@@ -22,10 +24,10 @@ export async function tested(engine: Engine, report: (check: Check) => void): Pr
   tell(checks.webgpu(info));
   tell(checks.limits(info));
   tell(checks.memory(await engine.memory()));
-  for (const { name } of HOSTS) tell(await judged(engine, name));
+  for (const { name } of HOSTS) tell(await judged(engine, name, signal));
   let [rates, problem]: [KernelRate[], string] = [[], ''];
   try {
-    rates = await measured(engine, never, FRESH_MS);
+    rates = await measured(engine, signal, FRESH_MS);
   } catch (why) {
     problem = failureOf(why).message;
   }
@@ -33,12 +35,12 @@ export async function tested(engine: Engine, report: (check: Check) => void): Pr
   return found;
 }
 
-async function judged(engine: Engine, name: string): Promise<Check> {
+async function judged(engine: Engine, name: string, signal: AbortSignal): Promise<Check> {
   let total = 0;
   try {
     for (const one of references.filter((reference) => reference.kernel === name)) {
       const inputs = Object.fromEntries(Object.entries(one.inputs).map(([key, array]) => [key, { key: `reference ${key}`, array }]));
-      const { outputs, ms } = await engine.run(name, one.params, inputs, { start: 0, stop: one.units }, never);
+      const { outputs, ms } = await engine.run(name, one.params, inputs, { start: 0, stop: one.units }, signal);
       total += ms;
       for (const [key, { low, high }] of Object.entries(one.outputs)) {
         const wrong = outside(outputs[key], low, high);

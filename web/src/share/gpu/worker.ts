@@ -44,7 +44,7 @@ function carriedOut(id: number, ask: Ask, signal: AbortSignal): Promise<Answer> 
     case 'run':
       return engine.run(ask.kernel, ask.params, taken(ask.inputs), ask.units, signal, (fraction) => say({ id, fraction }));
     case 'selfTest':
-      return tested(engine, (check) => say({ id, check }));
+      return tested(engine, (check) => say({ id, check }), signal);
     case 'rates':
       return measured(engine, signal);
   }

@@ -32,6 +32,7 @@ const LOCK = 'qubix-provider';
 const LOCK_MS = 8_000;
 const RETRY_MS = 3_000;
 const CHANGE_MS = 200;
+const SEEN_MS = 400;
 const FAREWELL_MS = 4_000;
 const LAST_WORD_MS = 200;
 const SAID_MAX = 64;
@@ -276,7 +277,6 @@ class Run implements Ends {
     await this.#desk.restore();
     this.#stay = this.#parts.ports.leaving(() => this.#live?.leave());
     void this.#connection.run(this.#stop.signal);
-    this.measure();
   }
 
   /** Hands back what runs, says goodbye, and is gone. */
@@ -300,13 +300,21 @@ class Run implements Ends {
 
   /** Once it is known how fast each kernel is, work can come. */
   measure(): void {
-    this.#parts.gpu.rates().then(
+    this.#parts.gpu.rates(this.#stop.signal).then(
       (rates) => {
         this.#rates = rates.filter((rate) => rate.backend === BACKEND && rate.kernel in KERNELS);
         this.changed();
       },
-      (problem: unknown) => this.#parts.tell({ problem: problemOf(problem) }),
+      (problem: unknown) => {
+        if (!this.#stop.signal.aborted) this.#parts.tell({ problem: problemOf(problem) });
+      },
     );
+  }
+
+  /** Others see the card before it is busy with being measured. */
+  async #measureSoon(): Promise<void> {
+    await this.#parts.ports.ticker.sleep(SEEN_MS, this.#stop.signal).catch(() => undefined);
+    this.measure();
   }
 
   told(checks: Check[], tookMs: number): void {
@@ -353,6 +361,7 @@ class Run implements Ends {
 
   up(live: Live): void {
     this.#live = live;
+    if (!this.#wasUp) void this.#measureSoon();
     this.#wasUp = true;
     this.#told = '';
     this.#parts.outbox.restart();
