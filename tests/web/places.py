@@ -22,16 +22,19 @@ MANDELBROT = {"width": 360, "height": 240, "pixel": 0.0085, "top": 1.02, "left":
 
 
 class Place(NamedTuple):
-    """`shows` is a text that is there once the page has what it asked for, and `after` is done then."""
+    """`shows` is a text that is there once the page has what it asked for, and `after` is done then;
+    `stay`: the page is there already."""
 
     name: str
     path: str
     shows: str
     who: str = DEVELOPER
     after: Callable[[Page], None] | None = None
+    stay: bool = False
 
     def open(self, page: Page) -> None:
-        page.goto(self.path)
+        if not self.stay:
+            page.goto(self.path)
         expect(page.get_by_text(self.shows).locator("visible=true").first).to_be_visible()
         if self.after is not None:
             self.after(page)
@@ -70,7 +73,6 @@ class Made:
             Place("wallet", "/wallet", "Statement"),
             Place("disputes", "/disputes", "Disputes"),
             Place("operator", "/operator", "Operator"),
-            Place("share", "/share", "Share"),
             Place("account", "/account", "Tokens"),
             Place("share", "/share", "native worker"),
             Place("missing", "/jobs/nowhere", "no such page"),

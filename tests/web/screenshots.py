@@ -6,15 +6,19 @@ build/screenshots. The market is started here, and is gone afterwards. `--only P
 import argparse
 import shutil
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
+import qubix
 from tests.support import browser, nvml
 from tests.support.browser import Tabs
+from tests.support.chain_market import wait_for
 from tests.support.web_market import ALL, WebMarket
-from tests.web.places import Made, Place, make
+from tests.web.places import DEVELOPER, PROVIDER, Made, Place, make
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "build" / "screenshots"
@@ -23,6 +27,12 @@ SCHEMES: Final = ("light", "dark")
 TALL_MAX: Final = 4_000
 SETTLED_MS: Final = 400
 """Charts are drawn once their holder's width is known."""
+SETTINGS: Final = {
+    "QUBIX_REGIONS": "eu-west,us-east",
+    "QUBIX_ALLOW_FALLBACK_ADAPTERS": "true",
+}
+FRESH: Final = (Place("market fresh", "/", "Nothing is offered yet"),)
+LONG: Final = {"width": 8_000, "height": 8_000, "pixel": 0.0004, "max_iterations": 5_000}
 NODES: Final = (
     ("cheap", 40_000, "eu-west", "DE"),
     ("dear", 90_000, "us-east", "US"),
@@ -38,12 +48,13 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="qx-"))
     folder.chmod(0o755)
     try:
-        with WebMarket(folder, ALL, QUBIX_REGIONS="eu-west,us-east") as market:
+        with WebMarket(folder, ALL, **SETTINGS) as market, browser.started() as browsers:
+            tabs = Tabs(browsers, market.url)
+            taken = _take(tabs, Made({DEVELOPER: market.token}, "", "", ""), FRESH, options.only)
             made = _furnished(market)
-            with browser.started() as browsers:
-                tabs = Tabs(browsers, market.url)
-                taken = _take(tabs, made, options.only)
-                tabs.close()
+            taken += _take(tabs, made, [*made.places(), *_under_way(market, made)], options.only)
+            taken += _shared(market, tabs, options.only)
+            tabs.close()
             print(f"{taken} screenshots in {FOLDER}")
             if options.keep:
                 input(f"The market is at {market.url}, its data in {market.folder}. Enter ends it. ")
@@ -63,14 +74,60 @@ def _furnished(market: WebMarket) -> Made:
     return make(market)
 
 
-def _take(tabs: Tabs, made: Made, only: str) -> int:
-    FOLDER.mkdir(parents=True, exist_ok=True)
+def _under_way(market: WebMarket, made: Made) -> list[Place]:
+    """A job that runs, a rental, and a dispute. In a thread, since Playwright's loop runs here."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_begun, market, made).result()
+
+
+def _begun(market: WebMarket, made: Made) -> list[Place]:
+    with qubix.Client(market.url, token=market.token, data_dir=market.folder / "client") as api:
+        rental = api.rent(seconds=3_600, provider=market.parts["dear"].info["peer_id"])
+        rental.wait_started()
+        job = api.submit("mandelbrot", cap_qu=200_000, provider=market.parts["third"].info["peer_id"], params=LONG)
+        wait_for("the job to run", lambda: job.refresh().state == "running")
+        dispute = api.disputes.open(made.job, "The colours of the picture are not those that were asked for.")
+    return [
+        Place("rental running", "/rentals", "Running"),
+        Place("job running", f"/jobs/{job.id}", "Running"),
+        Place("dispute", f"/disputes/{dispute.dispute_id}", "The colours"),
+        Place("disputes open", "/disputes", "mandelbrot"),
+        Place("provider dispute", f"/disputes/{dispute.dispute_id}", "Your answer", PROVIDER),
+    ]
+
+
+def _shared(market: WebMarket, tabs: Tabs, only: str) -> int:
+    """A tab that shares Chromium's own renderer in a card's place, waits for a job, and runs one."""
+    if only not in "share listed, share running":
+        return 0
+    page = tabs.open(token=market.token, gpu=True)
+    page.goto("/share")
+    page.get_by_role("button", name="Share this GPU").click()
+    expect(page.get_by_text("Everything that was looked at")).to_be_visible(timeout=4 * browser.DEADLINE_MS)
+    taken = _shots(page, Place("share listed", "/share", "waiting for work", stay=True))
+    peer = page.evaluate("document.querySelector('a[href^=\"/offers/\"]').pathname.slice(8)")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_work, market, peer).result()
+    return taken + _shots(page, Place("share running", "/share", "Running a job", stay=True))
+
+
+def _work(market: WebMarket, listing_id: str) -> None:
+    with qubix.Client(market.url, token=market.token, data_dir=market.folder / "client") as api:
+        peer = next(one.provider for one in api.offers() if one.listing_id == listing_id)
+        job = api.submit("mandelbrot", cap_qu=200_000, provider=peer, params=LONG)
+        wait_for("the job to run", lambda: job.refresh().state == "running")
+
+
+def _take(tabs: Tabs, made: Made, places: Sequence[Place], only: str) -> int:
     pages = {who: tabs.open(token=token) for who, token in made.tokens.items()}
-    chosen = [place for place in made.places() if only in place.name]
-    for place in chosen:
-        for size in SIZES:
-            _shoot(pages[place.who], place, size)
-    return len(chosen) * len(SIZES) * len(SCHEMES)
+    return sum(_shots(pages[place.who], place) for place in places if only in place.name)
+
+
+def _shots(page: Page, place: Place) -> int:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for size in SIZES:
+        _shoot(page, place, size)
+    return len(SIZES) * len(SCHEMES)
 
 
 def _shoot(page: Page, place: Place, size: tuple[int, int]) -> None:

@@ -40,7 +40,7 @@ def test_a_token_is_shown_once_opens_what_it_may_and_is_revoked(market: WebMarke
         expect(tokens.get_by_text(token)).to_have_count(0)
         row = tokens.get_by_role("listitem").filter(has_text="a screen in the hall")
         row.get_by_role("button", name="Revoke").click()
-        row.get_by_role("button", name="Revoke a screen in the hall").click()
+        page.get_by_role("dialog").get_by_role("button", name="Revoke a screen in the hall").click()
         expect(row).to_have_count(0)
         assert program.get("/api/v1/account").status_code == 401
 

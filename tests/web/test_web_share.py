@@ -74,6 +74,27 @@ def _priced(mine: Page, other: Page) -> None:
     expect(_offered(other)).to_contain_text("1,000")
 
 
+def test_a_dialog_keeps_the_focus_and_gives_it_back(market: WebMarket, tabs: Tabs) -> None:
+    page = tabs.open(token=market.token, init=reach.axe())
+    page.goto("/account")
+    opener = page.get_by_role("listitem").filter(has_text="This one").get_by_role("button", name="Revoke")
+    dialog = page.get_by_role("dialog")
+    opener.click()
+    expect(dialog).to_be_visible()
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    for key in ("Tab", "Shift+Tab", "Shift+Tab", "Tab"):
+        page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.closest('dialog') !== null"), f"{key} leads out of the dialog"
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    assert reach.violations(page) == []
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(opener).to_be_focused()
+    page.keyboard.press("Enter")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(opener).to_be_focused()
+
+
 def test_it_goes_on_after_a_reload_on_whatever_page(market: WebMarket, tabs: Tabs) -> None:
     page = tabs.open(token=market.token, gpu=True)
     _share(page)

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { withUnit } from '../src/lib/format';
+import { moment, said, withUnit } from '../src/lib/format';
 
 const CASES: [string, string, string][] = [
   ['12.5', 'GiB', '12.5 GiB'],
@@ -21,3 +21,21 @@ const CASES: [string, string, string][] = [
 ];
 
 for (const [text, unit, told] of CASES) test(told, () => assert.equal(withUnit(text, unit), told));
+
+const SENTENCES: [string, string][] = [
+  ['1999999 QU can be withdrawn: the balance is 1999999 QU.', '1,999,999 QU can be withdrawn: the balance is 1,999,999 QU.'],
+  ['50,000 QU are held', '50,000 QU are held'],
+  ['999 QU, at 123456.5 QU and 0.12345 QU', '999 QU, at 123456.5 QU and 0.12345 QU'],
+  ['at least 95% are right, with 95 % confidence', 'at least 95 % are right, with 95 % confidence'],
+  ['attempt 12345 of 2026, price<=40000QU/h', 'attempt 12345 of 2026, price<=40000QU/h'],
+];
+
+SENTENCES.forEach(([told, read], at) => {
+  test(`${at}: a sentence has its numbers as the page writes them`, () => assert.equal(said(told), read));
+});
+
+test('the year is told where it is not this one', () => {
+  const at = new Date(2026, 10, 6, 7, 5).getTime();
+  assert.equal(moment(at, new Date(2026, 0, 1).getTime()), 'Nov 6, 07:05');
+  assert.equal(moment(at, new Date(2027, 0, 1).getTime()), 'Nov 6, 2026, 07:05');
+});

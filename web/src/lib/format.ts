@@ -39,8 +39,16 @@ export function age(ms: number): string {
 /** The ends of a long id, which is what people compare. */
 export const short = (id: string): string => (id.length > 14 ? `${id.slice(0, 6)}…${id.slice(-6)}` : id);
 
-export const moment = (ms: number): string =>
-  new Date(ms).toLocaleString('en', { dateStyle: 'medium', timeStyle: 'short' });
+/** The year is told where it is not this one. */
+export function moment(ms: number, now = Date.now()): string {
+  const [at, here] = [new Date(ms), new Date(now)];
+  const year = at.getFullYear() === here.getFullYear() ? {} : ({ year: 'numeric' } as const);
+  return at.toLocaleString('en', { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', hourCycle: 'h23', ...year });
+}
+
+/** A sentence of the market's, with its numbers as this page writes them. */
+export const said = (text: string): string =>
+  text.replace(/(?<![\w.,-])\d{4,}(?= QU\b)/g, (digits) => whole.format(BigInt(digits))).replace(/(\d)%/g, '$1 %');
 
 export function duration(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)} ms`;
