@@ -346,6 +346,8 @@ class CandidateView(View, frozen=True, kw_only=True):
     cost_low_qu: int
     cost_qu: int
     cost_high_qu: int
+    fee_qu: int = 0
+    """Of `cost_qu`: what the market keeps, out of which checks are paid."""
     run_low_ms: int
     run_high_ms: int
     time_low_ms: int
@@ -389,6 +391,10 @@ class EstimateView(View, frozen=True, kw_only=True):
     flops: float
     units: int
     output: dict[str, ArrayMeta]
+    check_flops: float = 0.0
+    """Operations of checking the whole result. Nobody is billed for them beside the fee."""
+    fee_bps: int = 0
+    """The market's part of each bill, in basis points."""
     fitting: int = 0
     misfits: tuple[MisfitView, ...] = ()
     obstacles: tuple[ObstacleView, ...] = ()

@@ -8,10 +8,11 @@ import pytest
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.errors import InvalidInput
 from qubix_coordinator.jobs import service as jobs
+from qubix_kernels import get
 from qubix_protocol.api import EstimateBody, EstimateView
 from qubix_protocol.messages import Device
 from qubix_protocol.states import DeviceKind
-from tests.db.jobs_world import CREDIT, FORECAST_MS, METAS, World
+from tests.db.jobs_world import CREDIT, FEE_BPS, FORECAST_MS, METAS, World
 
 
 async def asked(world: World, **terms: Any) -> EstimateView:
@@ -39,6 +40,17 @@ async def test_each_offer_is_a_candidate_or_says_what_keeps_it_out(db: Database)
     assert (dear.cost_qu, dear.cost_high_qu, dear.region, dear.affordable) == (FORECAST_MS, 12_500, "there", True)
     assert dear.run_low_ms < dear.run_ms == FORECAST_MS < dear.run_high_ms
     assert dear.time_low_ms < FORECAST_MS < dear.time_ms < dear.time_high_ms
+
+
+@pytest.mark.asyncio
+async def test_c3_the_price_of_the_checks_is_in_the_forecast(db: Database) -> None:
+    world = await World(db).open()
+    await world.node()
+    found = await asked(world)
+    (one,) = found.candidates
+    assert (found.fee_bps, one.fee_qu) == (FEE_BPS, one.cost_qu * FEE_BPS // 10_000)
+    assert one.fee_qu > 0
+    assert found.check_flops == get("matmul").check_cost(METAS, {}, found.units).flops > 0
 
 
 @pytest.mark.asyncio

@@ -92,13 +92,22 @@ def test_a_forecast_says_who_could_and_why_the_others_could_not() -> None:
     waits = msgspec.structs.replace(candidate("b", "NVIDIA A100", 30_000), waiting="it is busy", affordable=False)
     obstacle = ObstacleView(obstacle="memory", why="it has too little memory", offers=1)
     found = EstimateView(
-        candidates=(first, waits), flops=1.0, units=1, output={}, fitting=12, obstacles=(obstacle,), cap_least_qu=19
+        candidates=(first, waits),
+        flops=1.0,
+        units=1,
+        output={},
+        check_flops=0.1,
+        fee_bps=250,
+        fitting=12,
+        obstacles=(obstacle,),
+        cap_least_qu=19,
     )
     lines = composing.forecast(found, 70, most=2)
     assert max(map(len, lines)) <= 70
     assert "2.1–2.8 s" in lines[1]
     assert lines[3:] == [
         "  it is busy; ✗ above your balance",
+        "Each cost holds the market's 2.5 %, which pays the check.",
         "and 10 more",
         "1 device does not fit: it has too little memory",
         "A cap of 19 QU or more is enough for some device.",

@@ -49,6 +49,8 @@ FOUND: Final = EstimateView(
     flops=1e9,
     units=4,
     output={"c": ArrayMeta("float32", (4, 2))},
+    check_flops=3e6,
+    fee_bps=250,
     fitting=1,
     misfits=(MISFIT,),
     obstacles=(ObstacleView(obstacle="memory", why=WHY, offers=2),),
@@ -95,6 +97,7 @@ def test_a_dry_run_shows_who_fits_and_why_others_do_not_and_sends_nothing(api: F
         assert told in found.output, told
     assert "2 offers" in found.output
     assert "above your balance of 1,000 QU" in found.output
+    assert "the market's 2.5 %, which pays the check" in found.output
     assert (api.uploads, api.orders) == ({}, [])
     (seen,) = api.calls("POST", "/jobs/estimate")
     body = msgspec.json.decode(seen.body, type=EstimateBody)

@@ -165,6 +165,8 @@ def forecast(found: EstimateView, width: int, most: int = 8) -> list[str]:
     lines = [f"{cell('device', room)} {'QU/h':>9} {'time':>13} {'cost in QU':>17}"] if found.candidates else []
     for one in found.candidates[:most]:
         lines += _candidate(one, room)
+    if found.candidates and found.check_flops:
+        lines.append(shown.check_paid(found.fee_bps))
     if max(found.fitting, len(found.candidates)) > most:
         lines.append(f"and {max(found.fitting, len(found.candidates)) - min(most, len(found.candidates)):,} more")
     if not found.candidates:

@@ -14,7 +14,7 @@ from qubix_coordinator.db.database import Tx
 from qubix_coordinator.jobs import assign, needs
 from qubix_coordinator.jobs.desk import Desk
 from qubix_coordinator.ledger import read as ledger
-from qubix_coordinator.ledger.rules import user
+from qubix_coordinator.ledger.rules import split_fee, user
 from qubix_coordinator.market import learned, wanted
 from qubix_coordinator.market import rules as market_rules
 from qubix_coordinator.market import service as market
@@ -51,7 +51,7 @@ async def estimate(desk: Desk, body: EstimateBody, account_id: UUID | None = Non
         )
         balance = await ledger.balance_qu(tx, user(account_id)) if account_id is not None else None
         running = await assign.running_counts(tx)
-        return _view(plan, need, offers, running, balance, now_ms)
+        return _view(plan, need, offers, running, balance, now_ms, desk.settings.fee_bps)
 
     return await desk.db.run(step)
 
@@ -63,6 +63,7 @@ def _view(
     running: Mapping[UUID, int],
     balance_qu: int | None,
     now_ms: int,
+    fee_bps: int,
 ) -> EstimateView:
     fitting, misfits = market_rules.sorted_out([candidate for candidate, _ in offers], need)
     listings = {candidate.listing_id: listing for candidate, listing in offers}
@@ -75,13 +76,15 @@ def _view(
 
     def candidate_view(one: Choice) -> CandidateView:
         key = one.candidate.listing_id
-        return _candidate_view(one, listings[key], passing[key], balance_qu)
+        return _candidate_view(one, listings[key], passing[key], balance_qu, fee_bps)
 
     return EstimateView(
         candidates=tuple(candidate_view(one) for one in fitting[:SHOWN_MAX]),
         flops=plan.flops,
         units=plan.units,
         output=plan.outputs,
+        check_flops=plan.check_flops,
+        fee_bps=fee_bps,
         fitting=len(fitting),
         misfits=tuple(_misfit_view(one) for one in misfits[:SHOWN_MAX]),
         obstacles=tuple(
@@ -102,7 +105,7 @@ def _cap_least_qu(fitting: Sequence[Choice], misfits: Sequence[Misfit]) -> int |
 
 
 def _candidate_view(
-    choice: Choice, listing: ListingView, passing: Obstacle | None, balance_qu: int | None
+    choice: Choice, listing: ListingView, passing: Obstacle | None, balance_qu: int | None, fee_bps: int
 ) -> CandidateView:
     told = choice.forecast
     return CandidateView(
@@ -120,6 +123,7 @@ def _candidate_view(
         cost_low_qu=told.cost_low_qu,
         cost_qu=told.cost_qu,
         cost_high_qu=told.cost_high_qu,
+        fee_qu=split_fee(told.cost_qu, fee_bps).fee_qu,
         region=listing.region,
         country=listing.country,
         verified=listing.verified,

@@ -38,6 +38,10 @@ class Plan:
     def flops(self) -> float:
         return self.kernel.cost(self.metas, self.params, self.units).flops
 
+    @property
+    def check_flops(self) -> float:
+        return self.kernel.check_cost(self.metas, self.params, self.units).flops
+
     def need(self, units: int | None = None) -> Need:
         """Of running so many units, all of them by default, whoever may do it at whatever price."""
         units = self.units if units is None else units

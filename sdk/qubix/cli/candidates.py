@@ -52,6 +52,8 @@ def print_estimate(found: EstimateView, *, most: int | None = None) -> None:
     out, few = console(), found.candidates[:most]
     if few:
         print_table(COLUMNS, [row(one) for one in few], right=RIGHT, spare=SPARE, shorten=SHORTEN)
+    if few and found.check_flops:
+        out.print(shown.check_paid(found.fee_bps))
     if found.fitting > len(few):
         out.print(f"{found.fitting - len(few):,} more fit.")
     for one in found.obstacles:

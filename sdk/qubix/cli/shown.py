@@ -40,6 +40,10 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0f} %"
 
 
+def check_paid(fee_bps: int) -> str:
+    return f"Each cost holds the market's {fee_bps / 100:g} %, which pays the check."
+
+
 def moment(at_ms: int) -> str:
     """In this machine's time zone."""
     return datetime.datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -335,6 +335,8 @@ export const t = {
     time: 'Time',
     cost: 'Cost',
     costRange: 'From … to',
+    check: (share: string, operations: string) =>
+      `Each cost holds the market’s ${share}. It pays the check of the result, about ${operations} operations.`,
     nobody: 'Nobody in the market can run this now.',
     cap: 'Cap, QU',
     capLead: 'Never exceeded. What is not needed returns at once.',
