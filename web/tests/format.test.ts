@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { moment, said, withUnit } from '../src/lib/format';
+import { moment, said, titled, withUnit } from '../src/lib/format';
 
 const CASES: [string, string, string][] = [
   ['12.5', 'GiB', '12.5 GiB'],
@@ -38,4 +38,9 @@ test('the year is told where it is not this one', () => {
   const at = new Date(2026, 10, 6, 7, 5).getTime();
   assert.equal(moment(at, new Date(2026, 0, 1).getTime()), 'Nov 6, 07:05');
   assert.equal(moment(at, new Date(2027, 0, 1).getTime()), 'Nov 6, 2026, 07:05');
+});
+
+test('a processor is called one beside GPUs', () => {
+  assert.equal(titled({ kind: 'cpu', model: 'EPYC' }), 'EPYC (CPU)');
+  assert.equal(titled({ kind: 'cuda', model: 'H100' }), 'H100');
 });

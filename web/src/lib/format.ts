@@ -36,6 +36,10 @@ export function age(ms: number): string {
   return `${Math.floor(s / 86_400)} d`;
 }
 
+/** A CPU is called one wherever it may stand beside GPUs. */
+export const titled = (device: { kind: string; model: string }): string =>
+  device.kind === 'cpu' ? `${device.model} (CPU)` : device.model;
+
 /** The ends of a long id, which is what people compare. */
 export const short = (id: string): string => (id.length > 14 ? `${id.slice(0, 6)}…${id.slice(-6)}` : id);
 
