@@ -18,7 +18,7 @@ from qubix_protocol.messages import Digest, Id, Message, Millis, Name, Short, Te
 CHECKS_MAX: Final = 64
 PROBE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of the artifact that a self-test sends and reads back to measure the way to the store."""
-_MEASURED: Final = re.compile(r"(?!\d+ of )([+-]?\d[\d.,]*(\s.*)?|.*\s\d[\d.,]*)$")
+_MEASURED: Final = re.compile(r"(?!\d+ of \d+$)((?!\d+ of )[+-]?\d[\d.,]*(\s.*)?|.*\s\d[\d.,]*)$")
 
 
 def with_unit(text: str, unit: str) -> str:

@@ -15,6 +15,8 @@ from qubix_protocol.selftest import with_unit
         ("right, in 3.2", "ms", "right, in 3.2 ms"),
         ("under 90", "°C", "under 90 °C"),
         ("3 of 5, matmul 88 GFLOP/s", "ms", "3 of 5, matmul 88 GFLOP/s"),
+        ("2 of 2 gateways, the nearest at 7", "ms", "2 of 2 gateways, the nearest at 7 ms"),
+        ("3 of 5", "ms", "3 of 5"),
         ("no answer from the store", "MB/s", "no answer from the store"),
         ("580.95", "", "580.95"),
     ],

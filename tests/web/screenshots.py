@@ -52,7 +52,8 @@ def main() -> None:
             tabs = Tabs(browsers, market.url)
             taken = _take(tabs, Made({DEVELOPER: market.token}, "", "", ""), FRESH, options.only)
             made = _furnished(market)
-            taken += _take(tabs, made, [*made.places(), *_under_way(market, made)], options.only)
+            # What goes by itself comes first: a job ends.
+            taken += _take(tabs, made, [*_under_way(market, made), *made.places()], options.only)
             taken += _shared(market, tabs, options.only)
             tabs.close()
             print(f"{taken} screenshots in {FOLDER}")
@@ -88,8 +89,8 @@ def _begun(market: WebMarket, made: Made) -> list[Place]:
         wait_for("the job to run", lambda: job.refresh().state == "running")
         dispute = api.disputes.open(made.job, "The colours of the picture are not those that were asked for.")
     return [
-        Place("rental running", "/rentals", "Running"),
         Place("job running", f"/jobs/{job.id}", "Running"),
+        Place("rental running", "/rentals", "Running"),
         Place("dispute", f"/disputes/{dispute.dispute_id}", "The colours"),
         Place("disputes open", "/disputes", "mandelbrot"),
         Place("provider dispute", f"/disputes/{dispute.dispute_id}", "Your answer", PROVIDER),

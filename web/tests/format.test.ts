@@ -12,6 +12,8 @@ const CASES: [string, string, string][] = [
   ['12.0 up, 9.0 down', 'MB/s', '12.0 up, 9.0 down MB/s'],
   ['10 each way', 'MB/s', '10 each way MB/s'],
   ['right, in 3.2', 'ms', 'right, in 3.2 ms'],
+  ['2 of 2 gateways, the nearest at 7', 'ms', '2 of 2 gateways, the nearest at 7 ms'],
+  ['3 of 5', 'ms', '3 of 5'],
   ['within 30', 's', 'within 30 s'],
   ['under 90', '°C', 'under 90 °C'],
   ['3 of 5, matmul 88 GFLOP/s', 'ms', '3 of 5, matmul 88 GFLOP/s'],

@@ -76,5 +76,5 @@ export function fromNow(ms: number, now = Date.now()): string {
 
 /** A measurement has its unit (`12.5`, `12 up, 9 down`, `right, in 3.2`); what is said in words (`3 of 5`, `no answer`) needs none: `with_unit` of protocol/selftest.py. */
 export function withUnit(text: string, unit: string): string {
-  return unit && /^(?!\d+ of )([+-]?\d[\d.,]*(\s.*)?|.*\s\d[\d.,]*)$/.test(text) ? `${text} ${unit}` : text;
+  return unit && /^(?!\d+ of \d+$)((?!\d+ of )[+-]?\d[\d.,]*(\s.*)?|.*\s\d[\d.,]*)$/.test(text) ? `${text} ${unit}` : text;
 }
