@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from playwright.sync_api import Page, expect
 
 import qubix
@@ -33,6 +34,8 @@ SETTINGS: Final = {
 }
 FRESH: Final = (Place("market fresh", "/", "Nothing is offered yet"),)
 LONG: Final = {"width": 8_000, "height": 8_000, "pixel": 0.0004, "max_iterations": 5_000}
+WIDE: Final = 2_560
+"""Of a product that takes the software adapter as long as its photographs take."""
 NODES: Final = (
     ("cheap", 40_000, "eu-west", "DE"),
     ("dear", 90_000, "us-east", "US"),
@@ -115,7 +118,8 @@ def _shared(market: WebMarket, tabs: Tabs, only: str) -> int:
 def _work(market: WebMarket, listing_id: str) -> None:
     with qubix.Client(market.url, token=market.token, data_dir=market.folder / "client") as api:
         peer = next(one.provider for one in api.offers() if one.listing_id == listing_id)
-        job = api.submit("mandelbrot", cap_qu=200_000, provider=peer, params=LONG)
+        a = np.random.default_rng(0).standard_normal((WIDE, WIDE), dtype=np.float32)
+        job = api.submit("matmul", a=a, b=a, cap_qu=200_000, provider=peer)
         wait_for("the job to run", lambda: job.refresh().state == "running")
 
 
