@@ -48,7 +48,7 @@ TRIGGERS = {
     "order_key": "order_key_kept",
     "network": "network_append_only network_no_truncate",
     "transfer": "transfer_append_only transfer_no_truncate transfer_stamped transfer_balanced",
-    "entry": "entry_append_only entry_no_truncate entry_posted",
+    "entry": "entry_append_only entry_no_truncate entry_posted entry_posted_earned",
     "ledger_account": "ledger_account_opens_at_zero ledger_account_kept ledger_account_no_delete"
     " ledger_account_no_truncate",
     "hold": "hold_kept hold_no_delete hold_no_truncate",

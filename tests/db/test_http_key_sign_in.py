@@ -89,6 +89,7 @@ async def test_a_statement_serves_once_also_after_its_session_ended(door: Door) 
 async def test_what_is_not_to_be_believed_opens_nothing(door: Door) -> None:
     context = door.running.coordinator.context
     other = SigningKey.generate()
+    good = door.statement()
     enrol = Enrol(host=HOST, clock_ms=context.now_ms())
     wrong = {
         "another network": door.statement(network="test"),
@@ -97,7 +98,7 @@ async def test_what_is_not_to_be_believed_opens_nothing(door: Door) -> None:
         "expired": door.statement(expires_ms=context.now_ms() - 1),
         "another statement": door.statement(message=enrol),
         "a key that nobody knows": door.statement(other),
-        "a broken signature": door.statement()[:-1] + bytes([door.statement()[-1] ^ 1]),
+        "a broken signature": good[:-1] + bytes([good[-1] ^ 1]),
         "rubbish": b"rubbish",
     }
     for what, raw in wrong.items():

@@ -76,7 +76,7 @@ def _deposit(page: Page, market: WebMarket, wallet: ExtensionWallet) -> None:
         {"toIdentity": identity, "amount": PAID_IN},
     )
     expect(page.get_by_role("banner")).to_contain_text(f"{PAID_IN:,} QU", timeout=2 * DEADLINE_MS)
-    expect(page.get_by_role("region", name="Deposits")).to_contain_text(f"{PAID_IN:,} QU")
+    expect(page.get_by_role("region", name="Deposits")).to_contain_text(f"{PAID_IN:,}")
 
 
 def _find(page: Page) -> None:
