@@ -13,8 +13,18 @@ from qubix_protocol.api import Body, HexKey, View
 from qubix_protocol.states import OrderKeyKind, OrderKeyWay
 from qubix_protocol.wallets import SignedBody
 
+_KEY_BYTES: Final = 32
 _STATEMENT_BYTES_MAX: Final = 2_000
 StatementHex = Annotated[str, Meta(pattern="^([0-9a-f]{2})*$", max_length=2 * _STATEMENT_BYTES_MAX)]
+
+
+def read_key(text: str) -> bytes | None:
+    """A public key as people write it, in hex. None: it is none."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        return None
+    return found if len(found) == _KEY_BYTES else None
 
 
 class OrderKeyBody(Body, frozen=True, kw_only=True):

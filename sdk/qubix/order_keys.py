@@ -15,7 +15,7 @@ from qubix_protocol.api import AccountView
 from qubix_protocol.envelope import read_evidence
 from qubix_protocol.errors import ProtocolError
 from qubix_protocol.messages import Message, OrderKeyApproval, OrderKeyRequest, OrderKeyRevocation, WalletApproval
-from qubix_protocol.order_keys import OrderKeyBody, OrderKeyRevocationBody, OrderKeysView, WalletApprovalBody
+from qubix_protocol.order_keys import OrderKeyBody, OrderKeyRevocationBody, OrderKeysView, WalletApprovalBody, read_key
 from qubix_protocol.states import OrderKeyKind
 from qubix_protocol.wallet_text import Purpose
 from qubix_protocol.wallets import WalletsView
@@ -144,10 +144,7 @@ class AsyncOrderKeys:
 
 
 def _key(text: str) -> bytes:
-    try:
-        found = bytes.fromhex(text)
-    except ValueError:
-        found = b""
-    if len(found) != 32:
+    found = read_key(text)
+    if found is None:
         raise BadUsage("public_key", "this is no public key", "Give its 64 hex digits.")
     return found

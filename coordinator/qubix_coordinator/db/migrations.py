@@ -80,7 +80,6 @@ STEPS = (
     "market/schema_9_counts.sql",
     "wishes/schema_9_again.sql",
     "accounts/schema_7_order_keys.sql",
-    "earnings/schema_9_causes.sql",
 )
 
 CREATE_TABLE = """

@@ -8,7 +8,7 @@ from qubix_coordinator.http.api import api
 from qubix_coordinator.http.api.wallets import asked
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.routes import route
-from qubix_protocol.order_keys import OrderKeyBody, OrderKeyRevocationBody, OrderKeysView, WalletApprovalBody
+from qubix_protocol.order_keys import OrderKeyBody, OrderKeyRevocationBody, OrderKeysView, WalletApprovalBody, read_key
 from qubix_protocol.wallets import WalletsView
 
 
@@ -53,10 +53,7 @@ async def approve_wallet(who: Principal, identity: str, body: WalletApprovalBody
 
 
 def _key(text: str) -> bytes:
-    try:
-        found = bytes.fromhex(text)
-    except ValueError:
-        found = b""
-    if len(found) != 32:
+    found = read_key(text)
+    if found is None:
         raise InvalidInput("public_key", "this is no public key", "Give the 64 hex digits that GET /order-keys lists")
     return found
