@@ -316,6 +316,27 @@ describe('a hostile relay', () => {
   });
 });
 
+describe('cryptography that is not there', () => {
+  for (const missing of ['X25519', 'Ed25519']) {
+    test(`a browser without ${missing} says so`, async (context) => {
+      const made = crypto.subtle.generateKey.bind(crypto.subtle) as (curve: { name: string }, ...more: unknown[]) => Promise<CryptoKeyPair>;
+      context.mock.method(crypto.subtle, 'generateKey', (curve: { name: string }, ...more: unknown[]) =>
+        curve.name === missing ? Promise.reject(new DOMException('Unrecognized name.', 'NotSupportedError')) : made(curve, ...more),
+      );
+      const { on } = use({ on: bench() });
+      await fails(on.client.propose(WISH), 'unsupported');
+    });
+  }
+
+  test('a page that is no secure context says so', async (context) => {
+    Object.defineProperty(crypto, 'subtle', { value: undefined, configurable: true });
+    context.after(() => Reflect.deleteProperty(crypto, 'subtle'));
+    const { on } = use({ on: bench() });
+    await fails(on.client.propose(WISH), 'unsupported');
+    assert.equal(on.relay.sockets.length, 0);
+  });
+});
+
 describe('the line', () => {
   test('breaks and comes back with its topics, and a question is said again', async () => {
     const { on, peer } = use(await connected());
@@ -339,6 +360,17 @@ describe('the line', () => {
     use({ on });
     await fails(on.client.propose(WISH), 'refused');
     assert.equal(on.states.at(-1), 'refused');
+    assert.equal(on.relay.sockets.length, 1);
+    on.relay.closeWith = 0;
+    on.line.open();
+    (await on.client.propose(WISH)).cancel();
+  });
+
+  test('that is closed and opened while it dials is one line', async () => {
+    const { on } = use({ on: bench() });
+    on.line.close();
+    on.line.open();
+    (await on.client.propose(WISH)).cancel();
     assert.equal(on.relay.sockets.length, 1);
   });
 

@@ -85,12 +85,13 @@ export class Client {
     if (this.session) this.#attend(this.session);
   }
 
-  /** A code for a wallet to scan. Throws WalletConnectError when the relay has not taken it by the deadline. */
+  /** A code for a wallet to scan. Throws WalletConnectError. */
   async propose(wish: Wish): Promise<Proposal> {
     this.#pairing?.failed(new WalletConnectError('ended'));
+    const pair = await agreementPair();
     const key = random(KEY);
+    const topic = await topicOf(key);
     const expiryS = nowS() + REQUEST_S;
-    const [topic, pair] = await Promise.all([topicOf(key), agreementPair()]);
     const id = this.#newId();
     const params = {
       requiredNamespaces: { [wish.chain.split(':')[0] ?? '']: { chains: [wish.chain], methods: wish.methods, events: [] } },

@@ -8,6 +8,7 @@
 import { chacha20poly1305 } from '@noble/ciphers/chacha.js';
 
 import { base58, base64, base64url, concat, hex, sha256, unbase64, unhex, utf8, type Bytes } from '../../share/net/bytes';
+import { WalletConnectError } from './errors';
 
 const TYPE_0 = 0;
 const IV = 12;
@@ -40,9 +41,17 @@ export function open(key: Uint8Array, message: string): string | null {
 
 export const topicOf = async (key: Uint8Array): Promise<string> => hex(await sha256(key));
 
-/** A pair for one agreement; its private half cannot be read, and is gone with the page. */
-export const agreementPair = async (): Promise<CryptoKeyPair> =>
-  (await crypto.subtle.generateKey(X25519, false, ['deriveBits'])) as CryptoKeyPair;
+/** Older browsers have not these curves, and a page that is no secure context has no WebCrypto at all. */
+async function made(curve: typeof ED25519 | typeof X25519, readable: boolean, uses: KeyUsage[]): Promise<CryptoKeyPair> {
+  try {
+    return (await crypto.subtle.generateKey(curve, readable, uses)) as CryptoKeyPair;
+  } catch {
+    throw new WalletConnectError('unsupported');
+  }
+}
+
+/** A pair for one agreement; its private half cannot be read, and is gone with the page. Throws WalletConnectError. */
+export const agreementPair = (): Promise<CryptoKeyPair> => made(X25519, false, ['deriveBits']);
 
 export const publicHalf = async (pair: CryptoKeyPair): Promise<string> =>
   hex(new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey)));
@@ -62,8 +71,9 @@ export interface ClientKey {
   readonly d: string;
 }
 
+/** Throws WalletConnectError. */
 export async function clientKey(): Promise<ClientKey> {
-  const pair = (await crypto.subtle.generateKey(ED25519, true, ['sign', 'verify'])) as CryptoKeyPair;
+  const pair = await made(ED25519, true, ['sign', 'verify']);
   const { x = '', d = '' } = await crypto.subtle.exportKey('jwk', pair.privateKey);
   return { x, d };
 }

@@ -2,7 +2,6 @@
 /** What this browser keeps of WalletConnect: the key by which the relay knows it, and the session. */
 
 import { clientKey, type ClientKey } from './crypto';
-import { WalletConnectError } from './errors';
 import { keptSession, type Session } from './rules';
 
 export const NAME = 'qubix.walletconnect';
@@ -30,10 +29,9 @@ export const keep = (one: Session | null): void => write({ session: one });
 
 /**
  * The relay hands a message to each client once. The first page of a browser is always the same client, so that it
- * gets what came while none was open; a second page beside it is a client of its own.
+ * gets what came while none was open; a second page beside it is a client of its own. Throws WalletConnectError.
  */
 export async function key(): Promise<ClientKey> {
-  if (globalThis.crypto?.subtle === undefined) throw new WalletConnectError('unsupported');
   if (!(await first())) return clientKey();
   const { x, d } = read();
   if (typeof x === 'string' && typeof d === 'string') return { x, d };

@@ -6,7 +6,7 @@
 
 import { hex, sha256, utf8 } from '../../share/net/bytes';
 import { relayToken, type ClientKey } from './crypto';
-import { WalletConnectError } from './errors';
+import { WalletConnectError, type Failure } from './errors';
 import type { Way } from './rules';
 
 export type LineState = 'closed' | 'connecting' | 'open' | 'away' | 'refused';
@@ -52,6 +52,8 @@ export class Relay {
   #socket: Socket | null = null;
   #wanted = false;
   #tries = 0;
+  /** Why it was given up. */
+  #refusal: Failure = 'refused';
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Of each topic the relay's name for the subscription, or "" before it has told. */
   #topics = new Map<string, string>();
@@ -116,7 +118,7 @@ export class Relay {
   async #insist(method: string, params: object, deadlineMs: number): Promise<unknown> {
     for (;;) {
       const left = deadlineMs - Date.now();
-      if (this.state === 'refused') throw new WalletConnectError('refused');
+      if (this.state === 'refused') throw new WalletConnectError(this.#refusal);
       if (left <= 0 || !this.#wanted) throw new WalletConnectError('away');
       try {
         if (this.state === 'open') {
@@ -168,11 +170,10 @@ export class Relay {
       const asked = new URLSearchParams({ auth, projectId: this.options.projectId, useOnCloseEvent: 'true' });
       address = `${this.options.url}/?${asked}`;
     } catch {
-      this.#wanted = false;
-      this.#turn('refused');
+      this.#giveUp('unsupported');
       return;
     }
-    if (!this.#wanted) return;
+    if (!this.#wanted || this.#socket) return;
     const socket = (this.options.connect ?? connected)(address);
     this.#socket = socket;
     this.#timer = setTimeout(() => this.#socket === socket && this.#broken(), OPEN_MS);
@@ -180,7 +181,7 @@ export class Relay {
     socket.onmessage = (event) => this.#socket === socket && this.#heard(event.data, socket);
     socket.onclose = (event) => {
       if (this.#socket !== socket) return;
-      if (event.code === UNAUTHORIZED) this.#refused();
+      if (event.code === UNAUTHORIZED) this.#giveUp('refused');
       else this.#broken();
     };
   }
@@ -201,9 +202,10 @@ export class Relay {
     this.#turn('away');
   }
 
-  #refused(): void {
+  #giveUp(why: Failure): void {
     this.#wanted = false;
-    this.#drop(new WalletConnectError('refused'));
+    this.#refusal = why;
+    this.#drop(new WalletConnectError(why));
     this.#turn('refused');
   }
 
