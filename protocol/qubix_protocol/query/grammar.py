@@ -42,7 +42,7 @@ start: either?
 range: value DOTS value -> closed
      | value OPEN       -> above
      | DOTS value       -> below
-list: "[" [value ("," value)*] ","? "]"
+list: "[" (value ("," value)*)? ","? "]"
 value: QUANTITY | WORD | QUOTED
 text: TEXT | QUOTED
 
@@ -100,8 +100,8 @@ class _Build(Transformer[Token, Any]):
     def below(self, dots: Token, high: Word) -> tuple[Word | None, Word | None]:
         return None, high
 
-    def list(self, *values: Word | None) -> tuple[Word, ...]:
-        return tuple(value for value in values if value is not None)
+    def list(self, *values: Word) -> tuple[Word, ...]:
+        return values
 
     def value(self, token: Token) -> Word:
         return _word(token)
@@ -119,7 +119,7 @@ def _word(token: Token) -> Word:
 
 @cache
 def _parser() -> Lark:
-    return Lark(_GRAMMAR, parser="lalr", lexer="contextual", transformer=_Build(), maybe_placeholders=False)
+    return Lark(_GRAMMAR, parser="lalr", lexer="contextual", transformer=_Build())
 
 
 def parse(line: str) -> Node | None:
