@@ -56,7 +56,8 @@ from qubix_protocol.states import DeviceKind, Isolation
 
 log = logging.getLogger("qubix_node")
 _DRAINED_S: Final = 0.5
-_FAREWELL_S: Final = 1.5
+_FAREWELL_S: Final = 5.0
+"""A coordinator that hears it answers at once; it may be a busy machine on which it does, and here too."""
 _LAST_WORD_S: Final = 0.2
 _PROBE_CLOSE_S: Final = 2.0
 _GATEWAYS_S: Final = 60.0
@@ -243,13 +244,19 @@ class Node:
                 pipe.write(json.dumps(ready) + "\n")
 
     async def _farewell(self) -> None:
+        """To the market, to renters, and of what runs: none waits for another, and what is of money for its answer."""
+        async with trio.open_nursery() as nursery:
+            with suppress(NotLinked):
+                live = await self.link.live(0)
+                nursery.start_soon(self.desk.drain)
+                nursery.start_soon(self.rentals.drain, live.session.coordinator_ms())
+            await self._leave_market()
+        await trio.sleep(_LAST_WORD_S)
+
+    async def _leave_market(self) -> None:
         try:
             await self.publisher.farewell()
-            live = await self.link.live(0)
-            self.rentals.drain(live.session.coordinator_ms())
-            await self.desk.drain()
-            await trio.sleep(_LAST_WORD_S)
-        except (NotLinked, MeshError) as error:
+        except MeshError as error:
             log.debug("node.no_farewell", extra={"reason": str(error)})
 
     # What the parts ask of each other -------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import trio
 from qubix_node import files
 from qubix_node.__main__ import main
 from qubix_node.clock import wall_ms
+from qubix_node.node import _LAST_WORD_S
 from qubix_node.rentals import rules
 from qubix_protocol.messages import (
     Accept,
@@ -123,6 +124,19 @@ async def test_a_node_that_stops_says_so_to_its_renter(tmp_path: Path) -> None:
         notice = await world.coordinator.wait_for(RentalNotice)
         assert (notice.rental_id, notice.device_lost) == (RENTAL, False)
         assert abs(notice.ends_ms - wall_ms()) < 60_000
+
+
+async def test_a_node_that_stops_stays_until_its_renter_has_heard_of_it(tmp_path: Path) -> None:
+    """The coordinator may take a while to answer; its answer is the last that the node waits for."""
+    async with open_world(tmp_path) as world, world.node():
+        await world.coordinator.send(start())
+        await world.coordinator.wait_for(RentalAccept)
+        world.stop.set()
+        await world.coordinator.wait_for(RentalNotice)
+        await trio.sleep(3 * _LAST_WORD_S)
+        assert world.coordinator.peer is not None, "its connection stands"
+        await world.coordinator.send(end())
+        await world.coordinator.until(lambda: world.coordinator.peer is None)
 
 
 async def test_a_lost_device_is_said_and_not_answered_for(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from qubix_protocol.units import RENTALS_MAX
 
 log = logging.getLogger("qubix_node")
 _LOOK_S: Final = 1.0
+_DRAIN_LOOK_S: Final = 0.02
 NODE_STOPS: Final = "the provider has stopped its node"
 WISHED: Final = "maintenance"
 
@@ -120,11 +121,14 @@ class Rentals:
             if held.device_id == device_id:
                 self._say(RentalNotice(rental_id=held.rental_id, device_lost=True, ends_ms=0, detail=reason))
 
-    def drain(self, coordinator_ms: int) -> None:
-        """The node stops: what is rented ends now, and nothing new is taken."""
+    async def drain(self, coordinator_ms: int) -> None:
+        """The node stops: what is rented ends now, and nothing new is taken. Returns when the coordinator has ended it
+        all: a word on its way is lost with the connection."""
         self.draining = True
         for held in self._held.values():
             self._say(RentalNotice(rental_id=held.rental_id, ends_ms=coordinator_ms, detail=NODE_STOPS))
+        while self._held:  # noqa: ASYNC110 - the caller's deadline ends it; nothing else happens meanwhile
+            await trio.sleep(_DRAIN_LOOK_S)
 
     async def attend(self, live: Live) -> None:
         """A session's task: gives notice of maintenance, in each session anew, and forgets what nobody speaks of."""
