@@ -26,7 +26,7 @@ from qubix_coordinator.accounts import challenges, wallet_rules
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.clock import FakeClock
-from qubix_coordinator.db.database import Database
+from qubix_coordinator.db.database import Database, execute
 from qubix_coordinator.withdrawals import service as withdrawals
 from qubix_protocol.wallet_text import Purpose, parse
 from tests.chain.vectors import OTHER_SEED, SEED, VECTORS
@@ -416,6 +416,8 @@ async def test_unbinding_ends_the_wallets_sessions_and_keeps_the_last_way_in(doo
     told(await door.http.delete(path, headers=mine), 409, "last_way_in", "identity")
     me = Person(uuid.UUID(view["account_id"]), view["token"])
     assert (await bound(door, me, OTHER_SEED)).status_code == 200
+    told(await door.http.delete(path, headers=mine), 409, "last_approver", "identity")
+    await door.running.db.run(lambda tx: execute(tx, "UPDATE wallet SET since = since - interval '1 day'"))
     left = (await door.http.delete(path, headers=mine)).json()["wallets"]
     assert [wallet["identity"] for wallet in left] == [OTHER]
     told(await door.http.get("/api/v1/account", headers=mine), 401, "unauthorised", "Authorization")

@@ -225,6 +225,38 @@ async def test_a1_a_stolen_session_adds_and_revokes_no_key(running: Running) -> 
     assert await owner.spend(owner.key) == "not_found"
 
 
+async def test_a1_a_stolen_session_takes_over_no_account_that_never_had_a_key(running: Running) -> None:
+    """It can bind a wallet, make a token, add the first key and have that approve the wallet: the owner's wallet stays,
+    and takes it all away again."""
+    owner = await Somebody.by_wallet(running)
+    assert owner.wallet is not None
+    theirs = owner.wallet.account.identity
+    wallet = ExtensionWallet(OTHER_SEED)
+    await wallet.connect()
+    thief = Somebody(running, owner.http, owner.account_id, wallet)
+
+    async def evict() -> tuple[int, str]:
+        answer = await thief.http.delete(f"/api/v1/wallets/{theirs}")
+        return answer.status_code, answer.json()["code"]
+
+    await thief.post("/tokens", {"name": "stays", "scopes": ["user"]}, 201)
+    assert await evict() == (409, "last_approver")
+    await thief.post("/wallet/bind", await thief.proof("bind"))
+    assert await evict() == (409, "last_approver")
+    await thief.add({"request": thief.request(thief.key)})
+    mine = wallet.account.identity
+    approval = WalletApproval(account_id=str(owner.account_id), identity=mine)
+    await thief.post(f"/wallets/{mine}/approve", {"statement": thief.statement(approval)})
+    assert await evict() == (409, "last_approver")
+
+    back = await Somebody.by_wallet(running)
+    assert back.account_id == owner.account_id
+    left = (await back.http.delete(f"/api/v1/wallets/{mine}")).json()["wallets"]
+    assert [one["identity"] for one in left] == [theirs]
+    await back.revoke(thief.key.public, {"wallet": await back.proof("revoke-order-key", thief.key.public)})
+    assert await thief.spend(thief.key) == "order_key_revoked"
+
+
 async def test_the_wallet_that_made_the_account_adds_the_browsers_key_beside_the_sdks(running: Running) -> None:
     person, browser = await Somebody.by_wallet(running), SigningKey.generate()
     await person.bind_first_key()

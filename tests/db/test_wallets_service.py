@@ -13,6 +13,7 @@ from tortoise.exceptions import IntegrityError
 from qubix_coordinator.accounts import challenges, sessions, wallet_rules, wallets
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.challenges import Challenge
+from qubix_coordinator.accounts.order_key_rules import STANDS_IN_AFTER
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.accounts.wallet_rules import BoundWallet, Proof
 from qubix_coordinator.db.database import Database, Tx, execute
@@ -22,6 +23,7 @@ from qubix_coordinator.errors import (
     ChallengeUnknown,
     ChallengeUsed,
     Conflict,
+    LastApprover,
     LastWayIn,
     LimitExceeded,
     NotFound,
@@ -69,6 +71,12 @@ async def signed_in(db: Database, key: bytes = KEY) -> BoundWallet:
     challenge = await ask(db, key)
     wallet, _ = await db.run(lambda tx: wallets.sign_in(tx, challenge, name="wallet", now=NOW))
     return wallet
+
+
+async def also_bound(db: Database, first: BoundWallet, *, now: datetime = NOW) -> BoundWallet:
+    """Another wallet of the account."""
+    challenge = await ask(db, OTHER, account_id=first.account_id, now=now)
+    return await db.run(lambda tx: wallets.bind(tx, challenge, first.account_id, now=now))
 
 
 async def an_account(db: Database) -> uuid.UUID:
@@ -224,8 +232,7 @@ async def test_one_key_bound_by_two_accounts_at_once_speaks_for_one(db: Database
 async def test_a_key_that_was_unbound_comes_back_to_an_account_of_its_own(db: Database) -> None:
     """A stolen wallet that its owner unbound does not lead the thief into the owner's account."""
     stolen = await signed_in(db)
-    spare = await ask(db, OTHER, account_id=stolen.account_id)
-    await db.run(lambda tx: wallets.bind(tx, spare, stolen.account_id, now=NOW))
+    await also_bound(db, stolen)
     await db.run(lambda tx: wallets.unbind(tx, stolen, now=NOW))
     assert [w.public_key for w in await db.run(lambda tx: wallets.wallets_of(tx, stolen.account_id))] == [OTHER]
     assert (await signed_in(db)).account_id != stolen.account_id
@@ -237,8 +244,22 @@ async def test_the_last_way_into_an_account_stays(db: Database) -> None:
     token, _ = await db.run(lambda tx: sessions.start(tx, wallet, name="page", life=timedelta(days=1)))
     await refused(db, LastWayIn, lambda tx: wallets.unbind(tx, wallet, now=NOW))
     await db.run(lambda tx: accounts.create_token(tx, wallet.account_id, {Scope.USER}))
+    await refused(db, LastApprover, lambda tx: wallets.unbind(tx, wallet, now=NOW))
+    await also_bound(db, wallet)
     await db.run(lambda tx: wallets.unbind(tx, wallet, now=NOW))
     await refused(db, Unauthorised, lambda tx: accounts.authenticate(tx, token))
+
+
+async def test_a1_a_wallet_gives_way_to_one_bound_after_it_only_when_that_is_a_day_old(db: Database) -> None:
+    """Else a stolen session would put the thief's wallet in the place of the owner's."""
+    first = await signed_in(db)
+    bound = NOW + timedelta(hours=1)
+    await also_bound(db, first, now=bound)
+    settled = bound + STANDS_IN_AFTER
+    early = settled - timedelta(seconds=1)
+    await refused(db, LastApprover, lambda tx: wallets.unbind(tx, first, now=early))
+    await db.run(lambda tx: wallets.unbind(tx, first, now=settled))
+    assert [w.public_key for w in await db.run(lambda tx: wallets.wallets_of(tx, first.account_id))] == [OTHER]
 
 
 async def test_the_database_keeps_wallets_as_they_were_proved(db: Database) -> None:
@@ -343,8 +364,7 @@ async def test_a_pay_out_and_an_unbinding_wait_for_each_other(db: Database) -> N
 
 async def test_of_two_wallets_that_end_at_once_the_last_way_in_stays(db: Database) -> None:
     first = await signed_in(db)
-    challenge = await ask(db, OTHER, account_id=first.account_id)
-    second = await db.run(lambda tx: wallets.bind(tx, challenge, first.account_id, now=NOW))
+    second = await also_bound(db, first)
 
     async def end(tx: Tx, wallet: BoundWallet) -> None:
         await wallets.unbind(tx, await wallets.lock(tx, wallet.account_id, wallet.public_key), now=NOW)
@@ -362,7 +382,7 @@ async def test_of_two_wallets_that_end_at_once_the_last_way_in_stays(db: Databas
 
 async def test_a_sign_in_while_its_wallet_ends_opens_nothing_of_the_account(db: Database) -> None:
     wallet = await signed_in(db)
-    await db.run(lambda tx: accounts.create_token(tx, wallet.account_id, {Scope.USER}))
+    await also_bound(db, wallet)
     challenge = await ask(db)
 
     async def sign_in(tx: Tx) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may change the keys of an account's orders (M6, A1, A3): every case, as one table."""
 
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -22,8 +23,10 @@ from qubix_coordinator.accounts.order_key_rules import (
     may_unbind,
     request_in_time,
 )
+from qubix_coordinator.accounts.wallet_rules import BoundWallet, Proof
 from qubix_protocol.states import OrderKeyWay
 
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 OURS, THEIRS = UUID(int=1), UUID(int=2)
 LIVE, REVOKED = Known(OURS, orders=True), Known(OURS, orders=True, live=False)
 STRANGER, NODE = Known(THEIRS, orders=True), Known(OURS, orders=False)
@@ -118,15 +121,33 @@ def test_a_wallet_that_a_session_binds_changes_no_keys_that_the_session_could_no
     assert [approves_at_bind(held) for held in (NONE, ONE, ALL_REVOKED)] == [True, False, False]
 
 
+def bound(number: int, hours: float, *, approves: bool = True) -> BoundWallet:
+    """`hours` before now."""
+    since = NOW - timedelta(hours=hours)
+    return BoundWallet(UUID(int=number), OURS, bytes([number]) * 32, Proof.SIGNATURE, since, approves)
+
+
 @pytest.mark.parametrize(
-    ("approves", "others", "held", "may"),
+    ("others", "may"),
     [
-        (True, False, ONE, False),
-        (True, False, ALL_REVOKED, False),
-        (True, True, ONE, True),
-        (True, False, NONE, True),
-        (False, False, ONE, True),
+        ([], False),
+        ([bound(2, 300, approves=False)], False),
+        ([bound(2, 101)], True),
+        ([bound(2, 100)], True),
+        ([bound(2, 99)], True),
+        ([bound(2, 24)], True),
+        ([bound(2, 23.9)], False),
+        ([bound(2, 300, approves=False), bound(3, 1), bound(4, 30)], True),
     ],
 )
-def test_the_last_wallet_that_changes_keys_stays(approves: bool, others: bool, held: Held, may: bool) -> None:
-    assert may_unbind(approves, others, held) is may
+def test_a1_a_wallet_that_changes_keys_stays_until_another_has_stood_beside_it(
+    others: list[BoundWallet], may: bool
+) -> None:
+    assert may_unbind(bound(1, 100), others, NOW) is may
+    assert may_unbind(bound(1, 100, approves=False), others, NOW)
+
+
+def test_a1_what_a_stolen_session_has_just_bound_goes_at_once() -> None:
+    owners, thiefs = bound(1, 0.5), bound(2, 0.1)
+    assert may_unbind(thiefs, [owners], NOW)
+    assert not may_unbind(owners, [thiefs], NOW)

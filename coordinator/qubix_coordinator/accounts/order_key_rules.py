@@ -6,11 +6,14 @@ once every key is revoked. Otherwise whoever steals a session could make the acc
 (docs/adr/0038).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 from uuid import UUID
 
+from qubix_coordinator.accounts.wallet_rules import BoundWallet
 from qubix_protocol.states import OrderKeyWay
 
 ORDER_KEYS_MAX: Final = 20
@@ -19,6 +22,9 @@ REVOKED_SHOWN_MAX: Final = 50
 REQUEST_LIFE_MS: Final = 3_600_000
 """How long a key's own request may lie about, on its way to another machine, before it is approved."""
 CLOCK_AHEAD_MS: Final = 120_000
+STANDS_IN_AFTER: Final = timedelta(days=1)
+"""How long a wallet is bound before one that was there first may be unbound in its favour: so long the owner, who signs
+in with that one, can unbind what a stolen session has bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,8 @@ def approves_at_bind(held: Held) -> bool:
     return not held.signed
 
 
-def may_unbind(approves: bool, others_approve: bool, held: Held) -> bool:
-    """A session must not take away the last wallet that could revoke every key."""
-    return not approves or others_approve or not held.signed
+def may_unbind(found: BoundWallet, others: Iterable[BoundWallet], now: datetime) -> bool:
+    """A session must not take away the last wallet that could revoke every key, nor put one of its own in the place of
+    the owner's at once. That holds before there is any key, too: a session could add the first one itself."""
+    bound_by = max(found.since, now - STANDS_IN_AFTER)
+    return not found.approves_keys or any(one.approves_keys and one.since <= bound_by for one in others)

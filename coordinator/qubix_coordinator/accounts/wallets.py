@@ -181,33 +181,38 @@ async def lock(tx: Tx, account_id: UUID, public_key: bytes) -> BoundWallet:
 async def unbind(tx: Tx, found: BoundWallet, *, now: datetime) -> None:
     """Ends the wallet and its sessions. The caller holds its `lock` and knows of no open pay-out to it.
 
-    Raises LastWayIn, and LastApprover for the last wallet that could change the keys of an account's orders.
+    Raises LastWayIn, and LastApprover for a wallet that changes the keys of an account's orders while no other does, or
+    only one that was bound after it within the last day.
     """
-    await _refuse_last_approver(tx, found)
     if found.may.sign_in and not await _other_way_in(tx, found):
         raise LastWayIn(
             "without this wallet nobody could sign in to the account",
             field="identity",
             remedy="Bind another wallet by a signature first",
         )
+    await _refuse_last_approver(tx, found, now)
     await execute(tx, "UPDATE wallet SET ended_at = greatest($2, since) WHERE id = $1", found.wallet_id, now)
     await execute(
         tx, "UPDATE api_token SET revoked_at = now() WHERE wallet_id = $1 AND revoked_at IS NULL", found.wallet_id
     )
 
 
-async def _refuse_last_approver(tx: Tx, found: BoundWallet) -> None:
-    others = any(
-        one.approves_keys for one in await wallets_of(tx, found.account_id) if one.wallet_id != found.wallet_id
-    )
-    held = await order_keys.held(tx, found.account_id)
-    if not order_key_rules.may_unbind(found.approves_keys, others, held):
+async def _refuse_last_approver(tx: Tx, found: BoundWallet, now: datetime) -> None:
+    others = [one for one in await wallets_of(tx, found.account_id) if one.wallet_id != found.wallet_id]
+    if order_key_rules.may_unbind(found, others, now):
+        return
+    if any(one.approves_keys for one in others):
         raise LastApprover(
-            "this is the last wallet that adds and revokes the keys of this account's orders",
+            "the other wallets that add and revoke keys of this account's orders were bound after it, within a day",
             field="identity",
-            remedy="Bind another wallet, and approve it with a key that signs your orders: "
-            "POST /api/v1/wallets/{identity}/approve, or `qubix wallet keys trust`",
+            remedy="Try again when one of them has been bound for a day",
         )
+    raise LastApprover(
+        "this is the last wallet that adds and revokes the keys of this account's orders",
+        field="identity",
+        remedy="Bind another wallet and wait for a day; once the account has keys, one of them must approve it:"
+        " POST /api/v1/wallets/{identity}/approve, or `qubix wallet keys trust`",
+    )
 
 
 async def approve(tx: Tx, account_id: UUID, public_key: bytes) -> None:
