@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from qubix import Client
+from tests.support.chain_market import wait_for
 from tests.support.funds import fund_by_faucet
 from tests.support.market import Process
 
@@ -65,8 +66,13 @@ class Up:
 
     def __init__(self, place: Path) -> None:
         self.folder = place / "up"
-        words = ["-m", "qubix", "up", "--data-dir", str(self.folder), "--port", "0"]
+        words = ["-m", "qubix", "up", "--data-dir", str(self.folder), "--port", "0", "--browser"]
         env = dict.fromkeys(os.environ.keys() - OUTSIDE.keys(), "") | {"QUBIX_DEVNET_TICK_MS": "100"}
+        self.opened = place / "opened"
+        browser = place / "browser"
+        browser.write_text(f'#!/bin/sh\necho "$1" > {self.opened}.new && mv {self.opened}.new {self.opened}\n')
+        browser.chmod(0o755)
+        env["BROWSER"] = str(browser)
         self.process = Process("up", words, env, place / "up.log")
         self.process.wait_ready()
 
@@ -142,6 +148,11 @@ def test_up_starts_a_devnet_and_says_so(up: Up) -> None:
     with urllib.request.urlopen(up.process.info["qubic_url"] + "/devnet/v1/status", timeout=10) as answer:
         assert json.load(answer)["network"] == "devnet"
     assert "Qubic network: devnet, play money" in up.process.tail()
+
+
+def test_its_page_is_opened_in_the_browser(up: Up) -> None:
+    wait_for("the browser", up.opened.exists)
+    assert up.opened.read_text() == up.process.info["url"] + "\n"
 
 
 def test_a_second_up_on_the_folder_is_refused_and_the_first_goes_on(up: Up) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qubix.errors import StartFailed
-from qubix.up import lock, logs, rules
+from qubix.up import desktop, lock, logs, rules
 from qubix.up.market import Plan, environment, parts, where_it_runs
 from qubix.up.supervisor import Part
 
@@ -121,3 +121,20 @@ def test_the_start_up_log_shows_no_password() -> None:
     assert (
         where_it_runs("node", {"titles": ["A GPU", "An EPYC (CPU)"], "peer_id": "12D3"}) == "A GPU, An EPYC (CPU)  12D3"
     )
+
+
+@pytest.mark.parametrize(
+    ("env", "interactive", "platform", "there"),
+    [
+        ({"DISPLAY": ":0"}, True, "linux", True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, True, "linux", True),
+        ({}, True, "linux", False),
+        ({}, True, "darwin", True),
+        ({"DISPLAY": ":0"}, False, "linux", False),
+        ({"DISPLAY": "localhost:10.0", "SSH_CONNECTION": "10.0.0.1 5 10.0.0.2 22"}, True, "linux", False),
+    ],
+)
+def test_a_page_is_opened_where_somebody_sees_it(
+    env: dict[str, str], interactive: bool, platform: str, there: bool
+) -> None:
+    assert desktop.is_there(env, interactive=interactive, platform=platform) is there

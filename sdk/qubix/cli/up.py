@@ -2,6 +2,7 @@
 """`qubix up`."""
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -16,14 +17,17 @@ from qubix.errors import BadUsage
 @click.option("--port", type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one.")
 @click.option("--rate", type=click.IntRange(min=0), metavar="QU", help="What the local node asks for an hour.")
 @click.option("--no-node", is_flag=True, help="Start the market without a local provider.")
-def up(data_dir: Path | None, port: int | None, rate: int | None, no_node: bool) -> None:
+@click.option(
+    "--browser/--no-browser", default=None, help="Open the market's page; by default on a terminal of a desktop."
+)
+def up(data_dir: Path | None, port: int | None, rate: int | None, no_node: bool, browser: bool | None) -> None:
     """Start a market on this machine and keep it running until Ctrl-C.
 
     Database, devnet, coordinator, gateway, verifier, chain process and one local node, each a process of its own with
     its own log. The devnet is a Qubic network of play money; with QUBIX_QUBIC_URL set, the market uses the network
     there instead.
     """
-    from qubix.up import command
+    from qubix.up import command, desktop
     from qubix.up.market import Plan
 
     found = settings.from_environment()
@@ -34,6 +38,7 @@ def up(data_dir: Path | None, port: int | None, rate: int | None, no_node: bool)
         port=found.http_port if port is None else port,
         rate_qu_per_h=rate,
         node=not no_node,
+        browser=desktop.is_there(settings.outside(), interactive=sys.stdout.isatty()) if browser is None else browser,
     )
     command.up(plan, settings.outside(), console(), found.ready_fd)
 

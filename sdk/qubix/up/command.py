@@ -13,7 +13,7 @@ from rich.text import Text
 
 from qubix.errors import StartFailed
 from qubix.settings import TOKEN_FILE
-from qubix.up import lock
+from qubix.up import desktop, lock
 from qubix.up.child import Child
 from qubix.up.market import Plan, environment, parts, where_it_runs
 from qubix.up.supervisor import Env, Part, Supervisor
@@ -71,6 +71,8 @@ def _ready(printed: Printed, plan: Plan, env: Env, new: bool, ready_fd: int | No
     printed.say(f"The developer token is kept in {token}; `qubix` on this machine finds it there.")
     printed.say("Ctrl-C stops everything.")
     sys.stdout.flush()
+    if plan.browser:
+        desktop.show(url)
     if ready_fd is not None:
         _tell_ready(
             ready_fd, {"process": "up", "pid": os.getpid(), "url": url, "data_dir": str(plan.data_dir)} | _told(env)

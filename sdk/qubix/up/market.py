@@ -23,6 +23,8 @@ class Plan:
     port: int
     rate_qu_per_h: int | None = None
     node: bool = True
+    browser: bool = False
+    """Open the page once the market is ready."""
 
     @property
     def logs_dir(self) -> Path:
