@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from qubix_protocol.api import ListingView
 from qubix_protocol.states import AttemptState, DeviceKind
@@ -58,6 +59,7 @@ def test_a_card_is_found_rented_and_paid_and_leaves_with_a_critical_error(market
     audit(market)
 
 
+@pytest.mark.slow  # sim/test_node_rates has such a card daily
 def test_a_card_on_which_nothing_runs_is_shown_and_the_cpu_is_rented_instead(market: Market) -> None:
     """NVML answers and CUDA does not work: measuring finds out, before any consumer does."""
     with card(market, STUB_SIMULATOR="0"), client(market) as api:

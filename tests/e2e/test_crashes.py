@@ -15,10 +15,8 @@ import pytest
 from qubix_protocol.barriers import OF_NO_JOB, Barrier
 from tests.support.crash_market import VICTIMS, Consumer, CrashMarket, check_everything, running
 
-QUICK = {
-    (Barrier.SUBMITTED, "coordinator"),
-    (Barrier.REPORT_COMMITTED, "postgres"),
-}
+QUICK = {(Barrier.SUBMITTED, "coordinator")}
+"""Daily. So is a killed database in test_database_killed, and a killed node in test_spread."""
 CELLS = [
     pytest.param(
         barrier, victim, marks=() if (barrier, victim) in QUICK else pytest.mark.slow, id=f"{barrier}-{victim}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from qubix_kernels import get
 from tests.e2e.test_main_job import DEADLINE_S, audit, client, offers, settled, until
@@ -36,6 +37,7 @@ def qubix(market: Market, *words: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow  # test_spread and test_graphics_in_the_market run both kernels daily
 def test_a_picture_and_a_price_are_computed_checked_and_paid(market: Market, tmp_path: Path) -> None:
     market.start_node()
     with client(market) as api:

@@ -171,6 +171,7 @@ def test_a_wrong_result_is_not_paid_and_the_job_completes_elsewhere(market: Mark
     audit(market)
 
 
+@pytest.mark.slow  # test_spread kills a node daily, and reads its payments as well
 def test_a_killed_node_s_job_goes_on_elsewhere_and_each_chunk_is_paid_once(market: Market) -> None:
     market.start_node("first", QUBIX_NODE_RATE_QU_PER_H="1000", QUBIX_NODE_THREADS="1")
     with client(market) as api:
@@ -211,6 +212,7 @@ def test_a_killed_coordinator_comes_back_and_the_job_goes_on(market: Market) -> 
     audit(market)
 
 
+@pytest.mark.slow  # sim/test_node_jobs restarts a node daily
 def test_a_restarted_node_reports_what_it_had_finished(market: Market) -> None:
     market.start_node(QUBIX_NODE_THREADS="1")
     with client(market) as api:

@@ -17,6 +17,9 @@ PLANTED = "tests.kernels.planted_cuda"
 SHARED_BYTES = {"7.5": 64 * 1024, "8.0": 164 * 1024, "9.0": 228 * 1024, "12.0": 100 * 1024}
 THREADS = {"7.5": 1024, "8.0": 2048, "9.0": 2048, "12.0": 1536}
 REGISTERS = 64 * 1024
+DAILY = ("7.5", "9.0")
+"""The one with the least room, and the one that cards here are of."""
+CASES = [pytest.param(one, marks=() if one in DAILY else pytest.mark.slow) for one in sass.ARCHITECTURES]
 RESERVED_BYTES = 1024
 """Of shared memory, by the system, for each block (compute capability 8.0 and newer)."""
 
@@ -26,7 +29,7 @@ def report(architecture: str) -> list[sass.Compiled]:
     return sass.report(architecture, *sass.modules(), PLANTED)
 
 
-@pytest.mark.parametrize("architecture", sass.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CASES)
 def test_every_function_fits_the_machine_as_its_author_says(architecture: str) -> None:
     found = [one for one in report(architecture) if one.kernel != PLANTED]
     assert {one.kernel for one in found} == set(sass.modules())
@@ -39,7 +42,7 @@ def test_every_function_fits_the_machine_as_its_author_says(architecture: str) -
         assert one.shared_bytes <= 48 * 1024, one  # what a launch may have without asking
 
 
-@pytest.mark.parametrize("architecture", sass.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CASES)
 def test_local_memory_would_be_noticed(architecture: str) -> None:
     planted = {one.function: one for one in report(architecture) if one.kernel == PLANTED}
     assert planted["axpy"].local_bytes == 0
