@@ -4,6 +4,7 @@
 import asyncio
 import hashlib
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -44,7 +45,15 @@ async def listed(world: World, node: Node) -> ListingView:
 
 
 async def explained(world: World, node: Node) -> ReputationView:
+    """And the counts that it shows are kept as counting the evidence anew would have them."""
     key = market.listing_id(node.peer, "cpu-1")
+    kept = await world.db.fetch("SELECT what, n FROM outcome_count WHERE listing_id = $1", key)
+    evidence = await world.db.fetch("SELECT what, counts FROM work_outcome WHERE listing_id = $1", key)
+    assert {one["what"]: one["n"] for one in kept} == Counter(
+        one["what"] if one["counts"] else "related"
+        for one in evidence
+        if one["counts"] or one["what"] in ("finished", "right")
+    )
     return await standing.view(world.db, key, now_ms=world.desk.now_ms())
 
 
@@ -174,6 +183,9 @@ async def test_a_provider_that_pays_itself_gains_nothing(db: Database) -> None:
     )
     for _ in range(5):
         await job(world, node)
+    attempt = await node.attempt()
+    row = await world.row(attempt.job_id)
+    await world.db.run(lambda tx: outcomes.tell(world.desk, tx, row, attempt, What.DISPUTE_WON))
     assert (await listed(world, node)).reliability == 0.0
     said = {part.name: part for part in (await explained(world, node)).parts}
     assert said["correctness"].numbers["right"] == 0

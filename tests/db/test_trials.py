@@ -422,6 +422,9 @@ async def test_a_trial_that_goes_wrong_here_keeps_nobody_waiting(db: Database) -
     await world.tick()
     assert (len(await third.told("trial_ask")), len(await fourth.told("trial_ask"))) == (0, 1)
     engine.trial, engine.peer = None, ""
+    await world.tick()
+    assert await first.standing() == [(False, 0.0)] * 2, "it rests: others' rounds are not spent on it"
+    assert len(await third.told("trial_ask")) == 0, "so does this one"
     await world.tick(61)
     assert len(await third.told("trial_ask")) == 1, "it has rested"
 
