@@ -5,6 +5,8 @@
  * seen twice.
  */
 
+import { backoffMs } from '../share/net/backoff';
+
 export interface Frame {
   topic: string;
   kind: 'snapshot' | 'more' | 'delta' | 'still' | 'reset' | 'slow';
@@ -98,9 +100,8 @@ class Feed {
   #again(): void {
     if (!this.#watched.size) return;
     this.state = 'reconnecting';
-    const wait = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** this.#tries) * (0.5 + Math.random() / 2);
+    this.#retry = setTimeout(() => this.#connect(), backoffMs(this.#tries, RETRY_FIRST_MS, RETRY_MAX_MS));
     this.#tries += 1;
-    this.#retry = setTimeout(() => this.#connect(), wait);
   }
 
   /** What changes within one turn of the page is asked for at once. */

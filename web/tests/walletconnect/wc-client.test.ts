@@ -366,6 +366,27 @@ describe('the line', () => {
     (await on.client.propose(WISH)).cancel();
   });
 
+  test('a relay that takes each line and drops it is asked ever more rarely, until it answers', async (context) => {
+    context.mock.timers.enable({ apis: ['setTimeout'] });
+    context.mock.method(Math, 'random', () => 1);
+    const { on } = use({ on: bench() });
+    const opens = async (): Promise<void> => {
+      while (on.line.state !== 'open') await new Promise(setImmediate);
+    };
+    const drops = async (waitMs: number): Promise<void> => {
+      await opens();
+      on.relay.line.end();
+      context.mock.timers.tick(waitMs - 1);
+      assert.equal(on.line.state, 'away');
+      context.mock.timers.tick(1);
+      assert.equal(on.line.state, 'connecting');
+    };
+    for (const waitMs of [1, 2, 4, 8]) await drops(waitMs);
+    await opens();
+    (await on.client.propose(WISH)).cancel();
+    await drops(1);
+  });
+
   test('that is closed and opened while it dials is one line', async () => {
     const { on } = use({ on: bench() });
     on.line.close();

@@ -4,6 +4,7 @@
  * hands them on. It is trusted with nothing but that; what it says about a message is not read.
  */
 
+import { backoffMs } from '../../share/net/backoff';
 import { hex, sha256, utf8 } from '../../share/net/bytes';
 import { relayToken, type ClientKey } from './crypto';
 import { WalletConnectError, type Failure } from './errors';
@@ -188,7 +189,6 @@ export class Relay {
 
   #opened(): void {
     clearTimeout(this.#timer);
-    this.#tries = 0;
     this.#turn('open');
     if (this.#topics.size) this.wake();
   }
@@ -196,7 +196,7 @@ export class Relay {
   #broken(): void {
     this.#drop(new Interrupted());
     if (!this.#wanted) return;
-    const wait = Math.min((this.options.retryMs ?? RETRY_MS) * 2 ** this.#tries, RETRY_MS_MAX);
+    const wait = backoffMs(this.#tries, this.options.retryMs ?? RETRY_MS, RETRY_MS_MAX);
     this.#tries += 1;
     this.#timer = setTimeout(() => void this.#dial(), wait);
     this.#turn('away');
@@ -227,6 +227,8 @@ export class Relay {
     if (typeof data !== 'string' || data.length > FRAME_MAX) return;
     const frame = frameOf(data);
     if (!frame) return;
+    // Not at its opening: one that takes every line and then drops it is not to be asked each second.
+    this.#tries = 0;
     if (frame.method === undefined) {
       const waiting = this.#waiting.get(frame.id);
       if (frame.error) waiting?.failed(new WalletConnectError('away', String(frame.error.message ?? '')));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The tab's one conversation with the coordinator: dialled again for as long as it is wanted. */
 
+import { backoffMs } from './backoff';
 import type { Bytes } from './bytes';
 import { Refusal, type Opened } from './envelope';
 import { refused, type Command } from './messages';
@@ -175,8 +176,8 @@ export class Connection {
       }
       if (stop.aborted) return;
       if (this.#ticker.nowMs() - began > BACKOFF_MAX_MS) failures = 0;
-      const wait = ended === 'refused' ? REFUSED_MS : Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** failures);
-      await this.#ticker.sleep(wait * (0.5 + Math.random() / 2), stop).catch(() => undefined);
+      const [first, most] = ended === 'refused' ? [REFUSED_MS, REFUSED_MS] : [BACKOFF_FIRST_MS, BACKOFF_MAX_MS];
+      await this.#ticker.sleep(backoffMs(failures, first, most), stop).catch(() => undefined);
     }
   }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** The artifact store over HTTP: each request is signed for one attempt, method, digest and size (trust D1). */
 
+import { backoffMs } from './backoff';
 import { base64, equal, hex, sha256, type Bytes } from './bytes';
 import { artifactRequest } from './messages';
 import type { Ticker } from './ticker';
@@ -81,14 +82,14 @@ export class Store {
 
   async #persist<T>(signal: AbortSignal, step: () => Promise<T>): Promise<T> {
     const giveUpMs = this.#ticker.nowMs() + PATIENCE_MS;
-    for (let wait = RETRY_FIRST_MS; ; wait = Math.min(RETRY_MAX_MS, wait * 2)) {
+    for (let failures = 0; ; failures += 1) {
       try {
         return await step();
       } catch (problem) {
         signal.throwIfAborted();
         if (!(problem instanceof Again)) throw problem;
         if (this.#ticker.nowMs() > giveUpMs) throw new StoreFailed('store_unavailable', problem.message);
-        await this.#ticker.sleep(wait * (0.5 + Math.random() / 2), signal);
+        await this.#ticker.sleep(backoffMs(failures, RETRY_FIRST_MS, RETRY_MAX_MS), signal);
       }
     }
   }
