@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from qubix import signing_in
+from qubix import signing_in, statements
 from qubix.errors import BadUsage, NotGenuine
 from qubix.session import Session
 from qubix.signing_in import SignsText, device_name
@@ -14,7 +14,7 @@ from qubix_protocol import digests
 from qubix_protocol.api import AccountView
 from qubix_protocol.envelope import read_evidence
 from qubix_protocol.errors import ProtocolError
-from qubix_protocol.messages import Message, OrderKeyApproval, OrderKeyRequest, OrderKeyRevocation, WalletApproval
+from qubix_protocol.messages import OrderKeyApproval, OrderKeyRequest, OrderKeyRevocation, WalletApproval
 from qubix_protocol.order_keys import OrderKeyBody, OrderKeyRevocationBody, OrderKeysView, WalletApprovalBody, read_key
 from qubix_protocol.states import OrderKeyKind
 from qubix_protocol.wallet_text import Purpose
@@ -52,7 +52,7 @@ class AsyncOrderKeys:
             name=name or device_name(),
             clock_ms=await self._clock_ms(),
         )
-        return await self._signed(said)
+        return await statements.signed(self._session, self._wallet, said)
 
     async def read(self, request: str) -> Requested:
         """What somebody who approves it should look at. Raises `BadUsage` for a text that is no request, `NotGenuine`
@@ -98,7 +98,7 @@ class AsyncOrderKeys:
         elif not own:
             digest = digests.of_bytes(bytes.fromhex(text))
             said = OrderKeyApproval(account_id=account_id, request_digest=digest)
-            body = OrderKeyBody(request=text, approval=await self._signed(said))
+            body = OrderKeyBody(request=text, approval=await statements.signed(self._session, self._wallet, said))
         return await self._session.post("/order-keys", body, OrderKeysView, repeatable=False)
 
     async def revoke(self, public_key: str, *, wallet: SignsText | None = None) -> OrderKeysView:
@@ -112,7 +112,7 @@ class AsyncOrderKeys:
             body = OrderKeyRevocationBody(wallet=signed)
         else:
             said = OrderKeyRevocation(account_id=account_id, public_key=_key(public_key))
-            body = OrderKeyRevocationBody(statement=await self._signed(said))
+            body = OrderKeyRevocationBody(statement=await statements.signed(self._session, self._wallet, said))
         return await self._session.post(f"/order-keys/{public_key}/revoke", body, OrderKeysView, repeatable=False)
 
     async def trust_wallet(self, identity: str) -> WalletsView:
@@ -122,7 +122,7 @@ class AsyncOrderKeys:
         except ValueError as problem:
             raise BadUsage("identity", str(problem), "Copy its 60 capital letters.") from None
         said = WalletApproval(account_id=await self._account_id(), identity=identity)
-        body = WalletApprovalBody(statement=await self._signed(said))
+        body = WalletApprovalBody(statement=await statements.signed(self._session, self._wallet, said))
         return await self._session.post(f"/wallets/{identity}/approve", body, WalletsView)
 
     async def _account_id(self) -> str:
@@ -131,16 +131,6 @@ class AsyncOrderKeys:
     async def _clock_ms(self) -> int:
         await self._session.network()
         return self._session.clock_ms()
-
-    async def _signed(self, message: Message) -> str:
-        network = await self._session.network()
-        sealed = self._wallet.sign_statement(
-            message,
-            network=network.network,
-            coordinator_key=bytes.fromhex(network.coordinator_key),
-            clock_ms=self._session.clock_ms(),
-        )
-        return sealed.hex()
 
 
 def _key(text: str) -> bytes:

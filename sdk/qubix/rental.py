@@ -7,6 +7,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from qubix import statements
 from qubix.errors import BadUsage, Conflict, RentalEnded
 from qubix.follow import Deadline, Follower
 from qubix.job import AsyncJob
@@ -99,7 +100,11 @@ class AsyncRental:
         """More time at the same rate; a repeated try extends once."""
         key, session = idempotency_key or str(uuid.uuid4()), self._client.session
         order = ExtendOrder(idempotency_key=key, rental_id=self.id, seconds=seconds, cap_qu=cap_qu)
-        body = ExtendBody(seconds=seconds, cap_qu=cap_qu, order=await _signed(self._client, order))
+        body = ExtendBody(
+            seconds=seconds,
+            cap_qu=cap_qu,
+            order=await statements.signed(self._client.session, self._client.wallet, order),
+        )
         self.view = await session.post(f"/rentals/{self.id}/extend", body, RentalView, key=key)
         return self.view
 
@@ -268,7 +273,7 @@ async def start(
             seconds=seconds,
             rate_qu_per_h_max=rate,
             cap_qu=cap_qu,
-            order=await _signed(client, order),
+            order=await statements.signed(client.session, client.wallet, order),
             more=tuple(more),
             count=count,
         )
@@ -331,15 +336,3 @@ async def _start_alike(
             if number == len(firsts) - 1 or taken.field not in ("listing_id", "count", "rate_qu_per_h_max"):
                 raise
     raise AssertionError("the last try returns or raises")
-
-
-async def _signed(client: "AsyncClient", order: RentOrder | ExtendOrder) -> str:
-    """The order's envelope in hex, addressed to this coordinator."""
-    network = await client.session.network()
-    sealed = client.wallet.sign_order(
-        order,
-        network=network.network,
-        coordinator_key=bytes.fromhex(network.coordinator_key),
-        clock_ms=client.session.clock_ms(),
-    )
-    return sealed.hex()
