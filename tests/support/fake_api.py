@@ -32,6 +32,7 @@ from qubix_protocol.api import (
     AttemptView,
     EstimateView,
     JobBody,
+    JobsView,
     JobView,
     ListingView,
     NetworkView,
@@ -368,6 +369,8 @@ class FakeApi:
         return 201, self.jobs[self.by_key[key]]
 
     def _get_jobs(self, seen: Seen, job_id: str = "", part: str = "") -> tuple[int, Any]:
+        if not job_id:
+            return 200, self._jobs_page(int(seen.query.get("after", ["0"])[0]), int(seen.query["limit"][0]))
         if job_id not in self.jobs:
             raise Refusal(404, "not_found", "there is no such job of yours", remedy="Look at `qubix job list`")
         if part == "result":
@@ -381,6 +384,10 @@ class FakeApi:
         return 200, self.jobs[job_id]
 
     # What tests arrange
+
+    def _jobs_page(self, start: int, limit: int) -> JobsView:
+        newest, stop = tuple(reversed(self.jobs.values())), start + limit
+        return JobsView(jobs=newest[start:stop], next=str(stop) if stop < len(newest) else None)
 
     def add_job(self, body: JobBody | None = None) -> JobView:
         view = JobView(

@@ -12,7 +12,6 @@ from qubix_protocol.api import (
     CandidateView,
     EstimateBody,
     EstimateView,
-    JobsView,
     KernelsView,
     ObstacleView,
     StatementLine,
@@ -124,11 +123,6 @@ class TuiApi(FakeDisputes):
                 obstacles=(ObstacleView(obstacle="backend", why="it has no back end for this kernel", offers=2),),
             )  # fmt: skip
         return super()._post_jobs(seen, *rest)
-
-    def _get_jobs(self, seen: Seen, job_id: str = "", part: str = "") -> tuple[int, Any]:
-        if not job_id:
-            return 200, JobsView(jobs=tuple(reversed(self.jobs.values())))
-        return super()._get_jobs(seen, job_id, part)
 
     # Provider
 

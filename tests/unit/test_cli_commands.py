@@ -224,6 +224,21 @@ def test_a_failed_job_fails_the_command(qubix: Qubix, api: FakeApi) -> None:
     assert msgspec.json.decode(as_json.stdout, type=JobView).state is JobState.FAILED
 
 
+def test_a_job_is_called_by_an_end_of_its_id(qubix: Qubix, api: FakeApi) -> None:
+    ids = [f"{part}-4000-8000-{at:012}" for at, part in enumerate(["abcdabcd-1111", "abcdabcd-2222", "ef013333-3333"])]
+    for job_id in ids:
+        api.jobs[job_id] = msgspec.structs.replace(api.add_job(), job_id=job_id)
+    for _ in range(250):
+        api.add_job()  # newer ones: its page is not the first
+    for named in ("abcdabcd-1", "ABCDABCD-1111-", ids[0], "…0000000000"):
+        assert json.loads(qubix("job", "show", named, "--json").output)["job_id"] == ids[0], named
+    several = qubix("job", "cancel", "abcdabcd")
+    assert several.exit_code == 2
+    assert "2 of your jobs are 'abcdabcd'" in several.output
+    assert all(job_id in several.output for job_id in ids[:2])
+    assert not any(one.method == "POST" for one in api.seen)
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -235,7 +250,8 @@ def test_a_failed_job_fails_the_command(qubix: Qubix, api: FakeApi) -> None:
         (["job", "submit", "matmul", "--cap", "5", "-i", "a"], "NAME=VALUE"),
         (["job", "submit", "knn", "--cap", "5", "-p", "k=1", "-p", "k=2"], "given twice"),
         (["job", "submit", "matmul", "--cap", "5", "-i", "a=none.npy", "-i", "b=none.npy"], "a .npy file"),
-        (["job", "show", "no-uuid"], "UUID"),
+        (["job", "show", "no-uuid"], "none of your latest 2,000 jobs is 'no-uuid'"),
+        (["job", "show", "…"], "none of your latest"),
         (["job", "show", "7d444840-9dc0-11d1-b245-5ffdce74fad2"], "remedy"),
         (["offers", "search", "-o", "pric"], "Did you mean price"),
         (["offers", "search", "--kind", "abacus"], "cuda"),

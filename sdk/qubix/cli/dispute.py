@@ -7,6 +7,7 @@ import click
 
 from qubix.cli import shown
 from qubix.cli.output import console, json_option, market, print_json, print_pairs, print_table
+from qubix.cli.which import job_argument, job_named
 from qubix.errors import BadUsage
 from qubix_protocol.disputes import DIGESTS_MAX, DisputesView, DisputeView
 from qubix_protocol.units import QU_MAX
@@ -45,17 +46,17 @@ def dispute() -> None:
 
 
 @dispute.command("open")
-@click.argument("job_id", type=click.UUID, metavar="JOB")
+@job_argument
 @click.argument("statement")
 @click.option(
     "--attempt", type=click.IntRange(min=1), metavar="N", help="Which of the job's attempts, where several were."
 )
 @digest_option
 @json_option
-def open_dispute(job_id: object, statement: str, attempt: int | None, digests: tuple[str, ...], as_json: bool) -> None:
+def open_dispute(which: str, statement: str, attempt: int | None, digests: tuple[str, ...], as_json: bool) -> None:
     """Dispute what was delivered or paid for JOB. A bond is staked; who is right gets it back."""
     with market() as client:
-        show_one(client.disputes.open(str(job_id), statement, attempt=attempt, digests=digests), as_json)
+        show_one(client.disputes.open(job_named(client, which), statement, attempt=attempt, digests=digests), as_json)
 
 
 @dispute.command("list")

@@ -16,6 +16,7 @@ from qubix.cli.pairs import param_value, split
 from qubix.cli.progress import watch as watch_job
 from qubix.cli.receipt import receipt
 from qubix.cli.tables import print_attempts, print_jobs, print_readings
+from qubix.cli.which import job_argument, job_named
 from qubix.client import Job
 from qubix.errors import BadUsage
 from qubix.results import error_of
@@ -29,7 +30,10 @@ timeout_option = click.option("--timeout", "timeout_s", type=click.FloatRange(mi
 
 @click.group()
 def job() -> None:
-    """Submit jobs, follow them, fetch results and receipts; accept or dispute what no verifier checks."""
+    """Submit jobs, follow them, fetch results and receipts; accept or dispute what no verifier checks.
+
+    JOB is a job's id, or its beginning or end, if no other job has it.
+    """
 
 
 job.add_command(dispute)
@@ -147,12 +151,12 @@ def list_jobs(limit: int, after: str | None, as_json: bool) -> None:
 
 
 @job.command()
-@click.argument("job_id", type=click.UUID, metavar="JOB")
+@job_argument
 @json_option
-def show(job_id: object, as_json: bool) -> None:
+def show(which: str, as_json: bool) -> None:
     """One job with its attempts, its money, and while it runs the readings of the devices that it runs on."""
     with market() as client:
-        view = client.job(str(job_id)).view
+        view = client.job(job_named(client, which)).view
         _show(view, as_json)
         live = {attempt.listing_id for attempt in view.attempts if attempt.state is AttemptState.RUNNING}
         if live and not as_json:
@@ -160,40 +164,40 @@ def show(job_id: object, as_json: bool) -> None:
 
 
 @job.command()
-@click.argument("job_id", type=click.UUID, metavar="JOB")
+@job_argument
 @timeout_option
 @json_option
-def watch(job_id: object, timeout_s: float | None, as_json: bool) -> None:
+def watch(which: str, timeout_s: float | None, as_json: bool) -> None:
     """Follow a job to its end; exit code 1 when it ends without a result."""
     with market() as client:
-        _watch(client.job(str(job_id)), as_json, timeout_s)
+        _watch(client.job(job_named(client, which)), as_json, timeout_s)
 
 
 @job.command()
-@click.argument("job_id", type=click.UUID, metavar="JOB")
+@job_argument
 @json_option
-def cancel(job_id: object, as_json: bool) -> None:
+def cancel(which: str, as_json: bool) -> None:
     """Stop a job: what was checked is paid, the rest returns."""
     with market() as client:
-        _show(client.job(str(job_id)).cancel(), as_json)
+        _show(client.job(job_named(client, which)).cancel(), as_json)
 
 
 @job.command()
-@click.argument("job_id", type=click.UUID, metavar="JOB")
+@job_argument
 @json_option
-def accept(job_id: object, as_json: bool) -> None:
+def accept(which: str, as_json: bool) -> None:
     """Say that a delivered result is right: it is paid at once (kernels without a verifier)."""
     with market() as client:
-        _show(client.job(str(job_id)).accept(), as_json)
+        _show(client.job(job_named(client, which)).accept(), as_json)
 
 
 @job.command()
-@click.argument("job_id", type=click.UUID, metavar="JOB")
+@job_argument
 @json_option
-def settle(job_id: object, as_json: bool) -> None:
+def settle(which: str, as_json: bool) -> None:
     """Have done what is due for a job by now, or hear when something will be."""
     with market() as client:
-        found = client.job(str(job_id)).settle()
+        found = client.job(job_named(client, which)).settle()
     if as_json:
         print_json(found)
     else:
@@ -201,16 +205,16 @@ def settle(job_id: object, as_json: bool) -> None:
 
 
 @job.command()
-@click.argument("job_id", type=click.UUID, metavar="JOB")
+@job_argument
 @click.option(
     "-o", "--out", "folder", type=click.Path(file_okay=False, path_type=Path), default=".", help="Folder to write to."
 )
 @timeout_option
 @json_option
-def result(job_id: object, folder: Path, timeout_s: float | None, as_json: bool) -> None:
+def result(which: str, folder: Path, timeout_s: float | None, as_json: bool) -> None:
     """Wait for the result and write each output as NAME.npy, in small letters, digits and underscores."""
     with market() as client:
-        outputs = client.job(str(job_id)).result(timeout_s)
+        outputs = client.job(job_named(client, which)).result(timeout_s)
     # A model's outputs may be called anything: what becomes a file's name is plain.
     paths = {name: folder / f"{plain}.npy" for name, plain in wire_names(outputs, ()).items()}
     try:

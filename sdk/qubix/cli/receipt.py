@@ -11,6 +11,7 @@ from qubix import pins, receipts
 from qubix.cli import rows, shown
 from qubix.cli.exits import FAILED
 from qubix.cli.output import console, json_option, market, print_json, print_table
+from qubix.cli.which import job_named
 from qubix.errors import BadUsage
 from qubix.files import replace_file
 from qubix.receipts import JobReceipt
@@ -23,7 +24,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("job_id", type=click.UUID, metavar="[JOB]", required=False)
+@click.argument("which", metavar="[JOB]", required=False)
 @click.option("-o", "--out", "out", type=_FILE, metavar="FILE", help="Keep the whole receipt in this file.")
 @click.option("--verify", "file", type=_FILE, metavar="FILE", help="Check a receipt that was kept; needs no network.")
 @click.option(
@@ -44,7 +45,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--open", "may_be_open", is_flag=True, help="With --verify: take the receipt of a job that is not over.")
 @json_option
 def receipt(
-    job_id: object,
+    which: str | None,
     out: Path | None,
     file: Path | None,
     keys: tuple[str, ...],
@@ -57,19 +58,19 @@ def receipt(
 
     Exit code 0: it holds. 1: it does not, or a kept one is of a job that was not over. 2: it cannot be judged as asked.
     """
-    if (job_id is None) == (file is None):
-        raise BadUsage("JOB", "give either a JOB or --verify FILE", "See `qubix job receipt --help`")
-    if file is None:
+    if which is not None and file is None:
         if keys or may_be_open:
             raise BadUsage(
                 "--verify", "--coordinator-key and --open are for --verify", "Leave them out, or add --verify"
             )
         with market() as client:
-            found = client.job(str(job_id)).receipt()
+            found = client.job(job_named(client, which)).receipt()
         if order_key is not None:
             receipts.verify(found.raw, found.proof.coordinator_keys, order_key=order_key)
-    else:
+    elif file is not None and which is None:
         found = _verified(_read(file), keys, order_key)
+    else:
+        raise BadUsage("JOB", "give either a JOB or --verify FILE", "See `qubix job receipt --help`")
     if result is not None:
         found.check_result(load_result(result, [one.name for one in found.proof.opened.outputs]))
     if out is not None:

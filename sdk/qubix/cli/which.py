@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A device of the market by any of its names: its listing, its own id, or its provider; an end of it is enough."""
+"""What is meant by a name: of a device its listing, its own id, or its provider; of a job its id. An end is enough."""
 
 import uuid
+from collections.abc import Iterator
+from typing import Final
+
+import click
 
 from qubix.client import Client
 from qubix.errors import BadUsage
 from qubix_protocol.api import ListingView
 
+job_argument = click.argument("which", metavar="JOB")
+"""For `job_named`."""
+_PAGE: Final = 200
+_PAGES_MAX: Final = 10
+
 
 def offers_named(client: Client, which: str, field: str = "WHICH") -> list[ListingView]:
     """Never empty: raises `BadUsage`."""
-    text = which.strip("…")
-    found = [one for one in client.offers() if text and _is(one, text)]
+    found = [one for one in client.offers() if _is(which, one.listing_id, one.device_id, one.provider)]
     if not found:
         raise BadUsage(field, f"nothing in the market is called {which!r}", "Copy an id from `qubix offers search`")
     return found
@@ -32,5 +40,31 @@ def listing_named(client: Client, which: str, field: str = "WHICH") -> str:
     return found[0].listing_id
 
 
-def _is(one: ListingView, text: str) -> bool:
-    return any(name.startswith(text) or name.endswith(text) for name in (one.listing_id, one.device_id, one.provider))
+def job_named(client: Client, which: str) -> str:
+    """The id of the one job that is meant, of the account's latest ones. A whole id is taken as it is."""
+    try:
+        return str(uuid.UUID(which))
+    except ValueError:
+        found = [job_id for job_id in _latest_jobs(client) if _is(which.lower(), job_id)]
+    if not found:
+        raise BadUsage(
+            "JOB", f"none of your latest {_PAGE * _PAGES_MAX:,} jobs is {which!r}", "Copy an id from `qubix job list`"
+        )
+    if len(found) > 1:
+        raise BadUsage("JOB", f"{len(found)} of your jobs are {which!r}: {', '.join(found[:8])}", "Give more of its id")
+    return found[0]
+
+
+def _latest_jobs(client: Client) -> Iterator[str]:
+    after: str | None = None
+    for _ in range(_PAGES_MAX):
+        page = client.jobs(after=after, limit=_PAGE)
+        yield from (one.job_id for one in page.jobs)
+        after = page.next
+        if after is None:
+            return
+
+
+def _is(which: str, *names: str) -> bool:
+    text = which.strip("…")
+    return bool(text) and any(name.startswith(text) or name.endswith(text) for name in names)
