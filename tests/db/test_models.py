@@ -23,15 +23,18 @@ from onnx import ModelProto, helper
 
 from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.db.database import Database, execute, rows
+from qubix_coordinator.jobs import describer
 from qubix_coordinator.jobs.describer import Describer
 from qubix_coordinator.ledger.audit import audit_all_now
 from qubix_coordinator.models import rules, service
 from qubix_coordinator.models.rules import Outcome
 from qubix_kernels.box import machine
+from qubix_kernels.onnx.frames import DescribeDone, DescribeTask
 from qubix_kernels.onnx.signature import decode
+from qubix_kernels.tasks import TaskFailed
 from qubix_kernels.zygote import Zygote
 from qubix_protocol.arrays import Array, to_npy
-from qubix_protocol.models import ModelState, ModelView
+from qubix_protocol.models import ModelBody, ModelState, ModelView
 from tests.box import test_box_models as bombs
 from tests.db.support_http import Person, Running, make_person, served
 from tests.kernels.models_world import F32, dense, made
@@ -91,8 +94,8 @@ class Lab:
         """A verifier's turn."""
         context = self.market.coordinator.context
         store = ArtifactStore.open(context.settings)
-        describer = Describer(self.market.db, store, self.zygote, self.folder, deadline_s=deadline_s)
-        return await describer.one("v1", context.now_ms)
+        slot = Describer(self.market.db, store, self.zygote, self.folder, deadline_s=deadline_s)
+        return await slot.one("v1", context.now_ms)
 
     async def describe(self, data: bytes, deadline_s: float = DEADLINE_S, **more: Any) -> ModelView:
         asked = await self.ask(digest=await self.model(data), **more)
@@ -368,9 +371,6 @@ async def test_c3_a_hostile_file_ends_in_a_clear_refusal_and_the_next_model_is_d
 
 async def test_what_a_worker_says_is_believed_no_further_than_its_form() -> None:
     """A box that was taken over may say anything: no signature that is none becomes an answer."""
-    from qubix_kernels.onnx.frames import DescribeDone
-    from qubix_protocol.models import ModelBody
-
     for said, state in (
         ({"signature": "{}"}, ModelState.FAILED),
         ({"signature": '{"mode":"rows","inputs":{},"outputs":{}}'}, ModelState.FAILED),
@@ -379,6 +379,24 @@ async def test_what_a_worker_says_is_believed_no_further_than_its_form() -> None
         plain: dict[str, Any] = {"card": None, "signature": "", "needs": (), "refusal": None, "run_ms": 1.0}
         done = DescribeDone(**plain | said)
         assert rules.outcome(done, ModelBody(digest="0" * 64), zeros=True).state is state
+
+
+async def test_c3_no_word_of_a_worker_ends_its_verifier_or_spoils_the_answer(lab: Lab) -> None:
+    """Its errors may carry any text of the file's: the database takes no NUL, and the API no control characters."""
+    asked = await lab.ask(digest=await lab.model(dense(np.random.default_rng(1))))
+    async with lab.market.db.transaction() as tx:
+        claimed = await service.claim(tx, "v1", 5.0, lab.market.coordinator.context.now_ms())
+    assert claimed is not None
+    said = TaskFailed(code="bad_input", detail="input a\x00b\n\x1b[2J\u202e\ud800" + "x" * 3_000)
+    task = DescribeTask(model="", inputs={}, forms={}, whole=())
+    found = describer.outcome_of(said, claimed, task, memory_bytes=1)
+    async with lab.market.db.transaction() as tx:
+        assert await service.record(tx, claimed, "v1", found)
+    answer = await lab.read(asked.model_id)
+    assert answer.status_code == 200, answer.text
+    read = msgspec.json.decode(answer.content, type=ModelView)
+    assert read.refusal is not None
+    assert read.refusal.problem.startswith("input a b [2J x")
 
 
 async def test_a_description_that_is_cut_short_leaves_no_worker(lab: Lab) -> None:

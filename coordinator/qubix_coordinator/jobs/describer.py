@@ -80,8 +80,8 @@ class Describer:
         except TimeoutError:
             return rules.failed("the model could not be fetched and tried in time")
         except (NotCarriedOut, QubixError, Malformed, OSError) as problem:
-            return rules.failed(str(problem)[:900])
-        return _outcome(event, question, task, memory_bytes)
+            return rules.failed(str(problem))
+        return outcome_of(event, question, task, memory_bytes)
 
     async def _prepare(self, question: Question, folder: Path) -> DescribeTask:
         model = await fetch(self._store, question.account_id, bytes.fromhex(question.body.digest), folder / "model.npy")
@@ -107,11 +107,11 @@ def _data_bytes(question: Question) -> int:
     )
 
 
-def _outcome(event: Event, question: Question, task: DescribeTask, memory_bytes: int) -> Outcome:
+def outcome_of(event: Event, question: Question, task: DescribeTask, memory_bytes: int) -> Outcome:
     if isinstance(event, DescribeDone):
         return rules.outcome(event, question.body, zeros=bool(task.forms) or not task.inputs)
     if isinstance(event, TaskFailed) and event.code == "out_of_memory":
         return rules.out_of_memory(memory_bytes)
     if isinstance(event, TaskFailed) and event.code == "kernel_error":
         return rules.broken(event.detail)
-    return rules.failed(event.detail[:900] if isinstance(event, TaskFailed) else "the worker answered something else")
+    return rules.failed(event.detail if isinstance(event, TaskFailed) else "the worker answered something else")

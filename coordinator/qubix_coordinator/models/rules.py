@@ -66,9 +66,15 @@ def read_whole(size_bytes: int) -> bool:
     return size_bytes <= DATA_BYTES_MAX
 
 
+def _plain(said: str, longest: int) -> str:
+    """Of what a worker or an error about it says: nothing that a database or a terminal takes for more than text."""
+    return re.sub(r"[^\x20-\x7e]+", " ", said)[:longest]
+
+
 def failed(why: str) -> Outcome:
     """Nothing was found out about the model."""
-    refusal = ModelRefusal(code="not_described", problem=why, remedy="Ask again; tell the operator if it stays")
+    remedy = "Ask again; tell the operator if it stays"
+    refusal = ModelRefusal(code="not_described", problem=_plain(why, 900), remedy=remedy)
     return Outcome(ModelState.FAILED, Answer(refusal=refusal))
 
 
@@ -98,7 +104,7 @@ def unfinished(cause: str, status: int | None, deadline_s: float, memory_bytes: 
 
 def broken(detail: str) -> Outcome:
     """Of an error that is in no list: the libraries met something in the file that they did not expect."""
-    said = re.sub(r"[^\x20-\x7e]+", " ", detail)[:500]
+    said = _plain(detail, 500)
     return refused(
         "crashed", f"the model cannot be read: {said}", "onnx.checker.check_model(model) may say more; export it anew"
     )
@@ -119,7 +125,7 @@ def outcome(done: DescribeDone, body: ModelBody, *, zeros: bool) -> Outcome:
         try:
             found = signature.decode(done.signature)
         except ValueError as error:
-            return failed(f"the description cannot be read: it {error}"[:900])
+            return failed(f"the description cannot be read: it {error}")
         work = work_of(found, done.signature, body, zeros=zeros)
         return Outcome(ModelState.DESCRIBED, Answer(card=done.card, work=work), took_ms)
     answer = Answer(card=done.card, refusal=done.refusal, needs=done.needs)
