@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Final
 from uuid import UUID
 
-from qubix_coordinator.artifacts.files import opened
 from qubix_coordinator.errors import Conflict, InvalidInput, LimitExceeded, QubixError
+from qubix_coordinator.threads import made
 
 _BUFFER_BYTES: Final = 1024 * 1024
 OWNER: Final = "owner"
@@ -57,7 +57,7 @@ class Staging:
     @contextlib.asynccontextmanager
     async def locked(self, path: Path) -> AsyncIterator[IO[bytes]]:
         """The file open for appending, ours alone. Raises Conflict when another upload of it is under way."""
-        out = await opened(lambda: _open_locked(path))
+        out = await made(lambda: _open_locked(path), lambda file: file.close())
         try:
             yield out
         finally:

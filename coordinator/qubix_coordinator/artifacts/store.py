@@ -26,10 +26,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from obstore.store import LocalStore, from_url
 
-from qubix_coordinator.artifacts.files import opened
 from qubix_coordinator.artifacts.keys import derive, load_or_create
 from qubix_coordinator.errors import InvalidInput, NotFound, Unavailable
 from qubix_coordinator.settings import Settings
+from qubix_coordinator.threads import made
 
 log = logging.getLogger(__name__)
 SEGMENT_BYTES: Final = 1024 * 1024
@@ -101,7 +101,7 @@ class ArtifactStore:
 
     async def copy_to(self, account_id: UUID, digest: bytes, path: Path) -> None:
         """Writes the whole content to `path`, which must not be readable to others: it is plaintext there."""
-        with contextlib.closing(await opened(lambda: path.open("wb"))) as out:
+        with contextlib.closing(await made(lambda: path.open("wb"), lambda file: file.close())) as out:
             async for piece in self.read(account_id, digest):
                 await asyncio.to_thread(out.write, piece)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 from qubix_coordinator.artifacts.store import ArtifactStore
+from qubix_coordinator.threads import made
 from qubix_kernels import tasks
 from qubix_kernels.box.rules import Limits
 from qubix_kernels.zygote import Worker, Zygote
@@ -29,7 +30,7 @@ class WorkerEnded(NotCarriedOut):
 
 async def in_worker(zygote: Zygote, task: tasks.Task, folder: Path, limits: Limits) -> tasks.Event:
     """Raises WorkerEnded, Malformed (what it says is no event) and ZygoteDied. Ended by us when this is cancelled."""
-    worker = await _forked(zygote, folder, limits)
+    worker = await made(lambda: zygote.fork(scratch=folder, limits=limits), _close)
     try:
         return await _talk(zygote, worker, task)
     finally:
@@ -38,19 +39,9 @@ async def in_worker(zygote: Zygote, task: tasks.Task, folder: Path, limits: Limi
         await asyncio.shield(asyncio.to_thread(zygote.kill, worker))
 
 
-async def _forked(zygote: Zygote, folder: Path, limits: Limits) -> Worker:
-    """A thread cannot be stopped: when this is cancelled, a worker that is made all the same hears that we closed."""
-    forking = asyncio.ensure_future(asyncio.to_thread(zygote.fork, scratch=folder, limits=limits))
-    try:
-        return await asyncio.shield(forking)
-    except asyncio.CancelledError:
-        forking.add_done_callback(_close)
-        raise
-
-
-def _close(forking: "asyncio.Future[Worker]") -> None:
-    if not forking.cancelled() and forking.exception() is None:
-        forking.result().sock.close()
+def _close(worker: Worker) -> None:
+    """It hears that, and ends."""
+    worker.sock.close()
 
 
 async def fetch(store: ArtifactStore, account_id: UUID, digest: bytes, path: Path) -> Path:
