@@ -4,6 +4,7 @@
 systemctl and launchctl are stand-ins that write down how they were called; the plain process is a real one.
 """
 
+import json
 import os
 import plistlib
 import shlex
@@ -29,7 +30,7 @@ from qubix_protocol.api import NetworkView
 from qubix_protocol.envelope import open_envelope
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.messages import Message
-from qubix_protocol.pairing import NodePairingView, Pair, PairedDevice, PairingState
+from qubix_protocol.pairing import NodePairingView, Pair, PairedDevice, PairingState, fingerprint
 from qubix_protocol.worker import NodeAsk, NodeSelfView
 
 COORDINATOR = SigningKey(b"c" * 32)
@@ -231,6 +232,27 @@ def test_uninstalling_leaves_nothing_but_a_key_that_still_opens_something(
     left = list((world.layout.root.parent / "home").iterdir())
     assert [path.read_bytes() for path in left] == ([key] if kept else [])
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in left)
+
+
+def test_its_status_is_told_in_lines_and_as_json(world: World) -> None:
+    world.install(world.version("1"))
+    world.lines.clear()
+    assert world.worker.status()
+    assert [line.split()[0] for line in world.lines] == ["version", "service", "fingerprint", "account", "device"]
+    world.lines.clear()
+    world.coordinator.paired, world.coordinator.balance_qu, world.supervisor.up = True, 7, False
+    assert not world.worker.status(as_json=True), "it does not run"
+    told = json.loads("".join(world.lines))
+    assert told["devices"] == [msgspec.to_builtins(DEVICE)]
+    del told["devices"]
+    assert told == {
+        "version": "1",
+        "service": "a fake",
+        "running": False,
+        "fingerprint": fingerprint(world.worker.key().public),
+        "paired": True,
+        "own_balance_qu": 7,
+    }
 
 
 def test_the_current_version_changes_in_one_step(tmp_path: Path) -> None:

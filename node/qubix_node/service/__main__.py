@@ -64,7 +64,7 @@ def _do(given: argparse.Namespace, layout: Layout) -> int:
         if given.word == "install":
             worker.install(given.version, os.environ.get("QUBIX_PAIRING_CODE", ""), _told(given))
         elif given.word == "status":
-            return 0 if worker.status() else NOT_IN_MARKET
+            return 0 if worker.status(as_json=given.as_json) else NOT_IN_MARKET
         elif given.word == "update":
             worker.update()
         elif given.word == "uninstall":
@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     parser.add_argument("word", choices=list(_WORDS), metavar="WORD", help="one of the words below")
     parser.add_argument("--root", type=Path, default=Path(data) / NAME, help="its folder")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="for status: as JSON, for scripts")
     for name in ("version", "coordinator", "coordinator-key", "network", "lock"):
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
     return parser

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from qubix_node.errors import Fatal
 from qubix_node.identity import load_or_create_key
 from qubix_node.service.layout import Layout, read_settings, switch, write_command, write_settings
@@ -214,9 +216,11 @@ class Worker:
 
     # What runs --------------------------------------------------------------------------------------------------------
 
-    def status(self) -> bool:
-        """Whether it runs and is listed."""
+    def status(self, *, as_json: bool = False) -> bool:
+        """Whether it runs and is listed. For people, what is known here is said before the market is asked."""
         running, key = self.supervisor.running(), self.key()
+        if as_json:
+            return self._status_json(running, key)
         self.say(f"version      {self.layout.version}")
         self.say(f"service      {self.supervisor.name}: {'runs' if running else 'does not run'}")
         self.say(f"fingerprint  {fingerprint(key.public)}")
@@ -225,6 +229,20 @@ class Worker:
         for one in view.devices:
             state = "listed" if one.online else "not in the market"
             self.say(f"device       {one.model}: {state}{f', self-test {one.selftest}' if one.selftest else ''}")
+        return running and listed(view.devices)
+
+    def _status_json(self, running: bool, key: SigningKey) -> bool:
+        view = self.market.node(key)
+        told = {
+            "version": self.layout.version,
+            "service": self.supervisor.name,
+            "running": running,
+            "fingerprint": fingerprint(key.public),
+            "paired": view.paired,
+            "own_balance_qu": view.own_balance_qu,
+            "devices": view.devices,
+        }
+        self.say(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
         return running and listed(view.devices)
 
 
