@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is meant by a name: of a device its listing, its own id, or its provider; of a job its id. An end is enough."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Final
@@ -13,6 +14,7 @@ from qubix_protocol.api import ListingView
 
 job_argument = click.argument("which", metavar="JOB")
 """For `job_named`."""
+_PART: Final = re.compile(r"[0-9a-f-]{1,36}", re.ASCII | re.IGNORECASE)
 _PAGE: Final = 200
 _PAGES_MAX: Final = 10
 
@@ -45,6 +47,10 @@ def job_named(client: Client, which: str) -> str:
     try:
         return str(uuid.UUID(which))
     except ValueError:
+        if not _PART.fullmatch(which.strip("…")):
+            raise BadUsage(
+                "JOB", f"{which!r} is no UUID, nor an end of one", "Copy an id from `qubix job list`"
+            ) from None
         found = [job_id for job_id in _latest_jobs(client) if _is(which.lower(), job_id)]
     if not found:
         raise BadUsage(
