@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qubix_protocol import barriers
-from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
+from qubix_protocol.settings import HTTP_PORT, SettingsError, load, read_config, setting, tables
 
 NETWORKS = ("devnet", "test", "main")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -66,7 +66,7 @@ class Settings:
     )
     http_host: str = setting("QUBIX_HTTP_HOST", "Address the HTTP server listens on.", "127.0.0.1")
     http_port: int = setting(
-        "QUBIX_HTTP_PORT", "Port the HTTP server listens on; 0 takes a free one.", 8600, minimum=0, maximum=65535
+        "QUBIX_HTTP_PORT", "Port the HTTP server listens on; 0 takes a free one.", HTTP_PORT, minimum=0, maximum=65535
     )
     public_url: str = setting(
         "QUBIX_PUBLIC_URL", "Address under which others reach the API; empty: built from host and port.", ""

@@ -4,12 +4,21 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qubix_mesh.addresses import parse_peer
 from qubix_mesh.errors import BadAddress
-from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
+from qubix_protocol.settings import (
+    SettingsError,
+    coordinator_url_setting,
+    http_port_setting,
+    load,
+    local_url,
+    read_config,
+    setting,
+    tables,
+)
 from qubix_protocol.units import NETWORKS, Network
 
 
@@ -18,11 +27,10 @@ class Settings:
     """Parsed once at start by `from_environment`; tests construct it with keyword arguments."""
 
     network: Network = setting("QUBIX_NETWORK", "Network of the market.", "devnet", choices=NETWORKS)  # noqa: RUF009
-    coordinator_url: str = setting(
-        "QUBIX_COORDINATOR_URL",
-        "The coordinator's HTTP address: asked for its key and for whom to dial; what it said is remembered.",
-        "http://127.0.0.1:8600",
+    coordinator_url: str = coordinator_url_setting(
+        "The coordinator's HTTP address: asked for its key and for whom to dial; what it said is remembered."
     )
+    http_port: int = http_port_setting()
     coordinator_key: str = setting(
         "QUBIX_COORDINATOR_KEY",
         "The coordinator's public key, 64 hexadecimal digits, where the coordinator was never reached from here.",
@@ -46,6 +54,7 @@ class Settings:
 def from_mapping(env: Mapping[str, str], toml: Mapping[str, object] | None = None) -> Settings:
     """`toml` is the whole configuration file; the watcher's table is `[mesh]`. Raises `SettingsError`."""
     settings = load(Settings, env, tables(toml or {}, "mesh"))
+    settings = replace(settings, coordinator_url=settings.coordinator_url or local_url(settings.http_port))
     if not settings.coordinator_url.startswith(("http://", "https://")):
         raise SettingsError(
             "QUBIX_COORDINATOR_URL", f"{settings.coordinator_url!r} is no HTTP address", "Write it as https://host"

@@ -4,14 +4,23 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qubix_kernels.box.machine import WISHES
 from qubix_mesh.addresses import parse_listen, parse_peer
 from qubix_mesh.errors import BadAddress
 from qubix_protocol import barriers
-from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
+from qubix_protocol.settings import (
+    SettingsError,
+    coordinator_url_setting,
+    http_port_setting,
+    load,
+    local_url,
+    read_config,
+    setting,
+    tables,
+)
 from qubix_protocol.units import NETWORKS, RATE_QU_PER_H_MAX, RENTAL_S_MAX, Network
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -37,7 +46,8 @@ class Settings:
         "File with the node's identity key, made at first start; empty: `node.key` in the data folder.",
         None,
     )
-    coordinator_url: str = setting("QUBIX_COORDINATOR_URL", "The coordinator's HTTP address.", "http://127.0.0.1:8600")
+    coordinator_url: str = coordinator_url_setting("The coordinator's HTTP address.")
+    http_port: int = http_port_setting()
     coordinator_key: str = setting(
         "QUBIX_COORDINATOR_KEY",
         "Public key of the coordinator to enrol with, 64 hexadecimal digits; empty: the one that its address gives at"
@@ -163,6 +173,7 @@ def from_environment(overrides: Mapping[str, str]) -> Settings:
 def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Settings:
     """`toml` is the whole configuration file; the node's table is `[node]`."""
     settings = load(Settings, env, tables(toml, "node"))
+    settings = replace(settings, coordinator_url=settings.coordinator_url or local_url(settings.http_port))
     if not settings.coordinator_url.startswith(("http://", "https://")):
         raise SettingsError(
             "QUBIX_COORDINATOR_URL", f"{settings.coordinator_url!r} is no HTTP address", "Write it as https://host"

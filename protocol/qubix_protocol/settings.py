@@ -23,6 +23,8 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 CONFIG = "QUBIX_CONFIG"
+HTTP_PORT = 8600
+"""Where a coordinator listens unless told otherwise."""
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 
 
@@ -73,6 +75,21 @@ def setting(
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata, repr=not secret)
     return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+
+
+def coordinator_url_setting(doc: str) -> Any:
+    """Empty stands for this machine's coordinator: `local_url`."""
+    return setting("QUBIX_COORDINATOR_URL", doc, "", default_doc=f"{local_url(0)} (the port is QUBIX_HTTP_PORT)")
+
+
+def http_port_setting() -> Any:
+    doc = "Port of the local coordinator, where no address is set."
+    return setting("QUBIX_HTTP_PORT", doc, HTTP_PORT, minimum=0, maximum=65535)
+
+
+def local_url(port: int) -> str:
+    """0 says nothing of where it is: it stands for any free port."""
+    return f"http://127.0.0.1:{port or HTTP_PORT}"
 
 
 def load(cls: type[T], env: Mapping[str, str], toml: Mapping[str, object]) -> T:

@@ -8,7 +8,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from qubix.errors import BadUsage
-from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
+from qubix_protocol.settings import (
+    SettingsError,
+    coordinator_url_setting,
+    http_port_setting,
+    load,
+    local_url,
+    read_config,
+    setting,
+    tables,
+)
 
 TOKEN_FILE = "developer.token"  # noqa: S105  a file's name
 
@@ -21,15 +30,8 @@ def default_data_dir() -> Path:
 class Settings:
     """Parsed once by `from_environment`; a `Client` also takes the URL, token and folder as arguments."""
 
-    coordinator_url: str = setting(
-        "QUBIX_COORDINATOR_URL",
-        "The coordinator's HTTP address.",
-        "",
-        default_doc="http://127.0.0.1:8600 (the port is QUBIX_HTTP_PORT)",
-    )
-    http_port: int = setting(
-        "QUBIX_HTTP_PORT", "Port of the local coordinator, where no address is set.", 8600, minimum=0, maximum=65535
-    )
+    coordinator_url: str = coordinator_url_setting("The coordinator's HTTP address.")
+    http_port: int = http_port_setting()
     token: str = setting(
         "QUBIX_TOKEN",
         "API token.",
@@ -92,7 +94,7 @@ class Settings:
 
     @property
     def url(self) -> str:
-        return (self.coordinator_url or f"http://127.0.0.1:{self.http_port or 8600}").rstrip("/")
+        return (self.coordinator_url or local_url(self.http_port)).rstrip("/")
 
     @property
     def is_local(self) -> bool:

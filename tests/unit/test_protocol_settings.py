@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One configuration file for all processes: each reads its own tables, and a mistake is named."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from qubix_coordinator.jobs.verify_settings import from_mappings as verifier_set
 from qubix_coordinator.settings import from_mappings as coordinator_settings
 from qubix_coordinator.settings import read_text
 from qubix_mesh.gateway.settings import from_mapping as gateway_settings
+from qubix_mesh.watch_settings import from_mapping as mesh_settings
 from qubix_node.settings import from_mappings as node_settings
 from qubix_protocol.settings import SettingsError, read_config, tables
 
@@ -49,6 +51,22 @@ def test_the_environment_wins(env: dict[str, str]) -> None:
     toml = read_config(env, read_text)
     assert coordinator_settings({"QUBIX_HTTP_PORT": "6"}, toml).http_port == 6
     assert client_settings(env | {"QUBIX_TIMEOUT_S": "8"}).timeout_s == 8.0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        lambda env: client_settings(env).url,
+        lambda env: gateway_settings(env, {"gateway": {"token": "t"}}).coordinator_url,
+        lambda env: mesh_settings(env).coordinator_url,
+        lambda env: node_settings(env, {}).coordinator_url,
+    ],
+    ids=["client", "gateway", "mesh", "node"],
+)
+def test_this_machine_s_coordinator_is_found_by_its_port(address: Callable[[dict[str, str]], str]) -> None:
+    assert address({}) == address({"QUBIX_HTTP_PORT": "0"}) == "http://127.0.0.1:8600"
+    assert address({"QUBIX_HTTP_PORT": "9000"}) == "http://127.0.0.1:9000"
+    assert address({"QUBIX_HTTP_PORT": "9000", "QUBIX_COORDINATOR_URL": "https://far"}) == "https://far"
 
 
 def test_without_a_file_there_is_nothing_to_read() -> None:

@@ -3,14 +3,23 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qubix_mesh.addresses import parse_listen, parse_peer
 from qubix_mesh.adverts import BURST, PER_S
 from qubix_mesh.errors import BadAddress
 from qubix_protocol.link import LINK_PATH
-from qubix_protocol.settings import SettingsError, load, read_config, setting, tables
+from qubix_protocol.settings import (
+    SettingsError,
+    coordinator_url_setting,
+    http_port_setting,
+    load,
+    local_url,
+    read_config,
+    setting,
+    tables,
+)
 from qubix_protocol.units import NETWORKS, Network
 
 
@@ -25,9 +34,8 @@ class Settings:
     token: str = setting(
         "QUBIX_GATEWAY_TOKEN", "Shared secret that admits this gateway to the coordinator.", secret=True
     )
-    coordinator_url: str = setting(
-        "QUBIX_COORDINATOR_URL", "Where the coordinator answers, http:// or https://.", "http://127.0.0.1:8600"
-    )
+    coordinator_url: str = coordinator_url_setting("Where the coordinator answers, http:// or https://.")
+    http_port: int = http_port_setting()
     network: Network = setting(  # noqa: RUF009  it returns a dataclass field
         "QUBIX_NETWORK", "Network of the market; the coordinator must serve the same.", "devnet", choices=NETWORKS
     )
@@ -132,6 +140,7 @@ def from_mapping(env: Mapping[str, str], toml: Mapping[str, object] | None = Non
     Raises `SettingsError`, also for an address that cannot be one.
     """
     settings = load(Settings, env, tables(toml or {}, "gateway"))
+    settings = replace(settings, coordinator_url=settings.coordinator_url or local_url(settings.http_port))
     _check("QUBIX_GATEWAY_LISTEN", settings.listen, parse_listen, "Give plain TCP addresses like /ip4/0.0.0.0/tcp/4001")
     _check("QUBIX_BOOTSTRAP", settings.bootstrap, parse_peer, "Copy the address that the other gateway prints")
     if not settings.coordinator_url.startswith(("http://", "https://")):
