@@ -71,6 +71,16 @@ def run(page: Page) -> None:
     page.get_by_role("button", name="Run it").click()
 
 
+def rent(page: Page) -> None:
+    """And stopped, for whoever needs the node next."""
+    page.goto("/")
+    page.get_by_role("region", name="Market").get_by_role("link").filter(has_text="(CPU)").click()
+    page.get_by_role("button", name="Rent it").click()
+    rental = page.get_by_role("row").filter(has_text="(CPU)")
+    rental.get_by_role("button", name="Stop").click()
+    expect(rental).to_contain_text("Ended")
+
+
 def test_m6_the_browsers_key_is_added_by_the_wallet_and_the_sdk_goes_on(
     market: WebMarket, tabs: Tabs, tmp_path: Path
 ) -> None:
@@ -161,6 +171,7 @@ def test_one_click_makes_a_new_accounts_first_key_and_from_then_on_a_session_spe
     expect(keys.get_by_text("No wallet could add another key")).to_have_count(0)
     run(page)
     expect(page.get_by_text("Done and paid")).to_be_visible(timeout=4 * DEADLINE_MS)
+    rent(page)
     body = {"listing_id": "00000000-0000-4000-8000-000000000000", "seconds": 60}
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "unsigned"}
     answer = httpx.post(f"{market.url}/api/v1/rentals", json=body, headers=headers)

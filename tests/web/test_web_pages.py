@@ -79,6 +79,7 @@ def test_a_device_is_priced_and_paused_from_afar_and_nothing_is_shown_before_the
     page = tabs.open(token=made.tokens[PROVIDER])
     page.goto("/provider")
     device = page.get_by_role("region", name="Devices").get_by_role("article").first
+    expect(device.get_by_role("heading").first).to_contain_text("(CPU)")
     device.get_by_role("button", name="Price").click()
     device.get_by_label("QU for an hour").fill("4321")
     device.get_by_role("button", name="Ask 4,321 QU/h").click()

@@ -103,7 +103,9 @@ def _find(page: Page) -> None:
     page.get_by_role("button", name="Leave it out").first.click()
     expect(offers(page)).to_have_count(1)
     page.goto("/?q=price<50000")
+    expect(offers(page).get_by_role("link")).to_contain_text("(CPU)")
     offers(page).get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("(CPU)")
 
 
 def _run(page: Page, folder: Path) -> None:
