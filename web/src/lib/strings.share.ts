@@ -160,7 +160,6 @@ export const share = {
   account: {
     title: 'Where your earnings go',
     device: 'this browser’s GPU',
-    own: 'This tab’s key has an account of its own. It opens with this browser alone.',
     mine: 'To the account that is signed in here.',
     other: 'To this tab’s own account, not to the one that is signed in.',
     signedOut: 'Nobody is signed in. What this tab earns is kept in the account of its own key, and waits there.',

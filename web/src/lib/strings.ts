@@ -30,7 +30,6 @@ export const t = {
     token: 'Token',
     go: 'Sign in',
     out: 'Sign out',
-    need: 'Sign in to see the market.',
     busy: 'Signing in',
   },
   market: {

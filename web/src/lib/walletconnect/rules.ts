@@ -4,7 +4,7 @@
 import { WalletConnectError, type Failure } from './errors';
 
 export const REQUEST_S = 300;
-export const SESSION_S_MAX = 30 * 86_400;
+const SESSION_S_MAX = 30 * 86_400;
 const ACCOUNTS_MAX = 100;
 const NAME_MAX = 80;
 const IDENTITY = /^[A-Z]{60}$/;

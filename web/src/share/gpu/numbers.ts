@@ -12,11 +12,6 @@ export function float32Of(array: NpyArray): Float32Array<ArrayBuffer> {
   throw new GpuError('unsupported', `WebGPU has no ${array.dtype}`);
 }
 
-export function of32(data: Float32Array<ArrayBuffer>, shape: number[]): NpyArray {
-  const whole = data.byteLength === data.buffer.byteLength;
-  return { dtype: 'float32', shape, data: whole ? data.buffer : data.slice().buffer };
-}
-
 function widened(bits: Uint16Array): Float32Array<ArrayBuffer> {
   const table = halves();
   const wide = new Float32Array(bits.length);
