@@ -120,17 +120,25 @@ def _first_load(market: WebMarket) -> list[Figure]:
 # Lighthouse ----------------------------------------------------------------------------------------------------------
 
 
+_FORMS: Final = ("mobile", "desktop")
+
+
 def _lighthouse(market: WebMarket) -> list[Figure]:
-    """In a browser that is signed in already. Without the registry that it comes from, this is left out, and said."""
+    """For a visitor, and in a browser that is signed in already. Without the registry that it comes from, this is left
+    out, and said."""
     with tempfile.TemporaryDirectory() as folder, browser.started() as browsers:
         context, port = browsers.kept(Path(folder))
+        figures = [one for form in _FORMS for one in _scores(market.url, port, form, "visitor")]
         browser.sign_in(context, market.url, market.token)
-        figures = [one for form in ("mobile", "desktop") for one in _scores(market.url, port, form)]
+        page = context.new_page()
+        page.goto(market.url, wait_until="networkidle")
+        page.close()
+        figures += [one for form in _FORMS for one in _scores(market.url, port, form, "signed in")]
         context.close()
     return figures
 
 
-def _scores(url: str, port: int, form: str) -> list[Figure]:
+def _scores(url: str, port: int, form: str, who: str) -> list[Figure]:
     npm, env = _npm()
     preset = ["--preset=desktop"] if form == "desktop" else []
     words = [
@@ -161,7 +169,7 @@ def _scores(url: str, port: int, form: str) -> list[Figure]:
             if one["weight"] and (told["audits"][one["id"]]["score"] or 0) < 0.9
         ]
         said = note if category == "performance" else "; ".join(missed)
-        name = f"Lighthouse, {form}: {category}"
+        name = f"Lighthouse, {form}, {who}: {category}"
         found.append(Figure(name=name, value=score, unit="", aim=f"≥ {aim:g}", met=score >= aim, note=said))
     return found
 

@@ -117,9 +117,10 @@ class PageSessionBody(Body, frozen=True, kw_only=True):
 
 
 class PageSessionView(View, frozen=True, kw_only=True):
-    """`GET /session`. Writes by cookie carry `csrf` in the header `X-CSRF-Token`; "" for who came with a token."""
+    """`GET /session`. Writes by cookie carry `csrf` in the header `X-CSRF-Token`; "" for who came with a token. Without
+    `account` nobody is signed in."""
 
-    account: AccountView
+    account: AccountView | None
     csrf: str
 
 

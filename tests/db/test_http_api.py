@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API over a real database: every kind of bad input gets problem+json that names the field and the remedy."""
 
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,44 @@ async def test_a_token_opens_only_its_scopes(client: Client, person: Person, db:
     response = await ask(client, "GET", "/api/v1/audit", operator)
     assert response.status_code == 200
     assert (await response.get_json())["clean"] is True
+
+
+WHATS = ("history", "readings", "reputation", "selftest", "trials", "work")
+LOOKS = ("", *(f"/{uuid.UUID(int=7)}/{what}" for what in WHATS))
+
+
+@pytest.mark.parametrize("path", LOOKS)
+async def test_a_visitor_looks_at_the_market(client: Client, path: str) -> None:
+    answer = await ask(client, "GET", f"/api/v1/offers{path}")
+    if path:
+        await problem(answer, 404, "not_found")
+    else:
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", LOOKS)
+async def test_who_shows_a_token_is_no_visitor(client: Client, db: Database, path: str) -> None:
+    wrong = {"Authorization": "Bearer nonsense"}
+    await problem(await ask(client, "GET", f"/api/v1/offers{path}", headers=wrong), 401, "unauthorised")
+    gateway = await make_person(db, Scope.GATEWAY)
+    await problem(await ask(client, "GET", f"/api/v1/offers{path}", gateway), 403, "forbidden")
+
+
+async def test_a_visitor_is_let_in_where_the_list_says_so_and_nowhere_else(client: Client) -> None:
+    document = await (await ask(client, "GET", "/openapi.json")).get_json()
+    ways = {
+        f"{method.upper()} {path.removeprefix('/api/v1')}": operation.get("security", [{}])
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    looks = {f"GET /offers/{{listing_id}}/{what}" for what in WHATS}
+    assert {name for name, way in ways.items() if way == [{"token": []}, {}]} == {"GET /offers", "GET /session"} | looks
+    facts = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/network", "/kernels", "/chain", "/reserves"}
+    signed = {"/key/sign-in", "/nodes/enrol", "/nodes/pair", "/nodes/self", "/nodes/statements", "/wallet/sign-in"}
+    by_token_or_node = {"GET /artifacts/{digest}", "PUT /artifacts/{digest}"}
+    begin = {"POST /session", "POST /wallet/challenge"}
+    open_to_all = {f"GET {path}" for path in facts} | {f"POST {path}" for path in signed} | by_token_or_node | begin
+    assert {name for name, way in ways.items() if way == [{}]} == open_to_all
 
 
 async def test_a_token_in_the_address_is_refused(client: Client, person: Person) -> None:

@@ -126,6 +126,30 @@ async def test_a_token_in_the_header_counts_before_the_cookie_and_needs_no_proof
     assert (await page.http.get("/api/v1/account", headers=wrong)).status_code == 401
 
 
+async def test_nobody_is_signed_in_without_a_cookie_or_by_one_that_is_over(page: Page) -> None:
+    answer = await page.http.get("/api/v1/session")
+    assert (answer.status_code, answer.json()) == (200, {"account": None, "csrf": ""})
+    assert "Set-Cookie" not in answer.headers
+    over = {"Cookie": f"{cookies.NAME}=qx_nobody"}
+    answer = await page.http.get("/api/v1/session", headers=over)
+    assert answer.json()["account"] is None
+    assert "Max-Age=0" in answer.headers["Set-Cookie"]
+    assert (await page.http.get("/api/v1/offers", headers=over)).status_code == 200
+    assert (await page.http.get("/api/v1/account", headers=over)).status_code == 401
+    wrong = {"Authorization": "Bearer qx_nobody"}
+    assert (await page.http.get("/api/v1/session", headers=wrong)).status_code == 401
+
+
+async def test_a_cookie_that_is_over_makes_a_visitor_of_the_feed(running: Running, page: Page) -> None:
+    sent = {"Cookie": f"{cookies.NAME}=qx_nobody", "Origin": page.origin}
+    async with connect(f"{running.ws}/live", additional_headers=sent) as feed:
+        await feed.send('{"subscribe": ["market"]}')
+        assert "snapshot" in str(await feed.recv())
+    async with connect(f"{running.ws}/live", additional_headers=sent) as feed:
+        await feed.send('{"subscribe": ["account"]}')
+        assert "unauthorised" in str(await feed.recv())
+
+
 async def test_signing_out_ends_a_wallets_session_and_leaves_other_tokens(running: Running, page: Page) -> None:
     await page.begin()
     ended = await page.http.request("DELETE", "/api/v1/session", headers=page.headers())

@@ -237,6 +237,63 @@ async def test_a_browser_sends_its_token_first(db: Database, tmp_path: Path) -> 
         assert (await feed.next()).kind == "snapshot"
 
 
+async def test_a_visitor_follows_the_market_and_nothing_that_is_anybodys_own(db: Database, tmp_path: Path) -> None:
+    async with served(db, tmp_path) as running:
+        async with feed_of(running, None) as feed:
+            await feed.subscribe("market", f"listing:{uuid.UUID(int=7)}")
+            assert {(await feed.next()).kind, (await feed.next()).kind} == {"snapshot"}
+            await emit(db, "market", 1, 1)
+            assert numbers(await next_delta(feed)) == [1]
+            await feed.send({"subscribe": [{"topic": "market", "query": "price>=100"}]})
+            assert (await feed.next()).data == []
+        own = ["account", *(f"{kind}:{uuid.UUID(int=7)}" for kind in ("job", "rental", "dispute", "pairing", "model"))]
+        for topic in own:
+            async with feed_of(running, None) as feed:
+                await feed.subscribe("market", topic)
+                told = await feed.refusal()
+                assert (told.code, told.status, bool(told.remedy)) == ("unauthorised", 401, True)
+
+
+async def test_visitors_of_one_address_are_counted_while_they_are_here(db: Database, tmp_path: Path) -> None:
+    async with served(db, tmp_path) as running, contextlib.AsyncExitStack() as stack:
+        here = [await stack.enter_async_context(feed_of(running, None)) for _ in range(32)]
+        for feed in here:
+            await feed.subscribe("market")
+            assert (await feed.next()).kind == "snapshot"
+        async with feed_of(running, None) as feed:
+            await feed.subscribe("market")
+            assert (await feed.refusal()).code == "limit_exceeded"
+        person = await make_person(db)
+        async with feed_of(running, person) as feed:
+            await feed.subscribe("market")
+            assert (await feed.next()).kind == "snapshot"
+        await here[0].socket.close()
+        async with asyncio.timeout(DEADLINE_S):
+            told = "limit_exceeded"
+            while "limit_exceeded" in told:
+                async with feed_of(running, None) as feed:
+                    await feed.subscribe("market")
+                    told = str(await feed.socket.recv())
+        assert '"snapshot"' in told
+
+
+async def test_a_visitor_who_asks_without_end_is_told_to_wait(db: Database, tmp_path: Path) -> None:
+    async with served(db, tmp_path) as running, feed_of(running, None) as feed:
+        for _ in range(1000):
+            with contextlib.suppress(ConnectionClosed):
+                await feed.subscribe("market")
+        async with asyncio.timeout(DEADLINE_S):
+            while "limit_exceeded" not in str(await feed.socket.recv()):
+                pass
+        async with running.client() as http:
+            async with asyncio.timeout(DEADLINE_S):
+                while (refused := await http.get("/api/v1/offers")).status_code == 200:
+                    pass
+            assert refused.status_code == 429
+            assert int(refused.headers["Retry-After"]) >= 1
+            assert (await http.get("/api/v1/kernels")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("frame", "code", "field"),
     [
@@ -275,7 +332,8 @@ async def test_junk_and_wrong_tokens_are_told(db: Database, tmp_path: Path) -> N
             (b"\x00", "malformed_body"),
             (b"", "malformed_body"),
             ('{"token": "nonsense"}', "unauthorised"),
-            ('{"subscribe": ["market"]}', "invalid_input"),
+            ('{"token": "nonsense", "subscribe": ["market"]}', "invalid_input"),
+            ("{}", "invalid_input"),
             (msgspec.json.encode({"token": gateway.token}).decode(), "forbidden"),
         ):
             async with feed_of(running, None) as feed:

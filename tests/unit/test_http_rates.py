@@ -50,6 +50,17 @@ def test_one_who_floods_an_identity_locks_nobody_out_elsewhere() -> None:
     assert refused.value.retry_after_s
 
 
+def test_who_looks_without_end_locks_nobody_out_elsewhere() -> None:
+    doors = Doors()
+    for _ in range(120):
+        doors.look("192.0.2.1", 0.0)
+    with pytest.raises(LimitExceeded):
+        doors.look("192.0.2.1", 0.0)
+    doors.look("198.51.100.1", 0.0)
+    doors.sign_in("192.0.2.1", "SOMEBODY", 0.0)
+    doors.look("192.0.2.1", 1.0)
+
+
 @pytest.mark.parametrize(
     ("address", "asker"),
     [

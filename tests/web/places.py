@@ -54,7 +54,9 @@ class Made:
 
     def places(self) -> list[Place]:
         return [
-            Place("sign in", "/", "Sign in", NOBODY),
+            Place("visitor", "/", "offers", NOBODY),
+            Place("visitor offer", f"/offers/{self.offer}", "Specification", NOBODY),
+            Place("sign in", "/signin", "Sign in", NOBODY),
             Place("market", "/", "offers"),
             Place("market none", "/?q=price<1", "No offer matches"),
             Place("market wrong", "/?q=prize<1", "prize"),

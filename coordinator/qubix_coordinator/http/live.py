@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`/live`: the state of what a client watches, then every change of it, in order, each once.
 
-A connection starts with who asks (the Authorization header, or `{"token": …}` as first frame) and a `Subscribe`.
+A connection starts with who asks (the Authorization header, or `{"token": …}` as first frame) and a `Subscribe`. Who
+says nothing of that is a visitor: the market and its listings are there for all to see.
 Without a cursor a topic's snapshot comes first. With the cursor that last came with a topic the feed goes on behind it,
 or says `reset` and sends a snapshot when that is too long ago. Another `Subscribe` on the same connection replaces the
 one before.
@@ -24,7 +25,7 @@ from quart import Quart, websocket
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.service import Principal
-from qubix_coordinator.errors import QubixError, Unauthorised, Unavailable
+from qubix_coordinator.errors import Forbidden, QubixError, Unauthorised, Unavailable
 from qubix_coordinator.feed import frames
 from qubix_coordinator.feed.bounds import TooSlow
 from qubix_coordinator.feed.watchers import Watcher
@@ -34,6 +35,7 @@ from qubix_coordinator.http.live_socket import LiveSocket
 from qubix_coordinator.http.live_topics import Own, Shared
 from qubix_coordinator.http.pacing import next_message
 from qubix_coordinator.http.problems import MalformedBody, problem_of
+from qubix_coordinator.http.rates import asker_of
 from qubix_coordinator.http.routes import TOKEN_REMEDY, bearer, principal, reading
 from qubix_coordinator.http.sockets import GOING_AWAY, Stopping, close, until_closing
 from qubix_coordinator.outbox import Cursor, Event
@@ -69,25 +71,30 @@ def install(app: Quart) -> None:
 
 
 async def _asker() -> Principal | None:
-    """Who the headers speak for; None: the first frame will say. A cookie serves our own pages alone."""
+    """Who the headers speak for; None: the first frame will say. A cookie serves our own pages alone; one that opens
+    nothing is none."""
     if "Authorization" in websocket.headers:
         return await bearer(_LOOKING, websocket.headers)
     if token := cookies.token_of(websocket.headers):
         cookies.check_origin(websocket.headers)
-        return await principal(token, _LOOKING)
+        with contextlib.suppress(Unauthorised, Forbidden):
+            return await principal(token, _LOOKING)
     return None
 
 
 async def _serve(context: Context, socket: LiveSocket, who: Principal | None) -> None:
     """Until the client goes (Quart cancels this), is refused, is too slow, or the server stops."""
+    first = None
     try:
-        who = who or await _first_frame()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(until_closing(context))
-            tasks.create_task(_until_cut(socket))
-            if who.token_id is not None:
-                tasks.create_task(_until_over(context, who.token_id))
-            tasks.create_task(_listen(context, socket, who, tasks))
+        if who is None:
+            who, first = await _first_frame()
+        with _counted(context, who):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(until_closing(context))
+                tasks.create_task(_until_cut(socket))
+                if who is not None and who.token_id is not None:
+                    tasks.create_task(_until_over(context, who.token_id))
+                tasks.create_task(_listen(context, socket, who, first, tasks))
     except* Stopping:
         await close(GOING_AWAY, "the server stops; connect again")
     except* (TooSlow, Overflow):
@@ -111,32 +118,45 @@ async def _until_over(context: Context, token_id: UUID) -> NoReturn:
                 raise Unauthorised("this session has ended", field="token", remedy=TOKEN_REMEDY)
 
 
-async def _first_frame() -> Principal:
+def _counted(context: Context, who: Principal | None) -> contextlib.AbstractContextManager[None]:
+    """Visitors have no account to be known by."""
+    return contextlib.nullcontext() if who else context.doors.visitors.one(asker_of(websocket.remote_addr))
+
+
+async def _first_frame() -> tuple[Principal | None, Subscribe | None]:
+    """Who asks by a token, or what a visitor wants."""
     try:
         async with asyncio.timeout(_TOKEN_S):
             first = await next_message()
     except TimeoutError:
-        raise Unauthorised("no token came in time", field="token", remedy=TOKEN_REMEDY) from None
-    return await principal(_decoded(first, Token).token, _LOOKING)
+        raise Unauthorised("nothing was asked for in time", field="token", remedy=TOKEN_REMEDY) from None
+    if "subscribe" in _decoded(first, dict[str, msgspec.Raw]):
+        return None, _decoded(first, Subscribe)
+    return await principal(_decoded(first, Token).token, _LOOKING), None
 
 
-async def _listen(context: Context, socket: LiveSocket, who: Principal, tasks: asyncio.TaskGroup) -> NoReturn:
+async def _listen(
+    context: Context, socket: LiveSocket, who: Principal | None, wanted: Subscribe | None, tasks: asyncio.TaskGroup
+) -> NoReturn:
     feed: asyncio.Task[None] | None = None
     while True:
-        wanted = _decoded(await next_message(), Subscribe)
+        wanted = wanted or _decoded(await next_message(), Subscribe)
+        if who is None:
+            context.doors.look(asker_of(websocket.remote_addr), context.clock.monotonic_s())
         if feed is not None:
             feed.cancel()
             await asyncio.wait([feed])
         feed = tasks.create_task(_feed(context, socket, who, wanted))
+        wanted = None
 
 
-async def _feed(context: Context, socket: LiveSocket, who: Principal, wanted: Subscribe) -> None:
+async def _feed(context: Context, socket: LiveSocket, who: Principal | None, wanted: Subscribe) -> None:
     topics = [await live_topics.resolve(context, who, body) for body in live_topics.asked(wanted)]
     shared = [topic for topic in topics if isinstance(topic, Shared)]
     async with _watching(context, socket, shared), asyncio.TaskGroup() as tasks:
         for topic in topics:
             if isinstance(topic, Own):
-                tasks.create_task(_follow_own(context, who, topic))
+                tasks.create_task(_follow_own(context, topic))
         tasks.create_task(asyncio.Event().wait())
 
 
@@ -159,14 +179,14 @@ async def _watching(context: Context, socket: LiveSocket, topics: list[Shared]) 
             context.feeds.leave(watcher)
 
 
-async def _follow_own(context: Context, who: Principal, topic: Own) -> NoReturn:
+async def _follow_own(context: Context, topic: Own) -> NoReturn:
     cursor = topic.cursor
     if cursor is not None:
         with contextlib.suppress(Overflow):
             await _follow(context, topic, cursor)
         await _send(_encode(topic.name, "reset", ""))
     cursor = await context.notifier.position()
-    state = await live_topics.state(context, who, topic.name)
+    state = await live_topics.state(context, topic.who, topic.name)
     await _send(_encode(topic.name, "snapshot", str(cursor), state))
     await _follow(context, topic, cursor)
 

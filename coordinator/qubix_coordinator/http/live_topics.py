@@ -8,11 +8,12 @@ from uuid import UUID
 from qubix_coordinator.accounts import pairings
 from qubix_coordinator.accounts.service import Principal
 from qubix_coordinator.disputes import service as disputes
-from qubix_coordinator.errors import InvalidInput, LimitExceeded
+from qubix_coordinator.errors import InvalidInput, LimitExceeded, Unauthorised
 from qubix_coordinator.feed import watchers as feed
 from qubix_coordinator.feed.rules import Shown
 from qubix_coordinator.http import money
 from qubix_coordinator.http.context import Context
+from qubix_coordinator.http.routes import TOKEN_REMEDY
 from qubix_coordinator.jobs import service as jobs
 from qubix_coordinator.models import service as models
 from qubix_coordinator.outbox import Cursor, parse_cursor
@@ -34,8 +35,9 @@ QUERIES_MAX: Final = 8
 
 
 class Own(NamedTuple):
-    """A topic of one account: its name, and what the outbox calls it."""
+    """A topic of one account: whose it is, its name, and what the outbox calls it."""
 
+    who: Principal
     name: str
     source: str
     cursor: Cursor | None
@@ -70,8 +72,9 @@ def asked(wanted: Subscribe) -> list[TopicBody]:
     return list({(one.topic, one.query): one for one in plain}.values())
 
 
-async def resolve(context: Context, who: Principal, body: TopicBody) -> Own | Shared:
-    """Raises InvalidInput for what is no topic, NotFound for what is somebody else's."""
+async def resolve(context: Context, who: Principal | None, body: TopicBody) -> Own | Shared:
+    """Raises InvalidInput for what is no topic, NotFound for what is somebody else's, Unauthorised when a visitor
+    asks for what is anybody's own."""
     cursor = _cursor(body.cursor) if body.cursor else None
     if body.topic == MARKET:
         return _market(body, cursor)
@@ -80,8 +83,10 @@ async def resolve(context: Context, who: Principal, body: TopicBody) -> Own | Sh
     if body.topic.startswith(_LISTING):
         key = str(_uuid(body.topic.removeprefix(_LISTING), "listing"))
         return Shared(feed.Topic(f"{_LISTING}{key}", lambda one: one.listing_id == key, key), "", tuple, cursor)
+    if who is None:
+        raise Unauthorised(f"{body.topic} is not there for everybody", field="token", remedy=TOKEN_REMEDY)
     name = await _own(context, who, body.topic)
-    return Own(name, f"account:{who.account_id}" if name == ACCOUNT else name, cursor)
+    return Own(who, name, f"account:{who.account_id}" if name == ACCOUNT else name, cursor)
 
 
 def _market(body: TopicBody, cursor: Cursor | None) -> Shared:

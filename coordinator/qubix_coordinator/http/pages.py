@@ -16,7 +16,19 @@ from qubix_coordinator.errors import NotFound
 from qubix_coordinator.http import problems
 
 BUILT: Final = Path(qubix_coordinator.__file__).parent / "_web"
-PAGES: Final = ("offers", "run", "jobs", "rentals", "share", "provider", "wallet", "disputes", "operator", "account")
+PAGES: Final = (
+    "offers",
+    "run",
+    "jobs",
+    "rentals",
+    "share",
+    "provider",
+    "wallet",
+    "disputes",
+    "operator",
+    "account",
+    "signin",
+)
 """First parts of addresses that the page itself reads."""
 _HTML: Final = "text/html"
 _YEAR_S: Final = 31_536_000

@@ -71,7 +71,7 @@ class Sockets:
         """For as long as it is open. Raises LimitExceeded."""
         if self._open[address] >= self._each_max or self._open.total() >= self._all_max:
             raise LimitExceeded(
-                "too many tabs are connected",
+                "too many connections are open",
                 field="address",
                 remedy="Close others, or try again later",
                 retry_after_s=30,
@@ -88,7 +88,8 @@ class Sockets:
 @dataclass(frozen=True, slots=True)
 class Doors:
     """What strangers may ask for: challenges, sign-ins and pairings, each by address, and by identity at an address; a
-    browser tab's socket, and the account that a key which was never here gets by it.
+    browser tab's socket, and the account that a key which was never here gets by it; what anybody may look at, and the
+    sockets on which it is told.
 
     Never by the identity alone: anybody could then lock anybody else out.
     """
@@ -100,6 +101,8 @@ class Doors:
     tabs: Rate = field(default_factory=_by_address)
     new_keys: Rate = field(default_factory=_by_new_key)
     sockets: Sockets = field(default_factory=Sockets)
+    looks: Rate = field(default_factory=lambda: Rate(burst=120, per_s=4))
+    visitors: Sockets = field(default_factory=Sockets)
     pairings_made: Rate = field(default_factory=lambda: Rate(burst=20, per_s=0.1))
     pairings_brought: Rate = field(default_factory=lambda: Rate(burst=120, per_s=2))
     pairings_of_one: Rate = field(default_factory=lambda: Rate(burst=60, per_s=1))
@@ -117,6 +120,11 @@ class Doors:
     def tab(self, address: str, now_s: float) -> None:
         """Raises LimitExceeded."""
         _refuse(self.tabs.wait_s(address, now_s), "too many connections from this address", "address")
+
+    def look(self, address: str, now_s: float) -> None:
+        """Raises LimitExceeded."""
+        wait_s = self.looks.wait_s(address, now_s)
+        _refuse(wait_s, "too many requests from this address by who is not signed in", "address")
 
     def new_key(self, address: str, now_s: float) -> None:
         """Raises LimitExceeded."""

@@ -7,6 +7,7 @@
 A handler gets `who` when the route has a scope, `body` and `query` when it takes them, and the parts of its path.
 """
 
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar, cast
@@ -24,6 +25,7 @@ from qubix_coordinator.http import cookies
 from qubix_coordinator.http.context import here
 from qubix_coordinator.http.openapi import Binary
 from qubix_coordinator.http.problems import MalformedBody, WrongMedia
+from qubix_coordinator.http.rates import asker_of
 from qubix_protocol.api import Problem
 
 Handler = Callable[..., Awaitable[Any]]
@@ -41,18 +43,19 @@ def route(
     answer: type[Any],
     group: str,
     scope: str | tuple[str, ...] = "",
+    visitors: bool = False,
     body: type[Any] | None = None,
     query: type[Any] | None = None,
     status: int = 200,
 ) -> Callable[[Handler], Handler]:
-    """One scope of several suffices. `body` or `answer` may be `openapi.Binary`: the handler then reads or makes it
-    itself."""
+    """One scope of several suffices. With `visitors` nobody needs to have one: `who` is None for whoever shows none.
+    `body` or `answer` may be `openapi.Binary`: the handler then reads or makes it itself."""
 
     def register(handler: Handler) -> Handler:
         @functools.wraps(handler)
         async def view(**given: Any) -> QuartResponse:
             if scope:
-                given["who"] = await asker(scope, request.method, request.headers)
+                given["who"] = await (looker if visitors else asker)(scope, request.method, request.headers)
             if query is not None:
                 given["query"] = decode_query(query)
             else:
@@ -64,7 +67,7 @@ def route(
         documented = document_response(answer, status)(document_response(Problem, cast(int, "default"))(view))
         documented = operation_id(handler.__name__)(tag([group])(documented))
         if scope:
-            documented = security_scheme([{"token": []}])(documented)
+            documented = security_scheme([{"token": []}, *([{}] if visitors else [])])(documented)
         if body is not None:
             documented = document_request(body)(documented)
         if query is not None:
@@ -89,6 +92,18 @@ async def asker(scope: str | tuple[str, ...], method: str, headers: Headers) -> 
         return await bearer(scope, headers)
     cookies.check_write(method, headers, token)
     return await principal(token, scope)
+
+
+async def looker(scope: str | tuple[str, ...], method: str, headers: Headers) -> Principal | None:
+    """None: a visitor, counted by address. A cookie that opens nothing (any more) makes one, too; a token in the
+    headers must open what it is sent for. Raises Unauthorised, Forbidden or LimitExceeded."""
+    if "Authorization" in headers:
+        return await asker(scope, method, headers)
+    if cookies.token_of(headers):
+        with contextlib.suppress(Unauthorised, Forbidden):
+            return await asker(scope, method, headers)
+    here().doors.look(asker_of(request.remote_addr), here().clock.monotonic_s())
+    return None
 
 
 def reading(scope: str | tuple[str, ...]) -> tuple[str, ...]:

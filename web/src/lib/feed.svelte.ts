@@ -37,6 +37,8 @@ class Feed {
   heardMs = $state(0);
   /** What the server refused, in its words. */
   problem = $state('');
+  /** Called when the server says that whoever was signed in here is not any more. */
+  signedOut: () => void = () => undefined;
   #watched = new Map<string, Watched>();
   #socket: WebSocket | null = null;
   #tries = 0;
@@ -44,9 +46,9 @@ class Feed {
   #asking = false;
 
   constructor() {
-    addEventListener('online', () => this.#now());
+    addEventListener('online', () => this.reconnect());
     document.addEventListener('visibilitychange', () => {
-      if (document.visibilityState === 'visible' && Date.now() - this.heardMs > QUIET_MAX_MS) this.#now();
+      if (document.visibilityState === 'visible' && Date.now() - this.heardMs > QUIET_MAX_MS) this.reconnect();
     });
   }
 
@@ -74,7 +76,8 @@ class Feed {
     this.state = 'idle';
   }
 
-  #now(): void {
+  /** At once, as whoever is signed in now. */
+  reconnect(): void {
     if (!this.#watched.size) return;
     clearTimeout(this.#retry);
     this.#socket?.close();
@@ -123,9 +126,10 @@ class Feed {
   }
 
   #take(text: string): void {
-    const frame = JSON.parse(text) as Frame & { code?: string; detail?: string };
+    const frame = JSON.parse(text) as Frame & { code?: string; detail?: string; status?: number };
     if (frame.kind === undefined) {
       this.problem = frame.detail || frame.code || '';
+      if (frame.status === 401) this.signedOut();
       return;
     }
     this.problem = '';

@@ -22,6 +22,7 @@ export const t = {
       'Share the graphics card of this computer from a browser tab: nothing to install, no account to make.',
     ],
     share: 'Share my GPU',
+    signIn: 'Sign in to run a job',
   },
   signIn: {
     open: 'Sign in',
@@ -88,6 +89,8 @@ export const t = {
     back: 'Back to the market',
     gone: 'This GPU is not in the market now',
     goneLead: 'It may be rented, switched off, or away for maintenance. It keeps its address and comes back here.',
+    join: 'Sign in to rent it or run a job',
+    perHour: 'QU/h, paid by the second',
     specification: 'Specification',
     readings: 'Live readings',
     history: 'Last hour',

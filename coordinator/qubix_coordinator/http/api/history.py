@@ -31,11 +31,12 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     "GET",
     "/offers/<uuid:listing_id>/history",
     scope="user",
+    visitors=True,
     query=HistoryQuery,
     answer=HistoryView,
     group="market",
 )
-async def get_history(who: Principal, query: HistoryQuery, listing_id: UUID) -> HistoryView:
+async def get_history(who: Principal | None, query: HistoryQuery, listing_id: UUID) -> HistoryView:
     """Readings of a listing's device as points of a chart, and changes of its price and availability"""
     context, now_ms = here(), here().now_ms()
     settings = context.settings

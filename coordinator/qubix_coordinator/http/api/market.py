@@ -65,8 +65,8 @@ async def list_kernels() -> KernelsView:
     return KernelsView(kernels=tuple(msgspec.to_builtins(get(name).spec) for name in names()))
 
 
-@route(api, "GET", "/offers", scope="user", query=OffersQuery, answer=OffersView, group="market")
-async def list_offers(who: Principal, query: OffersQuery) -> OffersView:
+@route(api, "GET", "/offers", scope="user", visitors=True, query=OffersQuery, answer=OffersView, group="market")
+async def list_offers(who: Principal | None, query: OffersQuery) -> OffersView:
     """The market now, and the cursor from which the live feed goes on"""
     context, now_ms = here(), here().now_ms()
     found, keys = query.query(), query.keys()
@@ -81,11 +81,12 @@ async def list_offers(who: Principal, query: OffersQuery) -> OffersView:
     "GET",
     "/offers/<uuid:listing_id>/readings",
     scope="user",
+    visitors=True,
     query=ReadingsQuery,
     answer=ReadingsView,
     group="market",
 )
-async def list_readings(who: Principal, query: ReadingsQuery, listing_id: UUID) -> ReadingsView:
+async def list_readings(who: Principal | None, query: ReadingsQuery, listing_id: UUID) -> ReadingsView:
     """What a device said of itself lately, as a series for charts"""
     context, now_ms = here(), here().now_ms()
     peer, device = await market.device_of(context.db, listing_id)
@@ -94,13 +95,23 @@ async def list_readings(who: Principal, query: ReadingsQuery, listing_id: UUID) 
     return ReadingsView(listing_id=str(listing_id), readings=tuple(found))
 
 
-@route(api, "GET", "/offers/<uuid:listing_id>/reputation", scope="user", answer=ReputationView, group="market")
-async def show_reputation(who: Principal, listing_id: UUID) -> ReputationView:
+@route(
+    api,
+    "GET",
+    "/offers/<uuid:listing_id>/reputation",
+    scope="user",
+    visitors=True,
+    answer=ReputationView,
+    group="market",
+)
+async def show_reputation(who: Principal | None, listing_id: UUID) -> ReputationView:
     """How reliable a device was, and the sentence and numbers behind each part of that"""
     return await standing.view(here().db, listing_id, now_ms=here().now_ms())
 
 
-@route(api, "GET", "/offers/<uuid:listing_id>/work", scope="user", answer=WorkOutcomesView, group="market")
-async def list_work_outcomes(who: Principal, listing_id: UUID) -> WorkOutcomesView:
+@route(
+    api, "GET", "/offers/<uuid:listing_id>/work", scope="user", visitors=True, answer=WorkOutcomesView, group="market"
+)
+async def list_work_outcomes(who: Principal | None, listing_id: UUID) -> WorkOutcomesView:
     """What is known of a device's work: what was finished, failed, checked and disputed, never whose it was"""
     return await outcomes_read.outcomes(here().db, listing_id)

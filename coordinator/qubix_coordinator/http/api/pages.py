@@ -24,10 +24,14 @@ async def begin_page_session(body: PageSessionBody) -> Response:
     return answer
 
 
-@route(api, "GET", "/session", scope=cookies.SCOPES, answer=PageSessionView, group="page")
-async def get_page_session(who: Principal) -> Response:
-    """Who is signed in here, and the value that a page's writes carry"""
-    answer = Response(msgspec.json.encode(await _view(who, cookies.token_of(request.headers))), content_type=JSON)
+@route(api, "GET", "/session", scope=cookies.SCOPES, visitors=True, answer=PageSessionView, group="page")
+async def get_page_session(who: Principal | None) -> Response:
+    """Who is signed in here, if anybody is, and the value that a page's writes carry"""
+    token = cookies.token_of(request.headers)
+    view = PageSessionView(account=None, csrf="") if who is None else await _view(who, token)
+    answer = Response(msgspec.json.encode(view), content_type=JSON)
+    if who is None and token:
+        answer.headers["Set-Cookie"] = cookies.ended(request.headers.get("Host", ""))
     answer.headers["Cache-Control"] = "no-store"
     return answer
 

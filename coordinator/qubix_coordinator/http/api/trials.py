@@ -30,14 +30,16 @@ async def ask_selftest(who: Principal, body: SelfTestBody, listing_id: UUID) -> 
     return found
 
 
-@route(api, "GET", "/offers/<uuid:listing_id>/selftest", scope="user", answer=SelfTestView, group="market")
-async def read_selftest(who: Principal, listing_id: UUID) -> SelfTestView:
+@route(
+    api, "GET", "/offers/<uuid:listing_id>/selftest", scope="user", visitors=True, answer=SelfTestView, group="market"
+)
+async def read_selftest(who: Principal | None, listing_id: UUID) -> SelfTestView:
     """The device's last self-test, check by check, with its time: a claim of its node"""
     context = here()
     return await selftests.view(context.db, listing_id, now_ms=context.now_ms())
 
 
-@route(api, "GET", "/offers/<uuid:listing_id>/trials", scope="user", answer=TrialsView, group="market")
-async def list_trials(who: Principal, listing_id: UUID) -> TrialsView:
+@route(api, "GET", "/offers/<uuid:listing_id>/trials", scope="user", visitors=True, answer=TrialsView, group="market")
+async def list_trials(who: Principal | None, listing_id: UUID) -> TrialsView:
     """What the market tried of this device itself, newest first: how fast it was, and how much memory it held"""
     return await read.trials(here().db, listing_id)
