@@ -14,7 +14,7 @@ from rich.console import Console
 
 from qubix import AsyncClient, Client
 from qubix.cli import main
-from qubix.cli.watch import picture
+from qubix.cli.watch import lines, picture
 from qubix.errors import ApiError, BadUsage, CannotReach
 from qubix.settings import Settings
 from qubix.watching import Link, OffersTable, OffersUpdate
@@ -149,3 +149,22 @@ def test_the_picture_fits_the_screen_and_says_what_it_leaves_out() -> None:
     lines = console.export_text().splitlines()
     assert len(lines) < 24
     assert "reconnecting · 40 offers, as of 7 s ago, 22 more below" in lines[-1]
+
+
+def test_in_lines_a_change_that_shows_nothing_new_is_left_out() -> None:
+    table = OffersTable(parse_order("price"))
+    busier = msgspec.structs.replace(ONE, jobs_accepted=ONE.jobs_accepted + 1)
+    told = list(
+        lines(
+            [
+                OffersUpdate(table, Link.LIVE, 0.0, snapshot=True, entered=(ONE,)),
+                OffersUpdate(table, Link.LIVE, 0.0, changed=(busier,)),
+                OffersUpdate(table, Link.RECONNECTING, 2.0),
+                OffersUpdate(table, Link.LIVE, 0.0, changed=(DEARER,), entered=(TWO,)),
+                OffersUpdate(table, Link.LIVE, 0.0, changed=(DEARER, TWO)),
+                OffersUpdate(table, Link.LIVE, 0.0, gone=(DEARER,)),
+                OffersUpdate(table, Link.LIVE, 0.0, entered=(DEARER,)),
+            ]
+        )
+    )
+    assert [line.split()[0] for line in told] == ["offer", "reconnecting;", "entered", "changed", "gone", "entered"]

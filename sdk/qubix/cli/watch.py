@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`qubix offers watch`: a table that keeps itself up to date in a terminal, one line for each change anywhere else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -40,9 +40,8 @@ def watch(query: tuple[str, ...], order: str, as_json: bool) -> None:
                     for update in updates:
                         live.update(picture(update, out.height), refresh=True)
             else:
-                for update in updates:
-                    for line in changes(update):
-                        out.print(told(line), soft_wrap=True)
+                for text in lines(updates):
+                    out.print(text, soft_wrap=True)
     except KeyboardInterrupt:
         return
 
@@ -57,6 +56,16 @@ def changes(update: OffersUpdate) -> Iterator[dict[str, Any]]:
     yield from ({"kind": "gone", "offer": one} for one in update.gone)
     if update.link is Link.RECONNECTING:
         yield {"kind": "reconnecting", "age_s": round(update.age_s, 1)}
+
+
+def lines(updates: Iterable[OffersUpdate]) -> Iterator[str]:
+    """For people: what changes nothing that a line shows, such as a reading, has none."""
+    said: dict[str, str] = {}
+    for update in updates:
+        for line in changes(update):
+            if line["kind"] != "changed" or said.get(line["offer"].listing_id) != _brief(line["offer"]):
+                yield told(line)
+        said |= {one.listing_id: _brief(one) for one in (*update.entered, *update.changed)}
 
 
 def told(line: dict[str, Any]) -> str:
