@@ -9,7 +9,8 @@ import { backoffMs } from '../share/net/backoff';
 
 export interface Frame {
   topic: string;
-  kind: 'snapshot' | 'more' | 'delta' | 'still' | 'reset' | 'slow';
+  /** `refused` is this page's own word: more offers match than a feed carries, so the topic is not asked for again. */
+  kind: 'snapshot' | 'more' | 'delta' | 'still' | 'reset' | 'slow' | 'refused';
   cursor: string;
   data: unknown;
 }
@@ -22,6 +23,7 @@ interface Watched {
   topic: Topic;
   watchers: Set<Watcher>;
   cursor: string;
+  refused: boolean;
 }
 
 const RETRY_FIRST_MS = 250;
@@ -55,18 +57,23 @@ class Feed {
   /** Until the function that it gives is called. A topic that is watched already is told from its beginning again. */
   watch(topic: Topic, watcher: Watcher): () => void {
     const name = nameOf(topic);
-    const entry = this.#watched.get(name) ?? { topic, watchers: new Set<Watcher>(), cursor: '' };
+    const entry = this.#watched.get(name) ?? { topic, watchers: new Set<Watcher>(), cursor: '', refused: false };
     entry.watchers.add(watcher);
     entry.cursor = '';
+    entry.refused = false;
     this.#watched.set(name, entry);
     this.#subscribe();
     return () => {
       entry.watchers.delete(watcher);
       if (entry.watchers.size) return;
       this.#watched.delete(name);
-      if (this.#watched.size) this.#subscribe();
+      if (this.#wanted().length) this.#subscribe();
       else this.#stop();
     };
+  }
+
+  #wanted(): Watched[] {
+    return [...this.#watched.values()].filter((one) => !one.refused);
   }
 
   #stop(): void {
@@ -78,7 +85,7 @@ class Feed {
 
   /** At once, as whoever is signed in now. */
   reconnect(): void {
-    if (!this.#watched.size) return;
+    if (!this.#wanted().length) return;
     clearTimeout(this.#retry);
     this.#socket?.close();
     this.#socket = null;
@@ -101,7 +108,10 @@ class Feed {
   }
 
   #again(): void {
-    if (!this.#watched.size) return;
+    if (!this.#wanted().length) {
+      this.state = 'idle';
+      return;
+    }
     this.state = 'reconnecting';
     this.#retry = setTimeout(() => this.#connect(), backoffMs(this.#tries, RETRY_FIRST_MS, RETRY_MAX_MS));
     this.#tries += 1;
@@ -113,7 +123,7 @@ class Feed {
     this.#asking = true;
     queueMicrotask(() => {
       this.#asking = false;
-      if (!this.#watched.size) return;
+      if (!this.#wanted().length) return;
       if (this.#socket === null) this.#connect();
       else this.#ask();
     });
@@ -121,14 +131,24 @@ class Feed {
 
   #ask(): void {
     if (this.#socket?.readyState !== WebSocket.OPEN) return;
-    const subscribe = [...this.#watched.values()].map(({ topic, cursor }) => (cursor ? { ...topic, cursor } : topic));
+    const subscribe = this.#wanted().map(({ topic, cursor }) => (cursor ? { ...topic, cursor } : topic));
     if (subscribe.length) this.#socket.send(JSON.stringify({ subscribe }));
   }
 
+  /** The connection ends with it; what else is watched is asked for on the next one. */
+  #refuse(): void {
+    for (const [name, entry] of this.#watched) {
+      if (entry.refused || entry.topic.topic !== 'market') continue;
+      entry.refused = true;
+      for (const watcher of entry.watchers) watcher({ topic: name, kind: 'refused', cursor: '', data: null });
+    }
+  }
+
   #take(text: string): void {
-    const frame = JSON.parse(text) as Frame & { code?: string; detail?: string; status?: number };
+    const frame = JSON.parse(text) as Frame & { code?: string; detail?: string; status?: number; field?: string };
     if (frame.kind === undefined) {
-      this.problem = frame.detail || frame.code || '';
+      if (frame.code === 'limit_exceeded' && frame.field === 'subscribe') this.#refuse();
+      else this.problem = frame.detail || frame.code || '';
       if (frame.status === 401) this.signedOut();
       return;
     }

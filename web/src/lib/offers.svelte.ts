@@ -2,16 +2,20 @@
 /** The market as this page holds it: plain objects, and one rune that says that something changed. */
 
 import { feed, type Frame } from './feed.svelte';
-import type { Listing, Schemas } from './api/client';
+import { get, type Listing, type Schemas } from './api/client';
 
 type Delta = Schemas['MarketDelta'];
 const TINT_MS = 4000;
+const PAGE = 200;
+const PAGE_MS = 5000;
 
 /** Deltas come up to ten times a second; the table is drawn once a frame at most. */
 export class Offers {
   version = $state(0);
   /** Counts up when the rows are others than before, or of other models or places. */
   members = $state(0);
+  /** More match than are told live: `rows` are the first of them, read again and again. */
+  partial = $state(false);
   /** null until the first snapshot. */
   total = $state<number | null>(null);
   rows = new Map<string, Listing>();
@@ -23,10 +27,45 @@ export class Offers {
   #others = false;
   /** What moved since the rows were last put in order; null: all of it. */
   #changed: Set<string> | null = null;
+  #page: (() => void) | null = null;
 
-  watch(query: string): () => void {
+  /** `order` is asked for again whenever it matters. */
+  watch(query: string, order: () => string): () => void {
     this.total = null;
-    return feed.watch(query ? { topic: 'market', query } : { topic: 'market' }, (frame) => this.#take(frame));
+    this.partial = false;
+    const over = new AbortController();
+    const leave = feed.watch(query ? { topic: 'market', query } : { topic: 'market' }, (frame) => {
+      if (frame.kind === 'refused') void this.#readOn(query, order, over.signal);
+      else this.#take(frame);
+    });
+    return () => {
+      leave();
+      over.abort();
+      this.#page?.();
+    };
+  }
+
+  /** The first page at once, if that is what is read. */
+  readAgain(): void {
+    this.#page?.();
+  }
+
+  async #readOn(query: string, order: () => string, over: AbortSignal): Promise<void> {
+    this.partial = true;
+    while (!over.aborted) {
+      const asked = new URLSearchParams({ q: query, order: order(), limit: String(PAGE) });
+      try {
+        const { offers } = await get<Schemas['OffersView']>(`/offers?${asked}`, over);
+        this.#take({ topic: '', kind: 'snapshot', cursor: '0', data: offers });
+      } catch {
+        // The last page stays; the next one may come.
+      }
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, PAGE_MS);
+        this.#page = () => (clearTimeout(timer), resolve());
+      });
+    }
+    this.#page = null;
   }
 
   /** One listing alone. */

@@ -42,6 +42,8 @@ export const t = {
     clear: 'Clear',
     clearAll: 'Clear all filters',
     count: (n: number) => (n === 1 ? '1 offer' : `${n.toLocaleString('en')} offers`),
+    partial: (n: number) =>
+      `More offers match than are told live. These are the first ${n} in this order, read again every few seconds: narrow the search to see each change at once.`,
     nobody: 'Nothing is offered yet',
     nobodyLead: 'The first GPU appears here as soon as somebody shares one. Yours can be it: one click, from this very tab.',
     beFirst: 'Share my GPU',
