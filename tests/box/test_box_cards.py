@@ -303,6 +303,10 @@ def test_only_on_a_card_a_worker_names_its_threads_and_writes_nothing_else_of_pr
         if kind == "limited":
             for way in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                 assert error("open_socket", int(socket.AF_UNIX), int(way)) == EPERM
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+                door.bind(str(tmp_path / "door"))
+                assert error("send_from_a_pair", str(tmp_path / "door")) == EPERM
+            assert (error("pair") == 0) is (gpu is not None)
     finally:
         zygote.close()
 

@@ -29,9 +29,9 @@ _CLOCKS: Final = """clock_getres clock_gettime clock_nanosleep getitimer getrand
 time timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime
 timerfd_settime"""
 _SOCKET: Final = "getpeername getsockname getsockopt recvfrom sendto setsockopt shutdown"
-_CUDA: Final = "memfd_create mlock2 recvmsg sendmsg socketpair"
+_CUDA: Final = "memfd_create mlock2 recvmsg sendmsg"
 _CUDA_SOCKET: Final = "accept4 bind listen"
-_CUDA_BOXED: Final = "connect sched_setscheduler"
+_CUDA_BOXED: Final = "connect sched_setscheduler socketpair"
 """The driver's library passes descriptors of its own over a socket that only its own process can reach."""
 
 _GRAPHICS: Final = "memfd_create"
@@ -41,7 +41,8 @@ _GRAPHICS_IOCTLS: Final = "d>b"
 _CLONE_THREAD: Final = 0x0001_0000
 _CLONE_NEW: Final = 0x7E02_0000
 _AF_UNIX: Final = 1
-_SOCKET_KIND, _SEQPACKET = 0xF, 5
+_SOCKET_KIND, _STREAM, _SEQPACKET = 0xF, 1, 5
+_CONNECTED: Final = (("socket", _SEQPACKET), ("socketpair", _SEQPACKET), ("socketpair", _STREAM))
 _IOCTLS: Final = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS (is it a terminal?), FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 _NVIDIA_IOCTLS: Final = ((0xFF00, 0x4600), (0xFFFF_FF00, 0), (0xFFFF_FFF0, 0x3000_0000))
@@ -72,10 +73,9 @@ def program(profile: Profile, *, graphics: bool = False) -> bytes:
         _try_rule(made, sc.ALLOW, "prctl", sc.Arg(0, sc.EQ, option))
     if profile == "cuda":
         _try_rule(made, sc.ALLOW, "socket", sc.Arg(0, sc.EQ, _AF_UNIX))
-    if profile == "limited-cuda":  # such as sends nothing that is not connected
-        _try_rule(
-            made, sc.ALLOW, "socket", sc.Arg(0, sc.EQ, _AF_UNIX), sc.Arg(1, sc.MASKED_EQ, _SOCKET_KIND, _SEQPACKET)
-        )
+    # Such as send to whom they are connected with, and to no address.
+    for call, way in _CONNECTED if profile == "limited-cuda" else ():
+        _try_rule(made, sc.ALLOW, call, sc.Arg(0, sc.EQ, _AF_UNIX), sc.Arg(1, sc.MASKED_EQ, _SOCKET_KIND, way))
     for mask, value in _NVIDIA_IOCTLS if profile in ("cuda", "limited-cuda") else ():
         _try_rule(made, sc.ALLOW, "ioctl", sc.Arg(1, sc.MASKED_EQ, mask, value))
     for kind in _GRAPHICS_IOCTLS if graphics else ():

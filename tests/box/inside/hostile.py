@@ -197,6 +197,12 @@ def pair() -> int:
     return socket.socketpair()[0].fileno()
 
 
+def send_from_a_pair(path: str) -> int:
+    """What a pair of datagram sockets may do more: each still sends to any other's address."""
+    one, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    return one.sendto(b"x", path)
+
+
 def send_signal(pid: int, number: int) -> None:
     os.kill(pid, number)
 
