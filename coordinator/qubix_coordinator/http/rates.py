@@ -4,6 +4,7 @@
 Of this process alone: with several coordinators, each counts for itself.
 """
 
+import asyncio
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
@@ -103,6 +104,8 @@ class Doors:
     sockets: Sockets = field(default_factory=Sockets)
     looks: Rate = field(default_factory=lambda: Rate(burst=120, per_s=4))
     visitors: Sockets = field(default_factory=Sockets)
+    visits: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Held while a visitor is answered: however many come, most connections to the database are left to others."""
     pairings_made: Rate = field(default_factory=lambda: Rate(burst=20, per_s=0.1))
     pairings_brought: Rate = field(default_factory=lambda: Rate(burst=120, per_s=2))
     pairings_of_one: Rate = field(default_factory=lambda: Rate(burst=60, per_s=1))
