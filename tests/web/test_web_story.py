@@ -215,6 +215,64 @@ def test_a_visitor_looks_around_signs_in_where_they_stand_and_is_a_visitor_again
         expect(page.get_by_role("region", name="Rent a GPU by the second")).to_be_visible()
 
 
+def test_a_page_that_was_opened_without_its_market_learns_who_is_signed_in_once_it_answers(
+    market: WebMarket, tabs: Tabs
+) -> None:
+    tabs.allow(NOISE_OF_A_CUT)
+    page = tabs.open(token=market.person())
+    page.route("**/api/v1/**", lambda route: route.abort())
+    page.goto("/run")
+    expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    expect(page.get_by_role("button", name="Your account")).to_have_count(0)
+    page.evaluate("window.notLoadedAgain = true")
+    page.unroute("**/api/v1/**")
+    page.get_by_role("button", name="Your account").click()
+    expect(page.get_by_role("combobox", name="Kernel")).to_contain_text("matmul")
+    page.route("**/api/v1/**", lambda route: route.abort())
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    page.unroute("**/api/v1/**")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert page.evaluate("window.notLoadedAgain")
+
+
+def test_a_half_filled_form_waits_for_its_owner_and_for_nobody_else_and_all_tabs_know_who_is_here(
+    market: WebMarket, tabs: Tabs
+) -> None:
+    tabs.allow("status of 401")
+    token, other = market.person(), market.person()
+    page = tabs.open(token=token)
+    page.goto("/run?kernel=montecarlo_option")
+    beside = page.context.new_page()
+    beside.goto("/account")
+    for one in (page, beside):
+        expect(one.get_by_role("button", name="Your account")).to_be_visible()
+        one.evaluate("window.notLoadedAgain = true")
+    seed = page.get_by_role("spinbutton", name="seed")
+
+    def sign_out() -> None:
+        beside.bring_to_front()
+        beside.get_by_role("button", name="Your account").click()
+        beside.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        expect(seed).to_be_hidden()
+
+    def sign_in(token: str) -> None:
+        beside.get_by_label("Token").fill(token)
+        beside.get_by_role("button", name="Sign in", exact=True).click()
+        for one in (page, beside):
+            expect(one.get_by_role("button", name="Your account")).to_be_visible()
+
+    seed.fill("1234")
+    for whose, kept in ((token, "1234"), (other, "")):
+        sign_out()
+        sign_in(whose)
+        expect(seed).to_have_value(kept)
+    for one in (page, beside):
+        assert one.evaluate("window.notLoadedAgain")
+
+
 def rows(page: Page) -> list[list[str]]:
     """Device, memory and price, which do not move by themselves."""
     return [row.locator("td:nth-child(-n+3)").all_inner_texts() for row in offers(page).all()]
