@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qubix.watching import OffersTable
-from qubix_coordinator.errors import QubixError
-from qubix_coordinator.feed import frames, rules
+from qubix_coordinator.errors import QubixError, Unavailable
+from qubix_coordinator.feed import frames, rules, watchers
 from qubix_coordinator.feed.frames import Encodings
 from qubix_coordinator.feed.rules import Change, Loaded, Market, Shown, Snapshot
 from qubix_coordinator.feed.watchers import Feed, Topic, Watcher
@@ -274,6 +274,27 @@ def test_a_clients_table_is_the_servers_at_its_cursor(seed: int) -> None:
 @given(st.integers(0, 2**32))
 def test_a_clients_table_is_the_servers_at_its_cursor_in_long_histories(seed: int) -> None:
     run(seed, 200)
+
+
+def test_who_only_looks_leaves_half_of_what_may_wait_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = Replica(Stream(random.Random(1)), 8)
+    feed = replica.feeds[""]
+    slow = Socket()
+    slow.full = True
+    feed.begin(Watcher(feed, slow, "slow"), None, replica.market, 0)
+    (held,) = feed._held
+    monkeypatch.setattr(watchers, "HELD_BYTES_MAX", held.size_bytes + 1)
+    with pytest.raises(Unavailable):
+        feed.begin(Watcher(feed, Socket(), "visitor", visits=True), None, replica.market, 0)
+    assert feed.begin(Watcher(feed, Socket(), "owner"), None, replica.market, 0)
+
+
+def test_a_snapshot_that_serves_nobody_any_more_is_not_kept() -> None:
+    replica = Replica(Stream(random.Random(1)), 8)
+    feed = replica.feeds[""]
+    for number in range(50):
+        feed.begin(Watcher(feed, Socket(), f"order {number}"), None, replica.market, number * 1_000)
+    assert len(feed._held) == 1
 
 
 def test_a_frame_is_one_unmasked_text_message() -> None:

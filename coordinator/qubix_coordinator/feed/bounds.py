@@ -15,6 +15,7 @@ class Bounds:
     queries: int = 128
     """Different ones in all. Each change of the market is looked at once for each."""
     listings_watched: int = 20_000
+    """Of both, visitors begin none once half are there. Who wants the whole market finds room in any case."""
     listings: int = 10_000
     """That a feed begins with. It may grow to twice as many before its watchers are sent away."""
     slow_s: float = 20.0

@@ -58,13 +58,21 @@ class Feeds:
         self._writing = False
 
     async def watch(
-        self, wire: Wire, topic: Topic, cursor: Cursor | None = None, *, order: str = "", sort: Sort = tuple
+        self,
+        wire: Wire,
+        topic: Topic,
+        cursor: Cursor | None = None,
+        *,
+        order: str = "",
+        sort: Sort = tuple,
+        visits: bool = False,
     ) -> Watcher:
-        """Begins with the whole table, or goes on behind the cursor. Raises LimitExceeded, Unavailable."""
+        """Begins with the whole table, or goes on behind the cursor. `visits`: for somebody without an account. Raises
+        LimitExceeded, Unavailable."""
         self._wanted_s = self._clock()
         self._wanted.set()
-        feed = await self._feed(topic)
-        watcher = Watcher(feed, wire, order, sort)
+        feed = await self._feed(topic, visits)
+        watcher = Watcher(feed, wire, order, sort, visits=visits)
         feed.watchers.add(watcher)
         feed.idle_since_s = None
         self._moved(watcher, feed.begin, cursor)
@@ -187,10 +195,10 @@ class Feeds:
 
     # Watchers
 
-    async def _feed(self, topic: Topic) -> Feed:
+    async def _feed(self, topic: Topic, visits: bool) -> Feed:
         feed = self._feeds.get(topic.name)
         if feed is None:
-            self._make_room(topic)
+            self._make_room(topic, visits)
             feed = self._feeds[topic.name] = Feed(topic, self._held)
             feed.idle_since_s = self._clock()
             if topic.listing_id is not None:
@@ -219,10 +227,13 @@ class Feeds:
         except TimeoutError:
             raise Unavailable("the live feed does not run", remedy="Try again in a few seconds") from None
 
-    def _make_room(self, topic: Topic) -> None:
+    def _make_room(self, topic: Topic, visits: bool) -> None:
         """Raises LimitExceeded."""
+        if topic.name == TOPIC:
+            return
         alike = [one for one in self._feeds.values() if (one.topic.listing_id is None) == (topic.listing_id is None)]
         most = self.bounds.queries if topic.listing_id is None else self.bounds.listings_watched
+        most //= 1 + visits
         if len(alike) < most:
             return
         idle = [one for one in alike if not one.watchers and one.built]

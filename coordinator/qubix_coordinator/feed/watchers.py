@@ -76,6 +76,8 @@ class Watcher:
     waits_since_s: float | None = None
     """Since when it has been parked, or its socket full."""
     held: Snapshot | None = None
+    visits: bool = False
+    """For somebody without an account, for whom half of what there is room for is enough."""
 
     @property
     def reads_along(self) -> bool:
@@ -135,15 +137,18 @@ class Feed:
         """The whole table. Raises Unavailable while too much waits for others."""
         made = self._snapshots.get(watcher.order)
         if made is None or now_ms - made.made_ms >= SNAPSHOT_MS:
-            made = self._snapshots[watcher.order] = self._snapshot(watcher.sort, market, now_ms)
+            self._snapshots = {
+                order: one for order, one in self._snapshots.items() if now_ms - one.made_ms < SNAPSHOT_MS
+            }
+            made = self._snapshots[watcher.order] = self._snapshot(watcher, market, now_ms)
         watcher.held = made
         watcher.pending.extend(made.frames)
         watcher.behind, watcher.at = None, self.version
 
-    def _snapshot(self, sort: Sort, market: Market, now_ms: int) -> Snapshot:
-        if sum(one.size_bytes for one in self._held) > HELD_BYTES_MAX:
+    def _snapshot(self, watcher: Watcher, market: Market, now_ms: int) -> Snapshot:
+        if sum(one.size_bytes for one in self._held) > HELD_BYTES_MAX // (1 + watcher.visits):
             raise Unavailable("too much waits for slow readers", remedy="Try again in a few seconds")
-        members = sort(list(self.table.members.values()))
+        members = watcher.sort(list(self.table.members.values()))
         told = tuple(frames.snapshot(self.topic.name, market.cursor, members, Encodings(now_ms + SNAPSHOT_MS)))
         made = Snapshot(told, sum(map(len, told)), now_ms)
         self._held.add(made)

@@ -142,7 +142,7 @@ async def _listen(
     while True:
         wanted = wanted or _decoded(await next_message(), Subscribe)
         if who is None:
-            context.doors.look(asker_of(websocket.remote_addr), context.clock.monotonic_s())
+            _count(context, wanted)
         if feed is not None:
             feed.cancel()
             await asyncio.wait([feed])
@@ -150,10 +150,19 @@ async def _listen(
         wanted = None
 
 
+def _count(context: Context, wanted: Subscribe) -> None:
+    """What a visitor asks for. Raises LimitExceeded."""
+    address, now_s = asker_of(websocket.remote_addr), context.clock.monotonic_s()
+    context.doors.look(address, now_s)
+    for topic in live_topics.asked(wanted):
+        if topic.topic == live_topics.MARKET:
+            context.doors.watch(address, now_s)
+
+
 async def _feed(context: Context, socket: LiveSocket, who: Principal | None, wanted: Subscribe) -> None:
     topics = [await live_topics.resolve(context, who, body) for body in live_topics.asked(wanted)]
     shared = [topic for topic in topics if isinstance(topic, Shared)]
-    async with _watching(context, socket, shared), asyncio.TaskGroup() as tasks:
+    async with _watching(context, socket, shared, visits=who is None), asyncio.TaskGroup() as tasks:
         for topic in topics:
             if isinstance(topic, Own):
                 tasks.create_task(_follow_own(context, topic))
@@ -161,7 +170,7 @@ async def _feed(context: Context, socket: LiveSocket, who: Principal | None, wan
 
 
 @contextlib.asynccontextmanager
-async def _watching(context: Context, socket: LiveSocket, topics: list[Shared]) -> AsyncIterator[None]:
+async def _watching(context: Context, socket: LiveSocket, topics: list[Shared], *, visits: bool) -> AsyncIterator[None]:
     watchers: list[Watcher] = []
 
     def drained() -> None:
@@ -171,7 +180,9 @@ async def _watching(context: Context, socket: LiveSocket, topics: list[Shared]) 
     socket.on_room(drained)
     try:
         for shared in topics:
-            ask = context.feeds.watch(socket, shared.topic, shared.cursor, order=shared.order, sort=shared.sort)
+            ask = context.feeds.watch(
+                socket, shared.topic, shared.cursor, order=shared.order, sort=shared.sort, visits=visits
+            )
             watchers.append(await ask)
         yield
     finally:

@@ -103,6 +103,7 @@ class Doors:
     new_keys: Rate = field(default_factory=_by_new_key)
     sockets: Sockets = field(default_factory=Sockets)
     looks: Rate = field(default_factory=lambda: Rate(burst=120, per_s=4))
+    watches: Rate = field(default_factory=lambda: Rate(burst=40, per_s=1))
     visitors: Sockets = field(default_factory=Sockets)
     visits: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Held while a visitor is answered: however many come, most connections to the database are left to others."""
@@ -128,6 +129,12 @@ class Doors:
         """Raises LimitExceeded."""
         wait_s = self.looks.wait_s(address, now_s)
         _refuse(wait_s, "too many requests from this address by who is not signed in", "address")
+
+    def watch(self, address: str, now_s: float) -> None:
+        """A query of the market that a visitor begins to follow: the whole table may be sorted and encoded for it.
+        Raises LimitExceeded."""
+        wait_s = self.watches.wait_s(address, now_s)
+        _refuse(wait_s, "too many queries are followed from this address by who is not signed in", "address")
 
     def new_key(self, address: str, now_s: float) -> None:
         """Raises LimitExceeded."""
