@@ -26,6 +26,7 @@ from tests.web import reach
 pytestmark = pytest.mark.slow
 T = TypeVar("T")
 FUNDS = 1_000_000
+THIEFS_SEED = "t" * 55
 SMALL = {"width": 96, "height": 64}
 NO_ED25519 = """
 const make = crypto.subtle.generateKey.bind(crypto.subtle);
@@ -158,17 +159,22 @@ def test_one_click_makes_a_new_accounts_first_key_and_from_then_on_a_session_spe
     keys = keys_of(page)
     expect(keys.get_by_role("listitem").filter(has_text="This browser")).to_have_count(1)
     expect(keys.get_by_text("No wallet could add another key")).to_be_visible()
-    keys.get_by_role("button", name="Let my wallet add and withdraw keys").click()
-    expect(keys.get_by_role("status")).to_have_text("No wallet signs in to this account yet: bind one first.")
+    expect(keys.get_by_text("No wallet signs in to this account yet: bind one first.")).to_be_visible()
 
-    def bind() -> None:
+    def bound(*seeds: str) -> dict[str, bool]:
         with qubix.Client(market.url, token=token, data_dir=tmp_path) as api:
-            assert [one.approves_keys for one in api.bind_wallet(SeedWallet(OTHER_SEED)).wallets] == [False]
+            for seed in seeds:
+                api.bind_wallet(SeedWallet(seed))
+            return {one.identity: one.approves_keys for one in api.wallets().wallets}
 
-    aside(bind)
-    keys.get_by_role("button", name="Let my wallet add and withdraw keys").click()
-    expect(keys.get_by_role("status")).to_have_text("Your wallet adds and withdraws keys from now on.")
+    own, thiefs = (SeedWallet(seed).identity for seed in (OTHER_SEED, THIEFS_SEED))
+    assert aside(lambda: bound(OTHER_SEED, THIEFS_SEED)) == {own: False, thiefs: False}
+    keys = keys_of(page)
+    mine = keys.get_by_role("listitem").filter(has_text=own)
+    mine.get_by_role("button", name="Let it add and withdraw keys").click()
+    expect(keys.get_by_role("status")).to_have_text(re.compile("^The wallet .* adds and withdraws keys from now on"))
     expect(keys.get_by_text("No wallet could add another key")).to_have_count(0)
+    assert aside(bound) == {own: True, thiefs: False}
     run(page)
     expect(page.get_by_text("Done and paid")).to_be_visible(timeout=4 * DEADLINE_MS)
     rent(page)

@@ -15,6 +15,7 @@ import { statement } from './statement';
 import { keyRequest, keyRevocation, walletApproval } from './statements';
 
 export type OrderKey = Schemas['OrderKeyView'];
+export type BoundWallet = Schemas['WalletView'];
 type Keys = Schemas['OrderKeysView'];
 
 const shelf = (): Promise<Shelf<'keys'>> => Shelf.open('qubix-orders', { keys: undefined });
@@ -69,15 +70,14 @@ export async function revoke(accountId: string, key: OrderKey, by: Identity | nu
   return left;
 }
 
-/** This browser's key says that the wallets which sign in to the account add and revoke keys, too; how many do now. */
-export async function trustWallets(accountId: string, by: Identity): Promise<number> {
-  const { wallets } = await get<Schemas['WalletsView']>('/wallets');
-  const able = wallets.filter((one) => one.may_sign_in);
-  for (const { identity } of able) {
-    const said = hex(await statement(by, () => walletApproval(accountId, identity)));
-    await post<Schemas['WalletsView']>(`/wallets/${identity}/approve`, { statement: said });
-  }
-  return able.length;
+/** Those that sign in to the account: whoever has a session of it binds one. */
+export const signingWallets = async (): Promise<BoundWallet[]> =>
+  (await get<Schemas['WalletsView']>('/wallets')).wallets.filter((one) => one.may_sign_in);
+
+/** This browser's key says that this one adds and revokes keys, too. Which one is for its owner to say. */
+export async function trustWallet(accountId: string, by: Identity, identity: string): Promise<void> {
+  const said = hex(await statement(by, () => walletApproval(accountId, identity)));
+  await post<Schemas['WalletsView']>(`/wallets/${identity}/approve`, { statement: said });
 }
 
 /** A key that was revoked never signs again: the next one is made anew. */
