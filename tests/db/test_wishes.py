@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What owners want of their devices: whose word counts, what the node is told, and what it answers."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.db.jobs_world import Node, World
 from tests.db.support_http import Person, assembled, make_person
 from tests.db.test_http_api import ask, problem
 from tests.db.test_http_disputes import token_for
+from tests.db.test_wallets_service import until_waiting
 
 API = "/api/v1/provider/devices"
 NOW = 1_700_000_000_000
@@ -167,6 +169,23 @@ async def test_what_was_refused_is_told_again_after_a_while_that_grows(owned: Ow
     assert done is not None
     assert done.state is WishState.DONE
     assert await minutes_until_told(20) is None
+
+
+@pytest.mark.asyncio
+async def test_a_wish_that_is_changed_meanwhile_is_told_by_who_changes_it(owned: Owned) -> None:
+    await owned.wish(rate_qu_per_h=777)
+    await owned.answers(1, "this node cannot write to its folder")
+    owned.world.clock.advance(60)
+    await owned.node.offer()
+    db, now_ms, told = owned.world.db, owned.world.desk.now_ms(), len(await owned.told())
+    async with asyncio.TaskGroup() as tasks, db.transaction() as tx:
+        await execute(tx, "UPDATE device_wish SET revision = 2, problem = '', refusals = 0, again_ms = NULL")
+        reminded = tasks.create_task(db.run(lambda other: wishes.remind(other, now_ms=now_ms)))
+        waiting = tasks.create_task(until_waiting(db))
+        done, _ = await asyncio.wait({reminded, waiting}, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        assert done
+        waiting.cancel()
+    assert len(await owned.told()) == told
 
 
 @pytest.mark.asyncio

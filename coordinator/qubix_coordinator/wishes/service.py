@@ -128,11 +128,12 @@ async def on_hello(db: Database, peer_id: str) -> None:
 
 async def remind(tx: Tx, *, now_ms: int) -> None:
     """Those that nobody has answered are told again, where the node can be reached; those that were refused, after a
-    while that grows with each refusal."""
+    while that grows with each refusal. One that is being changed just now is left to whoever changes it."""
     found = await rows(
         tx,
         "SELECT w.* FROM device_wish w WHERE (w.taken_revision IS DISTINCT FROM w.revision OR w.again_ms <= $2)"
-        " AND EXISTS (SELECT FROM listing l WHERE l.peer_id = w.peer_id AND l.online) ORDER BY w.wished_ms LIMIT $1",
+        " AND EXISTS (SELECT FROM listing l WHERE l.peer_id = w.peer_id AND l.online) ORDER BY w.wished_ms LIMIT $1"
+        " FOR UPDATE OF w SKIP LOCKED",
         REMINDED_MAX,
         now_ms,
     )
