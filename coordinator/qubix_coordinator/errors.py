@@ -36,6 +36,9 @@ HTTP statuses live in http/problems.py alone.
 """
 
 from collections.abc import Iterator
+from typing import TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 
 class QubixError(Exception):
@@ -205,8 +208,14 @@ class LedgerRefused(Fault):
 
 def told(problems: "ExceptionGroup[QubixError]") -> Iterator[str]:
     """A line for each, for whoever started the process."""
+    for one in each(problems):
+        yield f"{one}. {one.remedy}"
+
+
+def each(problems: "ExceptionGroup[E]") -> Iterator[E]:
+    """Of task groups within task groups, too."""
     for one in problems.exceptions:
         if isinstance(one, ExceptionGroup):
-            yield from told(one)
+            yield from each(one)
         else:
-            yield f"{one}. {one.remedy}"
+            yield one

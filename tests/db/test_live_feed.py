@@ -17,6 +17,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from qubix_coordinator import outbox
 from qubix_coordinator.accounts.rules import Scope
 from qubix_coordinator.db.database import Database
+from qubix_coordinator.errors import Unavailable
+from qubix_coordinator.http import live_topics
 from qubix_protocol.api import ListingView, LiveEvent, MarketDelta, Problem
 from tests.db.support_http import Person, Running, make_person, served
 from tests.support.fake_api import listing
@@ -39,14 +41,14 @@ class Feed:
         async with asyncio.timeout(DEADLINE_S):
             return msgspec.json.decode(await self.socket.recv(), type=LiveEvent)
 
-    async def refusal(self) -> Problem:
+    async def refusal(self, code: int = 1008) -> Problem:
         """The problem that the server tells before it closes."""
         async with asyncio.timeout(DEADLINE_S):
             told = msgspec.json.decode(await self.socket.recv(), type=Problem)
             with pytest.raises(ConnectionClosed) as closed:
                 await self.socket.recv()
         assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1008
+        assert closed.value.rcvd.code == code
         return told
 
 
@@ -252,6 +254,19 @@ async def test_a_visitor_follows_the_market_and_nothing_that_is_anybodys_own(db:
                 await feed.subscribe("market", topic)
                 told = await feed.refusal()
                 assert (told.code, told.status, bool(told.remedy)) == ("unauthorised", 401, True)
+
+
+async def test_a_state_that_cannot_be_read_just_now_is_told_as_that(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*asked: Any) -> Any:
+        raise Unavailable("the database is away", remedy="Try again in a few seconds")
+
+    monkeypatch.setattr(live_topics, "state", away)
+    person = await make_person(db)
+    async with served(db, tmp_path) as running, feed_of(running, person) as feed:
+        await feed.subscribe("account")
+        assert (await feed.refusal(1013)).code == "unavailable"
 
 
 async def test_visitors_of_one_address_are_counted_while_they_are_here(db: Database, tmp_path: Path) -> None:

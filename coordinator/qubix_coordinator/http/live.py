@@ -25,7 +25,7 @@ from quart import Quart, websocket
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.service import Principal
-from qubix_coordinator.errors import Forbidden, QubixError, Unauthorised, Unavailable
+from qubix_coordinator.errors import Forbidden, QubixError, Unauthorised, Unavailable, each
 from qubix_coordinator.feed import frames
 from qubix_coordinator.feed.bounds import TooSlow
 from qubix_coordinator.feed.watchers import Watcher
@@ -100,7 +100,7 @@ async def _serve(context: Context, socket: LiveSocket, who: Principal | None) ->
     except* (TooSlow, Overflow):
         socket.part(frames.event("*", "slow", None), TOO_SLOW, "too much waits for you; resume with your cursor")
     except* (QubixError, msgspec.ValidationError) as problems:
-        told = problem_of(problems.exceptions[0])
+        told = problem_of(next(each(problems)))
         code = TRY_AGAIN if told.status == 503 else REFUSED
         socket.part(frames.text(msgspec.json.encode(told)), code, told.code)
 
