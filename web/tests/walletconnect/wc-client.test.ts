@@ -354,6 +354,23 @@ describe('the line', () => {
     assert.equal(await answer, 'r');
   });
 
+  test('what was cancelled before the relay had it is never asked', async () => {
+    const { on, peer } = use(await connected());
+    const [early, late] = [new AbortController(), new AbortController()];
+    early.abort();
+    await fails(on.client.request('qubic_sign', { n: 1 }, early.signal), 'unanswered');
+    on.relay.line.end();
+    const answer = on.client.request('qubic_sign', { n: 2 }, late.signal);
+    late.abort();
+    await fails(answer, 'unanswered');
+    const next = on.client.request('qubic_sign', { n: 3 });
+    const { id, params } = await peer.hears(1108);
+    assert.deepEqual((params as { request: { params: unknown } }).request.params, { n: 3 });
+    await on.relay.told(peer.topic, peer.answers(Number(id), { result: 'r' }));
+    assert.equal(await next, 'r');
+    assert.equal(peer.said(1108).length, 1);
+  });
+
   test('a relay that refuses the project is not asked again', async () => {
     const on = bench();
     on.relay.closeWith = 3000;

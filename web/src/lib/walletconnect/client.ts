@@ -138,10 +138,12 @@ export class Client {
     return { uri: pairingUri(topic, hex(key), expiryS), expiresMs: expiryS * 1000, session, cancel };
   }
 
-  /** What the wallet answers. Throws WalletConnectError. An abort ends the waiting, and not what the wallet may do. */
+  /** What the wallet answers. Throws WalletConnectError. After an abort nobody waits, and what the relay has not got yet is
+   * not said; it ends nothing that the wallet may do. */
   async request(method: string, params: object, signal?: AbortSignal): Promise<unknown> {
     const { session } = this;
     if (!session) throw new WalletConnectError('ended');
+    if (signal?.aborted) throw new WalletConnectError('unanswered');
     if (!session.methods.includes(method)) throw new WalletConnectError('wrong', `the wallet has not agreed to ${method}`);
     const id = this.#newId();
     const deadlineMs = Date.now() + REQUEST_S * 1000;
@@ -156,7 +158,7 @@ export class Client {
     try {
       const said = { id, method: 'wc_sessionRequest', params: { request, chainId: session.chain } };
       // An answer may overtake the relay's word that it has the question.
-      const sent = this.#publish(session.topic, unhex(session.key), said, WAYS.request, deadlineMs);
+      const sent = this.#publish(session.topic, unhex(session.key), said, WAYS.request, deadlineMs, signal);
       return await Promise.race([answer, sent.then(() => answer)]);
     } finally {
       clearTimeout(timer);
@@ -312,8 +314,8 @@ export class Client {
     void this.#publish(topic, key, said, way, Date.now() + way.ttl * 1000).catch(() => undefined);
   }
 
-  async #publish(topic: string, key: Uint8Array, said: object, way: Way, deadlineMs: number): Promise<void> {
-    await this.options.relay.publish(topic, seal(key, JSON.stringify({ jsonrpc: '2.0', ...said })), way, deadlineMs);
+  async #publish(topic: string, key: Uint8Array, said: object, way: Way, deadlineMs: number, signal?: AbortSignal): Promise<void> {
+    await this.options.relay.publish(topic, seal(key, JSON.stringify({ jsonrpc: '2.0', ...said })), way, deadlineMs, signal);
   }
 
   /** Milliseconds and three digits of chance; each is larger than the one before. */

@@ -110,14 +110,15 @@ export class Relay {
     if (this.#topics.has(topic)) this.#topics.set(topic, String(id ?? ''));
   }
 
-  /** Settled when the relay has it; said again over a new line if the old one broke meanwhile. */
-  async publish(topic: string, message: string, way: Way, deadlineMs: number): Promise<void> {
+  /** Settled when the relay has it; said again over a new line if the old one broke meanwhile, unless it was aborted. */
+  async publish(topic: string, message: string, way: Way, deadlineMs: number, signal?: AbortSignal): Promise<void> {
     const { ttl, tag, prompt = false } = way;
-    await this.#insist('irn_publish', { topic, message, ttl, tag, prompt }, deadlineMs);
+    await this.#insist('irn_publish', { topic, message, ttl, tag, prompt }, deadlineMs, signal);
   }
 
-  async #insist(method: string, params: object, deadlineMs: number): Promise<unknown> {
+  async #insist(method: string, params: object, deadlineMs: number, signal?: AbortSignal): Promise<unknown> {
     for (;;) {
+      if (signal?.aborted) throw new WalletConnectError('unanswered');
       const left = deadlineMs - Date.now();
       if (this.state === 'refused') throw new WalletConnectError(this.#refusal);
       if (left <= 0 || !this.#wanted) throw new WalletConnectError('away');
