@@ -273,6 +273,18 @@ def test_a_half_filled_form_waits_for_its_owner_and_for_nobody_else_and_all_tabs
         assert one.evaluate("window.notLoadedAgain")
 
 
+def test_a_page_connects_again_when_its_machine_has_slept(market: WebMarket, tabs: Tabs) -> None:
+    """The line may be dead by then, without a word, while nothing of the page has changed."""
+    page = tabs.open()
+    page.clock.install()
+    page.goto("/")
+    expect(page.get_by_role("banner")).to_contain_text("Live")
+    with page.expect_websocket() as line:
+        page.clock.fast_forward("01:00:00")
+    assert line.value.url.endswith("/live")
+    expect(page.get_by_role("banner")).to_contain_text("Live")
+
+
 def rows(page: Page) -> list[list[str]]:
     """Device, memory and price, which do not move by themselves."""
     return [row.locator("td:nth-child(-n+3)").all_inner_texts() for row in offers(page).all()]

@@ -30,6 +30,7 @@ const RETRY_FIRST_MS = 250;
 const RETRY_MAX_MS = 4_000;
 /** A market tells every few seconds that nothing happened, and the server pings: longer silence is a dead socket. */
 const QUIET_MAX_MS = 45_000;
+const LOOK_MS = 5_000;
 
 const nameOf = (topic: Topic): string => (topic.query ? `${topic.topic}?${topic.query}` : topic.topic);
 
@@ -49,9 +50,18 @@ class Feed {
 
   constructor() {
     addEventListener('online', () => this.reconnect());
-    document.addEventListener('visibilitychange', () => {
-      if (document.visibilityState === 'visible' && Date.now() - this.heardMs > QUIET_MAX_MS) this.reconnect();
-    });
+    document.addEventListener('visibilitychange', () => this.#wake());
+    // A machine that slept with this page on its screen tells it nothing; but its clock went on.
+    let lookedMs = Date.now();
+    setInterval(() => {
+      const nowMs = Date.now();
+      if (nowMs - lookedMs > QUIET_MAX_MS) this.#wake();
+      lookedMs = nowMs;
+    }, LOOK_MS);
+  }
+
+  #wake(): void {
+    if (document.visibilityState === 'visible' && Date.now() - this.heardMs > QUIET_MAX_MS) this.reconnect();
   }
 
   /** Until the function that it gives is called. A topic that is watched already is told from its beginning again. */
