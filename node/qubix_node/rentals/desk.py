@@ -143,9 +143,9 @@ class Rentals:
                 if end is not None and held.told_ends_ms != end.said_ms:
                     held.told_ends_ms = end.said_ms
                     await live.send(RentalNotice(rental_id=held.rental_id, ends_ms=max(0, end.ends_ms), detail=end.why))
-                if rules.forgotten(held, steady_ms()):
+                # It may have been ended while that was said.
+                if rules.forgotten(held, steady_ms()) and self._held.pop(held.rental_id, None) is not None:
                     log.warning("rental.forgotten", extra={"rental": held.rental_id[:8]})
-                    del self._held[held.rental_id]
                     self._changed()
             await trio.sleep(_LOOK_S)
 
