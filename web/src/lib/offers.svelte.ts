@@ -166,6 +166,11 @@ export const columns: Column[] = [
   { id: 'use', key: 'utilisation', value: (one) => use(one) ?? -1, numeric: true },
 ];
 
+/** What stands under one another in one cell of the table, which all fits a laptop so. */
+export const stacks: Column[][] = [['model', 'memory'], ['price'], ['score', 'perQu'], ['reliability'], ['place', 'net'], ['backend', 'software'], ['state', 'use']].map(
+  (ids) => ids.map((id) => columns.find((one) => one.id === id)!),
+);
+
 /** The listing's id settles what is equal, so that rows keep their places. */
 function comparison(order: string): (a: Listing, b: Listing) => number {
   const sign = order.endsWith('-') ? -1 : 1;

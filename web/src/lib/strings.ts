@@ -86,6 +86,7 @@ export const t = {
     softwareLead: 'No GPU: a program on the processor takes its place, for tests.',
     stale: 'Reading is older than a minute',
     unknown: '–',
+    perQu: (score: string) => `${score} per QU`,
   },
   offer: {
     back: 'Back to the market',
