@@ -17,9 +17,9 @@ export const t = {
     title: 'Rent a GPU by the second, or let yours earn',
     lead: 'QUBIX is a market for computing time, paid in QU on Qubic.',
     points: [
-      'Run a job on somebody’s GPU. You say the most that it may cost, and see the forecast first.',
-      'Every result is checked before it is paid for. What does not pass costs nothing.',
-      'Share the graphics card of this computer from a browser tab: nothing to install, no account to make.',
+      'Forecast first, and never more than your cap.',
+      'Pay only for results that pass their check.',
+      'Share from a browser tab, with no account.',
     ],
     share: 'Share my GPU',
     signIn: 'Sign in to run a job',
