@@ -20,7 +20,7 @@ from qubix.follow import LIVE_PATH
 from qubix.problems import error_of
 from qubix.session import Session
 from qubix.transport import Disconnected, Reply, Socket
-from qubix_protocol.api import AccountView, ListingView, LiveEvent, MarketDelta, Problem, Subscribe, TopicBody
+from qubix_protocol.api import ListingView, LiveEvent, MarketDelta, OffersView, Problem, Subscribe, TopicBody
 from qubix_protocol.query import SortKey, ordered
 
 SILENT_S: Final = 15.0
@@ -207,9 +207,9 @@ class OffersWatch:
         await self._session.port.sleep(wait_s if self._every_s is None else min(wait_s, self._every_s))
 
     async def _ask(self, problem: Disconnected) -> None:
-        """A refused upgrade does not say why: whoever may not watch may not ask this either."""
+        """A refused upgrade does not say why: whoever may not watch may not ask this either, and visitors may both."""
         try:
-            await self._session.get("/account", AccountView)
+            await self._session.get("/offers", OffersView, {"limit": 1})
         except CannotReach:
             if self._heard_s is None:
                 raise

@@ -12,6 +12,7 @@ from qubix_protocol.account_news import BalanceNews, WithdrawalNews
 from qubix_protocol.api import AccountView, MarketDelta
 from qubix_protocol.selftest import Check, CheckStatus
 from qubix_protocol.withdrawals import WithdrawalState
+from qubix_tui.feed import LOOK_S
 from tests.support.fake_api import TOKEN
 from tests.tui.api import MOMENT_MS, TuiApi, withdrawal
 from tests.tui.world import (
@@ -144,15 +145,35 @@ async def test_without_a_token_it_says_how_to_sign_in(api: TuiApi, tmp_path: Pat
         await shows(pilot, "no such token", "Sign in", "QUBIX_TOKEN")
 
 
+async def test_a_visitor_sees_the_market_and_is_told_how_to_sign_in(api: TuiApi, tmp_path: Path) -> None:
+    async with market(api, tmp_path, token="", offers=MARKET) as (app, pilot, line):
+        await shows(pilot, "4 of 4", "● live", "not signed in")
+        assert "Sign in" not in text(app)
+        await pilot.press("3")
+        await shows(pilot, "Sign in on the Wallet screen (6, then l)", "● live")
+        await pilot.press("1")
+        line.cut()
+        await until(pilot, lambda: api.calls("GET", "/offers"), "the question what is the matter")
+        await shows(pilot, "4 of 4", "○ offline", "RTX 4090", "not signed in")
+        assert app.feed.error is None, "the coordinator is there, and a visitor may look"
+
+
 async def test_a_token_that_comes_later_is_taken_up(api: TuiApi, tmp_path: Path) -> None:
-    """`qubix up` may be started after the terminal."""
-    async with market(api, tmp_path, token="") as (_, pilot, line):
-        await shows(pilot, "nobody is signed in here", "QUBIX_TOKEN")
+    """`qubix wallet login` may be said in another terminal."""
+    clock = Clock()
+    async with market(api, tmp_path, token="", clock=clock, offers=MARKET) as (_, pilot, visit):
+        await shows(pilot, "4 of 4", "not signed in")
         token = tmp_path / "developer.token"
         token.write_text(TOKEN)
         token.chmod(0o600)
-        line.send("market", "snapshot", MARKET)
-        await shows(pilot, "4 of 4", "● live")
+        signed_in = Line()
+        api.live.append(signed_in)
+        clock.now_s += LOOK_S
+        visit.send("market", "delta", MarketDelta(listings=(gpu("five", 1_500),)))
+        visit.cut()
+        signed_in.send("account", "snapshot", BalanceNews(account=ACCOUNT))
+        await shows(pilot, "5 of 5", "1,234,567 QU", "● live")
+        signed_in.cut()
 
 
 async def test_only_rows_in_sight_are_drawn(api: TuiApi, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from qubix.settings import Settings
 from qubix.watching import Link, OffersTable, OffersUpdate
 from qubix_protocol.api import ListingView
 from qubix_protocol.query import parse_order
-from tests.support.fake_api import TOKEN, FakeApi, listing
+from tests.support.fake_api import TOKEN, FakeApi, Seen, listing
 
 QUERY = "price<10"
 TOPIC = f"market?{QUERY}"
@@ -100,6 +101,23 @@ def test_the_blocking_client_is_told_the_same(api: FakeApi, tmp_path: Path) -> N
             if names(update.gone) == ["three"]:
                 break
     check(updates, api)
+
+
+class Late(FakeApi):
+    """Its feed is there only after somebody asked for the offers."""
+
+    def _get_offers(self, seen: Seen, listing_id: str = "", what: str = "") -> tuple[int, Any]:
+        self.live.append([frame("snapshot", "1.0", [ONE])])
+        return super()._get_offers(seen, listing_id, what)
+
+
+@pytest.mark.asyncio
+async def test_a_visitor_whose_connection_fails_is_not_asked_to_sign_in(tmp_path: Path) -> None:
+    with Late() as api:
+        found = made(api, tmp_path)
+        [first] = await watched(replace(found, token=""), lambda update: True)
+        assert names(first.entered) == [ONE.provider]
+        assert api.subscriptions[0]["subscribe"][0]["topic"] == "market"
 
 
 @pytest.mark.asyncio

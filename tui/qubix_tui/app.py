@@ -130,7 +130,9 @@ class QubixApp(App[None]):
             return
         page.tick()
         account = self.feed.account
-        money = "" if account is None else f"{shown.qu(account.balance_qu)} QU"
+        money = "not signed in" if self.feed.visiting else ""
+        if account is not None:
+            money = f"{shown.qu(account.balance_qu)} QU"
         words = next(reversed(self._waits.values()), "") or page.words()
         link = self.feed.link
         page.query_one(Status).put(link.text(self.clock()), words, money, current=link.current)

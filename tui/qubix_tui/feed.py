@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The live feed of market and account: one WebSocket, taken up where it broke; what is told goes into a `Book`."""
+"""The live feed of market and account: one WebSocket, taken up where it broke; what is told goes into a `Book`.
+
+Who is not signed in looks at the market alone, until a token is there.
+"""
 
 import random
 import time
@@ -9,7 +12,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from qubix.async_client import AsyncClient
-from qubix.errors import QubixError, Unauthorised
+from qubix.errors import QubixError
 from qubix.follow import LIVE_PATH
 from qubix.problems import error_of
 from qubix.tokens import token_of
@@ -19,11 +22,13 @@ from qubix_protocol.api import AccountView, ListingView, LiveEvent, MarketDelta,
 from qubix_tui.book import Book
 from qubix_tui.link import Link
 
-TOPICS: Final = ("market", "account")
+MARKET, ACCOUNT = "market", "account"
 RECEIVE_S: Final = 15.0
 FIRST_S: Final = 0.2
 LONGEST_S: Final = 3.0
 """Between tries to connect: below the five seconds of P10."""
+LOOK_S: Final = 3.0
+"""Between two looks whether somebody has signed in meanwhile, such as by `qubix wallet login` in another terminal."""
 _STRANGE: Final = "the coordinator said what this version does not understand"
 
 
@@ -44,6 +49,8 @@ class Feed:
         self.link = Link()
         self.account: AccountView | None = None
         self.error: QubixError | None = None
+        self.visiting = False
+        """Whether nobody is signed in here."""
         self._cursors: dict[str, str] = {}
         self._failures = 0
 
@@ -64,28 +71,33 @@ class Feed:
             wait_s = min(LONGEST_S, FIRST_S * 2 ** min(self._failures, 8)) * (0.5 + self._draw() / 2)
             await self._client.session.port.sleep(wait_s)
 
-    async def _follow(self) -> NoReturn:
-        """Raises `Disconnected`, and `ApiError` when the coordinator refuses."""
-        await self._take_token()
+    async def _follow(self) -> None:
+        """As long as the same asks. Raises `Disconnected`, and `ApiError` when the coordinator refuses."""
+        token = await self._token()
+        self.visiting = not token
+        self._client.session.port.use_token(token)
+        topics = (MARKET,) if self.visiting else (MARKET, ACCOUNT)
         socket = await self._client.session.port.connect(LIVE_PATH)
         try:
-            asked = Subscribe(subscribe=tuple(TopicBody(topic=one, cursor=self._cursors.get(one)) for one in TOPICS))
+            asked = Subscribe(subscribe=tuple(TopicBody(topic=one, cursor=self._cursors.get(one)) for one in topics))
             await socket.send(msgspec.json.encode(asked).decode())
+            look_s = self._clock() + LOOK_S
             while True:
-                await self._next(socket)
+                await self._next(socket, LOOK_S if self.visiting else RECEIVE_S)
+                if self.visiting and self._clock() >= look_s:
+                    if await self._token():
+                        return
+                    look_s = self._clock() + LOOK_S
         finally:
             await socket.close()
 
-    async def _take_token(self) -> None:
-        """That of now: a market on this machine makes one when it is first started. Raises `Unauthorised`."""
-        port, settings = self._client.session.port, self._client.settings
-        token = await port.aside(lambda: token_of(settings))
-        if not token:
-            raise Unauthorised("nobody is signed in here", status=401, field="token")
-        port.use_token(token)
+    async def _token(self) -> str:
+        """That of now: a market on this machine makes one when it is first started."""
+        settings = self._client.settings
+        return await self._client.session.port.aside(lambda: token_of(settings))
 
-    async def _next(self, socket: Socket) -> None:
-        text = await socket.receive(RECEIVE_S)
+    async def _next(self, socket: Socket, wait_s: float) -> None:
+        text = await socket.receive(wait_s)
         if text is None:
             return
         event = _event(text)
@@ -101,15 +113,15 @@ class Feed:
 
     def _apply(self, event: LiveEvent) -> None:
         """What this version does not know is passed over."""
-        if event.topic == "account" and event.kind in ("snapshot", "delta"):
+        if event.topic == ACCOUNT and event.kind in ("snapshot", "delta"):
             news = read_account_news(event.data)
             if isinstance(news, BalanceNews):
                 self.account = news.account
-        elif event.topic == "market" and event.kind == "snapshot":
+        elif event.topic == MARKET and event.kind == "snapshot":
             self.book.snapshot(msgspec.convert(event.data, list[ListingView]), self._clock())
-        elif event.topic == "market" and event.kind == "more":
+        elif event.topic == MARKET and event.kind == "more":
             self._change(MarketDelta(listings=msgspec.convert(event.data, tuple[ListingView, ...])))
-        elif event.topic == "market" and event.kind == "delta":
+        elif event.topic == MARKET and event.kind == "delta":
             self._change(msgspec.convert(event.data, MarketDelta))
 
     def _change(self, told: MarketDelta) -> None:
@@ -122,7 +134,10 @@ class Feed:
         """Asks by HTTP what is the matter: a refusal is told with its remedy, and is not the network's fault."""
         self._fail(None, problem)
         try:
-            self.account = await self._client.account()
+            if self.visiting:
+                await self._client.search(limit=1)
+            else:
+                self.account = await self._client.account()
         except QubixError as error:
             self.error = error
         self._news()
