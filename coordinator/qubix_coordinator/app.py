@@ -6,18 +6,19 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
 
 from quart import Quart
 
-from qubix_coordinator import collector, outbox
+from qubix_coordinator import chores, collector, outbox
 from qubix_coordinator.accounts import challenges, pairings
 from qubix_coordinator.artifacts.store import ArtifactStore
 from qubix_coordinator.artifacts.uploads import Uploads
 from qubix_coordinator.barriers import hold
+from qubix_coordinator.chores import Chore
 from qubix_coordinator.clock import Clock, SystemClock
 from qubix_coordinator.db import embedded
 from qubix_coordinator.db.database import Database
@@ -60,7 +61,6 @@ from qubix_protocol.units import Network
 log = logging.getLogger(__name__)
 _MINUTE_S: Final = 60.0
 _HOUR_S: Final = 3600.0
-_AGAIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class Coordinator:
             tasks.create_task(self.spots.run(), name="spots")
             tasks.create_task(self.trials.run(), name="trials")
             tasks.create_task(self.market.run(), name="market")
-            tasks.create_task(_every(context.db, _MINUTE_S, lambda: _each_minute(context)), name="minutes")
-            tasks.create_task(_every(context.db, _HOUR_S, lambda: _each_hour(context)), name="hours")
+            tasks.create_task(chores.repeat(context.db, _MINUTE_S, _each_minute(context)), name="minutes")
+            tasks.create_task(chores.repeat(context.db, _HOUR_S, _each_hour(context)), name="hours")
 
 
 async def assemble(
@@ -197,46 +197,44 @@ def _announce(settings: Settings, url: str) -> None:
             ready.write(line + "\n")
 
 
-async def _every(db: Database, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await work()
-            await asyncio.sleep(seconds)
-        except Unavailable:
-            await db.until_back()
-            await asyncio.sleep(_AGAIN_S)
+def _each_minute(context: Context) -> list[Chore]:
+    db = context.db
+    return [
+        Chore("outbox", lambda: db.run(lambda tx: outbox.prune(tx, context.settings.outbox_keep_s))),
+        Chore("ledger", lambda: db.run(ledger.sweep)),
+        Chore("fund", lambda: db.run(lambda tx: disputes.feed_fund(context.desk, tx))),
+        Chore("challenges", lambda: db.run(lambda tx: challenges.sweep(tx, context.clock.now()))),
+        Chore("pairings", lambda: db.run(lambda tx: pairings.sweep(tx, now_ms=context.now_ms()))),
+        Chore("samples", lambda: telemetry.roll(db, now_ms=context.now_ms())),
+        Chore("probes", lambda: probes.sweep(db, context.uploads, now_ms=context.now_ms())),
+        Chore("models", lambda: db.run(lambda tx: models.sweep(tx, now_ms=context.now_ms()))),
+        Chore("wishes", lambda: db.run(lambda tx: wishes.remind(tx, now_ms=context.now_ms()))),
+    ]
 
 
-async def _each_minute(context: Context) -> None:
-    await context.db.run(lambda tx: outbox.prune(tx, context.settings.outbox_keep_s))
-    await context.db.run(ledger.sweep)
-    await context.db.run(lambda tx: disputes.feed_fund(context.desk, tx))
-    await context.db.run(lambda tx: challenges.sweep(tx, context.clock.now()))
-    await context.db.run(lambda tx: pairings.sweep(tx, now_ms=context.now_ms()))
-    await telemetry.roll(context.db, now_ms=context.now_ms())
-    await probes.sweep(context.db, context.uploads, now_ms=context.now_ms())
-    await context.db.run(lambda tx: models.sweep(tx, now_ms=context.now_ms()))
-    await context.db.run(lambda tx: wishes.remind(tx, now_ms=context.now_ms()))
-
-
-async def _each_hour(context: Context) -> None:
-    settings = context.settings
-    await telemetry.tend(
-        context.db,
+def _each_hour(context: Context) -> list[Chore]:
+    db, settings = context.db, context.settings
+    tend = partial(
+        telemetry.tend,
+        db,
         sample_keep_s=settings.sample_keep_s,
         minute_keep_s=settings.sample_minute_keep_s,
         hour_keep_s=settings.sample_hour_keep_s,
-        now_ms=context.now_ms(),
     )
-    await standing.refresh(context.db, context.now_ms())
-    await learned.forget(context.db, now_ms=context.now_ms())
-    await words.sweep(context.db)
-    keep_s = context.settings.artifact_keep_s
-    await retention.give_up_unneeded(context.db, keep_s=keep_s, now_ms=context.now_ms())
-    removed = await context.uploads.expire()
-    if removed:
+    unneeded = partial(retention.give_up_unneeded, db, keep_s=settings.artifact_keep_s)
+    kept = partial(reserves.refresh, db, context.key, context.network, fresh_ms=settings.reserves_fresh_s * 1000)
+    return [
+        Chore("samples", lambda: tend(now_ms=context.now_ms())),
+        Chore("standing", lambda: standing.refresh(db, context.now_ms())),
+        Chore("forecasts", lambda: learned.forget(db, now_ms=context.now_ms())),
+        Chore("words", lambda: words.sweep(db)),
+        Chore("artifacts", lambda: unneeded(now_ms=context.now_ms())),
+        Chore("uploads", lambda: _expire(context)),
+        Chore("reserves", lambda: kept(now_ms=context.now_ms())),
+        Chore("audit", lambda: audit_log.nightly(db, context.now_ms(), check_s=settings.statement_timeout_s)),
+    ]
+
+
+async def _expire(context: Context) -> None:
+    if removed := await context.uploads.expire():
         log.info("artifacts.removed", extra={"count": removed})
-    # What may fail on a large ledger comes last: it keeps nothing else from being done.
-    fresh_ms = context.settings.reserves_fresh_s * 1000
-    await reserves.refresh(context.db, context.key, context.network, context.now_ms(), fresh_ms=fresh_ms)
-    await audit_log.nightly(context.db, context.now_ms(), check_s=context.settings.statement_timeout_s)
