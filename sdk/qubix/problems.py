@@ -25,6 +25,12 @@ BY_STATUS: Final[dict[int, type[ApiError]]] = {
     429: errors.LimitExceeded,
 }
 
+SIGN_IN: Final = (
+    "Sign in with `qubix wallet login`, or set QUBIX_TOKEN; on the market's own machine, set QUBIX_DATA_DIR to its data"
+    " folder."
+)
+"""In place of the coordinator's remedy for who shows no token that counts, which speaks of HTTP."""
+
 
 def error_of(reply: Reply, what: str) -> ApiError:
     """`what` names the request, for an answer that is no problem+json."""
@@ -37,7 +43,7 @@ def error_of(reply: Reply, what: str) -> ApiError:
         status=reply.status,
         code=problem.code,
         detail=problem.detail,
-        remedy=problem.remedy,
+        remedy=SIGN_IN if kind is errors.Unauthorised else problem.remedy,
         field=problem.field,
         problems=problem.problems,
     )

@@ -186,7 +186,7 @@ class FakeApi:
     def answer(self, seen: Seen) -> tuple[int, Any]:
         path = seen.path.removeprefix("/api/v1")
         if not _open_to_visitors(seen, path) and seen.headers.get("authorization") != f"Bearer {TOKEN}":
-            raise Refusal(401, "unauthorised", "no such token", remedy="Send a token")
+            raise Refusal(401, "unauthorised", "no such token", remedy="Send a token", field="Authorization")
         first, *rest = path.strip("/").split("/")
         handler = getattr(self, f"_{seen.method.lower()}_{first}", None)
         if handler is None:

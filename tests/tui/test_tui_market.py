@@ -150,7 +150,7 @@ async def test_a_visitor_sees_the_market_and_is_told_how_to_sign_in(api: TuiApi,
         await shows(pilot, "4 of 4", "● live", "not signed in")
         assert "Sign in" not in text(app)
         await pilot.press("3")
-        await shows(pilot, "Sign in on the Wallet screen (6, then l)", "● live")
+        await shows(pilot, "  no such token. Sign in on the Wallet screen (6, then l)", "● live")
         await pilot.press("1")
         line.cut()
         await until(pilot, lambda: api.calls("GET", "/offers"), "the question what is the matter")

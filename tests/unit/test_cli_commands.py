@@ -404,9 +404,13 @@ def test_every_error_of_the_sdk_is_explained() -> None:
     unknown = explain(errors.NotFound("no such job", status=404, field="job_id", remedy="GET /jobs"))
     assert unknown is not None
     assert "qubix job list" in unknown[0]
-    stranger = explain(errors.Unauthorised("no token", status=401, field="Authorization", remedy="Send a header"))
-    assert stranger is not None
-    assert "QUBIX_TOKEN" in stranger[0]
+
+
+def test_a_stranger_is_told_to_sign_in_in_two_lines(qubix: Qubix) -> None:
+    found = qubix("job", "list", QUBIX_TOKEN="")
+    said = found.output.splitlines()
+    assert (found.exit_code, said[0], len(said)) == (2, "qubix: no such token", 2)
+    assert "`qubix wallet login`" in said[1]
 
 
 def test_pairs() -> None:

@@ -103,7 +103,7 @@ def test_nobody_at_the_address(play: Play) -> None:
 
 @pytest.mark.parametrize(
     ("token", "path", "kind", "field"),
-    [("wrong", "account", errors.Unauthorised, ""), (TOKEN, "job", errors.NotFound, "")],
+    [("wrong", "account", errors.Unauthorised, "Authorization"), (TOKEN, "job", errors.NotFound, "")],
 )
 def test_problems_become_errors(play: Play, token: str, path: str, kind: type[errors.ApiError], field: str) -> None:
     async def scene(client: AsyncClient) -> None:
@@ -112,6 +112,7 @@ def test_problems_become_errors(play: Play, token: str, path: str, kind: type[er
     with pytest.raises(kind) as caught:
         play(scene, token=token)
     assert caught.value.remedy
+    assert ("qubix wallet login" in caught.value.remedy) == (path == "account")
     assert caught.value.code == ("unauthorised" if path == "account" else "not_found")
     assert caught.value.field == field
 

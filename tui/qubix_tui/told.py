@@ -7,8 +7,6 @@ from qubix.errors import ApiError, BadUsage, CannotReach, Forbidden, NotFound, Q
 
 _SIGN_IN: Final = "Sign in on the Wallet screen (6, then l), or set QUBIX_TOKEN."
 _HERE: Final = {
-    "Authorization": _SIGN_IN,
-    "token": _SIGN_IN,
     "job_id": "The Jobs screen (3) shows your jobs.",
     "rental_id": "The Rentals screen (4) shows your rentals.",
     "dispute_id": "The Disputes screen (7) shows your disputes.",
@@ -47,7 +45,8 @@ def told(error: BaseException) -> Told:
 
 def _problem(error: QubixError) -> str:
     more = [f"{one.field}: {one.problem}" for one in error.problems] if isinstance(error, ApiError) else []
-    field = error.field if isinstance(error, (BadUsage, ApiError)) else ""
+    by_field = isinstance(error, (BadUsage, ApiError)) and not isinstance(error, Unauthorised)
+    field = getattr(error, "field", "") if by_field else ""
     named = f"{field}: " if field and field not in error.problem and not more else ""
     return "; ".join([f"{named}{error.problem}", *more])
 

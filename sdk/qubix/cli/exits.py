@@ -66,8 +66,6 @@ _BAD_INPUT: Final = (
     "WrongPassphrase",
 )
 _IN_OUR_WORDS: Final = {
-    "Authorization": "Sign in with `qubix wallet login`, or set QUBIX_TOKEN; on the market's own machine, set"
-    " QUBIX_DATA_DIR to its data folder.",
     "job_id": "`qubix job list` shows your jobs.",
     "rental_id": "`qubix rent list` shows your rentals.",
     "dispute_id": "`qubix job dispute list` shows your disputes, `qubix arbiter list` all of them to an arbiter.",
@@ -81,9 +79,9 @@ _FOR_ROUTES: Final = {
 
 
 def _remedy(error: "QubixError") -> str:
-    from qubix.errors import NotFound, Unauthorised
+    from qubix.errors import NotFound
 
-    if isinstance(error, (NotFound, Unauthorised)) and error.field in _IN_OUR_WORDS:
+    if isinstance(error, NotFound) and error.field in _IN_OUR_WORDS:
         return _IN_OUR_WORDS[error.field]
     return next((ours for path, ours in _FOR_ROUTES.items() if path in error.remedy), error.remedy)
 
@@ -93,14 +91,16 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if type(error).__module__ != "qubix.errors":
         return None
     from qubix import errors
-    from qubix.errors import ApiError, BadUsage, QubixError
+    from qubix.errors import ApiError, BadUsage, QubixError, Unauthorised
 
     if not isinstance(error, QubixError):
         return None
     bad = isinstance(error, tuple(getattr(errors, name) for name in _BAD_INPUT))
     lines = [f"qubix: {error.problem}"]
-    if isinstance(error, (BadUsage, ApiError)) and error.field and error.field not in error.problem:
-        lines.append(f"  field: {error.field}")
+    by_field = isinstance(error, (BadUsage, ApiError)) and not isinstance(error, Unauthorised)
+    field = getattr(error, "field", "") if by_field else ""
+    if field and field not in error.problem:
+        lines.append(f"  field: {field}")
     if isinstance(error, ApiError):
         lines += [f"  {one.field}: {one.problem}" for one in error.problems if one.field != error.field]
     remedy = _remedy(error)
