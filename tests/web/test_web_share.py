@@ -67,7 +67,10 @@ def _own_account(page: Page) -> None:
 
 def _priced(mine: Page, other: Page) -> None:
     expect(mine.get_by_text("nothing like it is offered now")).to_be_visible()
+    mine.get_by_label("QU an hour").fill("12.5")
+    expect(mine.get_by_role("alert")).to_contain_text("Write a whole number")
     mine.get_by_label("QU an hour").fill("4321")
+    expect(mine.get_by_role("alert")).to_have_count(0)
     mine.get_by_role("button", name="Set it").click()
     expect(_offered(other)).to_contain_text("4,321")
     mine.get_by_role("button", name="Follow the market").click()

@@ -192,6 +192,26 @@ def test_others_see_a_change_at_once_and_after_a_lost_connection(market: WebMark
         assert all(page.evaluate("window.notLoadedAgain") for page in (whole, cut))
 
 
+def test_a_form_says_at_its_field_what_is_missing_or_wrong(market: WebMarket, tabs: Tabs) -> None:
+    page = tabs.open(token=market.person())
+    page.goto("/run?kernel=mandelbrot")
+    width, forecast = page.get_by_role("spinbutton", name="width"), page.get_by_role("button", name="Forecast")
+    for typed, wrong in (("", "valueMissing"), ("0", "rangeUnderflow"), ("1.5", "stepMismatch")):
+        width.fill(typed)
+        forecast.click()
+        expect(width).to_be_focused()
+        assert width.evaluate("(field, wrong) => field.validity[wrong]", wrong)
+    width.fill("64")
+    page.get_by_role("spinbutton", name="height").fill("64")
+    forecast.click()
+    cap = page.get_by_role("spinbutton", name="Cap")
+    for typed, wrong in (("", "valueMissing"), ("0", "rangeUnderflow"), ("1.5", "stepMismatch")):
+        cap.fill(typed)
+        page.get_by_role("button", name="Run it").click()
+        expect(cap).to_be_focused()
+        assert cap.evaluate("(field, wrong) => field.validity[wrong]", wrong)
+
+
 def test_a_visitor_looks_around_signs_in_where_they_stand_and_is_a_visitor_again_once_the_session_ends(
     market: WebMarket, tabs: Tabs
 ) -> None:

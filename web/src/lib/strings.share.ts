@@ -139,6 +139,7 @@ export const share = {
   price: {
     title: 'Price',
     label: 'QU an hour',
+    wrong: (most: string) => `This is no price. Write a whole number, from 0 to ${most}.`,
     set: 'Set it',
     follow: 'Follow the market',
     basis: {

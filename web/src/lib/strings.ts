@@ -136,6 +136,7 @@ export const t = {
     identity: 'Deposit identity',
     withdraw: 'Withdraw',
     destination: 'To identity',
+    identityForm: 'An identity has 60 capital letters, A to Z.',
     amount: 'Amount, QU',
     go: 'Withdraw',
     going: 'Asking',
