@@ -183,6 +183,5 @@ def _out_of_range(number: str, column: int, dimension: Dimension) -> QueryError:
         )
     if dimension is PERCENT:
         return QueryError(column, f"{number} is not from 0 to 100 %", "Write a percentage", length=len(number))
-    return QueryError(
-        column, f"{number} is out of range", f"Write {dimension.name} that there can be", length=len(number)
-    )
+    end = f"of {dimension.low} or more" if number.startswith("-") else "that is smaller"
+    return QueryError(column, f"{number} is out of range", f"Write {dimension.name} {end}", length=len(number))
