@@ -149,6 +149,9 @@ async def test_a_visitor_sees_the_market_and_is_told_how_to_sign_in(api: TuiApi,
     async with market(api, tmp_path, token="", offers=MARKET) as (app, pilot, line):
         await shows(pilot, "4 of 4", "● live", "not signed in")
         assert "Sign in" not in text(app)
+        await pilot.press("n")
+        await shows(pilot, "a rental needs an account", "Sign in on the Wallet screen")
+        assert "Rent this device" not in text(app)
         await pilot.press("3")
         await shows(pilot, "  no such token. Sign in on the Wallet screen (6, then l)", "● live")
         await pilot.press("1")

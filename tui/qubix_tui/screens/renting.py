@@ -4,6 +4,7 @@
 from typing import TYPE_CHECKING, Final
 
 from qubix.cli import shown
+from qubix.errors import Unauthorised
 from qubix_protocol.api import ListingView
 from qubix_protocol.units import QU_MAX, RENTAL_S_MAX, RENTAL_S_MIN
 from qubix_tui.widgets.ask import Field, Form, Question, Values, whole
@@ -28,7 +29,10 @@ def terms(values: Values) -> tuple[int, int | None]:
 
 
 def rent(app: "QubixApp", one: ListingView) -> None:
-    """Asks, shows the most that it can cost, and rents at what was seen."""
+    """Asks, shows the most that it can cost, and rents at what was seen. A visitor is asked to sign in first."""
+    if app.feed.visiting:
+        app.tell(Unauthorised("a rental needs an account", status=401))
+        return
 
     def asked(values: Values | None) -> None:
         if values is not None:
