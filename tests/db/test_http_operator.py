@@ -68,6 +68,11 @@ async def test_it_counts_jobs_processes_providers_disputes_and_money(db: Databas
             await gateways.beat(tx, "gateway-1", ["/ip4/127.0.0.1/tcp/1"])
             await verifiers.beat(tx, "here", 7)
             await execute(tx, "UPDATE engine_clock SET ticked_ms = $1", world.desk.now_ms())
+            heard_ms = world.desk.now_ms() + 5_000
+            await execute(tx, "UPDATE listing SET offered_ms = $1", heard_ms)
+            await execute(
+                tx, "UPDATE node SET last_seen_at = to_timestamp($1::bigint / 1000) - interval '1 hour'", heard_ms
+            )
         client = coordinator.app.test_client()
         operator = await make_person(db, Scope.OPERATOR)
         assert (await ask(client, "GET", "/api/v1/audit", operator)).status_code == 200
@@ -81,6 +86,7 @@ async def test_it_counts_jobs_processes_providers_disputes_and_money(db: Databas
     assert found.audit is not None
     assert (found.audit.violations, found.audit.at_ms) == ({}, world.desk.now_ms())
     assert [(one.provider, one.devices, one.online) for one in found.nodes] == [(node.peer, 1, 1)]
+    assert found.nodes[0].last_seen_ms == heard_ms, "its newest offer, not its last handshake"
     assert [(one.dispute_id, one.state) for one in found.disputes] == [(dispute.dispute_id, DisputeState.OPENED)]
     assert found.money.held_qu == 2 * CAP
 

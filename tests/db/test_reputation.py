@@ -91,6 +91,10 @@ async def test_checked_work_makes_a_listing_reliable_and_says_why(db: Database) 
     assert "No checked work" in (await explained(world, node)).text
     await job(world, node)
     once = (await listed(world, node)).reliability
+    young = {part.name: part.text for part in (await explained(world, node)).parts}
+    assert young["completion"].startswith("Finished 1 piece of work")
+    assert young["correctness"].startswith("1 result passed")
+    assert young["availability"].endswith(("hour.", "hours."))
     await job(world, node)
     twice = (await listed(world, node)).reliability
     assert 0.0 < once < twice < 1.0

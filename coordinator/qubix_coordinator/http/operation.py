@@ -32,14 +32,15 @@ TICK_LATE_MS: Final = 5_000
 AUDIT_LATE_MS: Final = 26 * 3_600_000
 _OPEN: Final = "('queued', 'assigned', 'running', 'verifying', 'delivered', 'disputed')"
 _NODES: Final = """
-    SELECT n.peer_id, n.account_id, (extract(epoch FROM n.last_seen_at) * 1000)::bigint AS seen_ms,
+    SELECT n.peer_id, n.account_id,
+           greatest((extract(epoch FROM n.last_seen_at) * 1000)::bigint, max(l.offered_ms)) AS seen_ms,
            count(l.id) AS devices, count(*) FILTER (WHERE l.online) AS online,
            count(*) FILTER (WHERE l.online AND l.availability IN ('busy', 'rented')) AS busy,
            count(*) FILTER (WHERE l.verified) AS verified,
            coalesce(sum(l.jobs_accepted), 0)::bigint AS accepted, coalesce(sum(l.jobs_rejected), 0)::bigint AS rejected,
            coalesce(sum(l.failures), 0)::bigint AS failures, max(l.backoff_until_ms) AS backoff_ms
       FROM node n LEFT JOIN listing l ON l.peer_id = n.peer_id
-     GROUP BY n.peer_id, n.account_id, n.last_seen_at ORDER BY n.last_seen_at DESC, n.peer_id LIMIT $1
+     GROUP BY n.peer_id, n.account_id, n.last_seen_at ORDER BY seen_ms DESC, n.peer_id LIMIT $1
 """
 _QUEUE: Final = f"SELECT state, count(*) AS jobs FROM job WHERE state IN {_OPEN} GROUP BY state"  # noqa: S608 - our own words
 _LISTINGS: Final = """

@@ -176,8 +176,8 @@ def _completion(found: Record, counted: Mapping[str, int]) -> ReputationPart:
         name="completion",
         value=value,
         numbers={"finished": done, "failed": failed, "finished_weight": found.finished, "failed_weight": found.failed},
-        text=f"Finished {done} pieces of work for unrelated consumers and failed at {failed}: by worth and age, at"
-        f" least {value:.0%} are finished, with 95 % confidence.",
+        text=f"Finished {_number(done, 'piece')} of work for unrelated consumers and failed at {failed}: by worth and"
+        f" age, at least {value:.0%} are finished, with 95 % confidence.",
     )
 
 
@@ -189,7 +189,7 @@ def _correctness(found: Record, counted: Mapping[str, int]) -> ReputationPart:
         name="correctness",
         value=value,
         numbers={"right": right, "wrong": wrong, "right_weight": found.right, "wrong_weight": found.wrong},
-        text=f"{right} results passed their check and {wrong} did not, each of those counting"
+        text=f"{_number(right, 'result')} passed the check and {wrong} did not, each of those counting"
         f" {rep.WRONG_WEIGHS:g} times: at least {value:.0%} are right, with 95 % confidence{beside}.",
     )
 
@@ -213,8 +213,16 @@ def _availability(value: float, up: Uptime, now_ms: int) -> ReputationPart:
         value=value,
         numbers={"known_days": days},
         text=f"Its offers stood for {value:.0%} of the time, the last {rep.UPTIME_HALF_LIFE_MS // rep.DAY_MS} days"
-        f" counting as much as all before; it is known for {days:.1f} days.",
+        f" counting as much as all before; it is known for {_time(days)}.",
     )
+
+
+def _number(of: int, what: str) -> str:
+    return f"{of:,} {what}" if of == 1 else f"{of:,} {what}s"
+
+
+def _time(days: float) -> str:
+    return _number(round(days), "day") if days >= 1 else _number(round(days * 24), "hour")
 
 
 def _disputes(counted: Mapping[str, int]) -> ReputationPart:
