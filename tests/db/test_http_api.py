@@ -185,6 +185,9 @@ async def test_a_visitor_is_let_in_where_the_list_says_so_and_nowhere_else(clien
     begin = {"POST /session", "POST /wallet/challenge"}
     open_to_all = {f"GET {path}" for path in facts} | {f"POST {path}" for path in signed} | by_token_or_node | begin
     assert {name for name, way in ways.items() if way == [{}]} == open_to_all
+    others = {name: way for name, way in ways.items() if way not in ([{}], [{"token": []}, {}])}
+    assert all(way == [{"token": []}] for way in others.values())
+    assert len(others) > 60
 
 
 async def test_a_token_in_the_address_is_refused(client: Client, person: Person) -> None:
