@@ -4,7 +4,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from qubix_kernels.box.machine import WISHES
@@ -15,8 +15,7 @@ from qubix_protocol.settings import (
     SettingsError,
     coordinator_url_setting,
     http_port_setting,
-    load,
-    local_url,
+    load_at_coordinator,
     read_config,
     setting,
     tables,
@@ -172,12 +171,7 @@ def from_environment(overrides: Mapping[str, str]) -> Settings:
 
 def from_mappings(env: Mapping[str, str], toml: Mapping[str, object]) -> Settings:
     """`toml` is the whole configuration file; the node's table is `[node]`."""
-    settings = load(Settings, env, tables(toml, "node"))
-    settings = replace(settings, coordinator_url=settings.coordinator_url or local_url(settings.http_port))
-    if not settings.coordinator_url.startswith(("http://", "https://")):
-        raise SettingsError(
-            "QUBIX_COORDINATOR_URL", f"{settings.coordinator_url!r} is no HTTP address", "Write it as https://host"
-        )
+    settings = load_at_coordinator(Settings, env, tables(toml, "node"))
     if not re.fullmatch("([0-9a-f]{64})?", settings.coordinator_key):
         raise SettingsError(
             "QUBIX_COORDINATOR_KEY", "it is no key", "Write the 64 digits that GET /api/v1/network gives"

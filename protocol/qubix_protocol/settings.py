@@ -18,9 +18,10 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 T = TypeVar("T")
+C = TypeVar("C", bound="AtCoordinator")
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 CONFIG = "QUBIX_CONFIG"
 HTTP_PORT = 8600
@@ -36,6 +37,15 @@ class SettingsError(ValueError):
         self.name = name
         self.problem = problem
         self.remedy = remedy
+
+
+class AtCoordinator(Protocol):
+    """Settings of a process that asks a coordinator: made of `coordinator_url_setting` and `http_port_setting`."""
+
+    @property
+    def coordinator_url(self) -> str: ...
+    @property
+    def http_port(self) -> int: ...
 
 
 class Row(NamedTuple):
@@ -139,6 +149,15 @@ def describe(cls: type[Any]) -> list[Row]:
         Row(f.metadata["env"], f.name, _type_name(hints[f.name]), _default_text(f), f.metadata["doc"])
         for f in _fields(cls)
     ]
+
+
+def load_at_coordinator(cls: type[C], env: Mapping[str, str], toml: Mapping[str, object]) -> C:
+    """`load`, with the address of the coordinator that is meant. Raises SettingsError, also for one that is none."""
+    settings = load(cls, env, toml)
+    url = settings.coordinator_url or local_url(settings.http_port)
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError("QUBIX_COORDINATOR_URL", f"{url!r} is no HTTP address", "Write it as https://host")
+    return cast(C, dataclasses.replace(cast(Any, settings), coordinator_url=url))
 
 
 def _fields(cls: type[Any]) -> list["dataclasses.Field[Any]"]:

@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from qubix_mesh.addresses import parse_listen, parse_peer
@@ -14,8 +14,7 @@ from qubix_protocol.settings import (
     SettingsError,
     coordinator_url_setting,
     http_port_setting,
-    load,
-    local_url,
+    load_at_coordinator,
     read_config,
     setting,
     tables,
@@ -139,16 +138,9 @@ def from_mapping(env: Mapping[str, str], toml: Mapping[str, object] | None = Non
 
     Raises `SettingsError`, also for an address that cannot be one.
     """
-    settings = load(Settings, env, tables(toml or {}, "gateway"))
-    settings = replace(settings, coordinator_url=settings.coordinator_url or local_url(settings.http_port))
+    settings = load_at_coordinator(Settings, env, tables(toml or {}, "gateway"))
     _check("QUBIX_GATEWAY_LISTEN", settings.listen, parse_listen, "Give plain TCP addresses like /ip4/0.0.0.0/tcp/4001")
     _check("QUBIX_BOOTSTRAP", settings.bootstrap, parse_peer, "Copy the address that the other gateway prints")
-    if not settings.coordinator_url.startswith(("http://", "https://")):
-        raise SettingsError(
-            "QUBIX_COORDINATOR_URL",
-            f"{settings.coordinator_url!r} is no http address",
-            "Start it with http:// or https://",
-        )
     return settings
 
 
