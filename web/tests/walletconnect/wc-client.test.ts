@@ -111,7 +111,8 @@ describe('a session', () => {
     const { session, on: before } = await connected();
     before.client.adopt(null);
     before.line.close();
-    context.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: Date.now() });
+    // Ends are whole seconds: an hour before this one, to the millisecond, whatever was left of a second when it was made.
+    context.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: session.expiryS * 1000 - 3_600_000 });
     const { on } = use({ on: bench(session) });
     context.mock.timers.tick(3_599_000);
     assert.ok(on.client.session);
