@@ -62,6 +62,7 @@ async function send<T>(
 ): Promise<T> {
   const limit = AbortSignal.timeout(PATIENCE_MS);
   const headers: Record<string, string> = { Accept: 'application/json', ...more };
+  const asker = csrf;
   if (method !== 'GET' && csrf) headers['X-CSRF-Token'] = csrf;
   let answer: Response;
   try {
@@ -76,7 +77,8 @@ async function send<T>(
     if (signal?.aborted) throw problem;
     throw new ApiError(0, 'unreachable', 'The market does not answer.', 'Look at your network, then try again.', '');
   }
-  if (answer.status === 401) signedOut();
+  // A late answer to whoever was here before says nothing of who is here now.
+  if (answer.status === 401 && asker === csrf) signedOut();
   if (answer.ok) return (answer.status === 204 ? undefined : await answer.json()) as T;
   throw await problemOf(answer);
 }
