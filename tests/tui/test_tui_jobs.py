@@ -9,7 +9,10 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
+from qubix_kernels import get
 from qubix_protocol.states import JobState, Reason, RentalState
+from qubix_tui import composing
+from qubix_tui.screens.run import TERMS
 from tests.support.fake_api import FakeApi
 from tests.tui.api import TuiApi, rental
 from tests.tui.world import (
@@ -19,6 +22,8 @@ from tests.tui.world import (
     Clock,
     assert_screen,
     fill,
+    focus,
+    gone,
     market,
     shows,
     text,
@@ -39,8 +44,11 @@ def files(tmp_path: Path) -> tuple[str, str]:
 
 
 async def _chosen(pilot: Pilot[None], kernel: str) -> None:
+    """Until all of its fields are there, and none of the kernel's before it."""
     options = pilot.app.screen.query_one("#kernels", OptionList)
     options.highlighted = options.get_option_index(kernel)
+    wanted = [f"line-{one.name}" for one in (*composing.lines(get(kernel).spec), *TERMS)]
+    await until(pilot, lambda: [one.id for one in pilot.app.screen.query("#lines Input")] == wanted, f"all of {wanted}")
 
 
 async def test_from_fields_to_a_job(api: TuiApi, tmp_path: Path, files: tuple[str, str]) -> None:
@@ -51,24 +59,23 @@ async def test_from_fields_to_a_job(api: TuiApi, tmp_path: Path, files: tuple[st
         await shows(pilot, "Matrix product", "a: float16/float32/float64[m, k]", "checked before anybody is paid")
         await pilot.press("f5")
         await shows(pilot, "matmul needs the array 'a'")
-        fill(pilot, line_input_a="float32[8, 4]", line_input_b="float32[4, 2]")
+        await fill(pilot, line_input_a="float32[8, 4]", line_input_b="float32[4, 2]")
         await pilot.press("f5")
         await shows(pilot, "Forecast", "2.1–2.8 s", "45–56", "H100", "2 devices do not fit: it has no back end")
-        fill(pilot, line_where="gpu_rma>=8")
+        await fill(pilot, line_where="gpu_rma>=8")
         await pilot.press("f5")
         await shows(pilot, "gpu_rma", "gpu_ram")
-        assert pilot.app.focused is not None
-        assert pilot.app.focused.id == "line-where"
-        fill(pilot, line_where="gpu_ram>=8")
+        await focus(pilot, "line-where")
+        await fill(pilot, line_where="gpu_ram>=8")
         await pilot.press("ctrl+s")
         await shows(pilot, "the cap '' is no amount")
-        fill(pilot, line_cap="500")
+        await fill(pilot, line_cap="500")
         await pilot.press("ctrl+s")
         await shows(pilot, "a is given by its form alone")
-        fill(pilot, line_input_a=files[0], line_input_b=files[1], line_cap="5000")
+        await fill(pilot, line_input_a=files[0], line_input_b=files[1], line_cap="5000")
         await pilot.press("ctrl+s")
         await shows(pilot, "above your balance of 1,000 QU", "Lower it")
-        fill(pilot, line_cap="500")
+        await fill(pilot, line_cap="500")
         await pilot.press("ctrl+s")
         await shows(pilot, "Submit this job?", "Held: 500 QU, never more", "Your balance: 1,000 QU", "45–56")
         assert api.jobs == {}
@@ -86,10 +93,10 @@ async def test_a_file_that_is_none_is_named(api: TuiApi, tmp_path: Path) -> None
         await shows(pilot, "matmul")
         await _chosen(pilot, "matmul")
         await shows(pilot, "Matrix product")
-        fill(pilot, line_input_a=str(tmp_path / "none.npy"), line_input_b="float32[4, 2]")
+        await fill(pilot, line_input_a=str(tmp_path / "none.npy"), line_input_b="float32[4, 2]")
         await pilot.press("f5")
         await shows(pilot, "none.npy", "No such file", "Give the path of a .npy file")
-        fill(pilot, line_input_a="float99[1, 2]")
+        await fill(pilot, line_input_a="float99[1, 2]")
         await pilot.press("f5")
         await shows(pilot, "'float99' is no element type", "float32")
 
@@ -100,15 +107,14 @@ async def test_parameters_are_checked_where_they_are_typed(api: TuiApi, tmp_path
         await shows(pilot, "mandelbrot")
         await _chosen(pilot, "mandelbrot")
         await shows(pilot, "Mandelbrot set", "(1 to 65,536)")
-        fill(pilot, line_param_width="wide")
+        await fill(pilot, line_param_width="wide")
         await pilot.press("f5")
         await shows(pilot, "width: 'wide' is not a whole number")
-        assert pilot.app.focused is not None
-        assert pilot.app.focused.id == "line-param-width"
-        fill(pilot, line_param_width="64", line_param_height="70000")
+        await focus(pilot, "line-param-width")
+        await fill(pilot, line_param_width="64", line_param_height="70000")
         await pilot.press("f5")
         await shows(pilot, "height", "65536")
-        fill(pilot, line_param_height="64")
+        await fill(pilot, line_param_height="64")
         await pilot.press("f5")
         await shows(pilot, "Forecast", "H100")
 
@@ -137,7 +143,7 @@ async def test_a_job_is_followed_to_its_result_and_receipt(api: TuiApi, tmp_path
         await shows(pilot, "✓ settled", "✓ accepted", "paid 27, fee 1 QU", "returned", "72 QU")
         await pilot.press("w")
         await shows(pilot, "Write the result")
-        fill(pilot, field_folder=str(tmp_path / "out"))
+        await fill(pilot, field_folder=str(tmp_path / "out"))
         await pilot.press("enter")
         await until(pilot, (tmp_path / "out" / "c.npy").exists)
         await shows(pilot, "Written:")
@@ -174,7 +180,11 @@ async def test_a_job_is_cancelled_after_a_question(api: TuiApi, tmp_path: Path) 
         await shows(pilot, "Job ")
         await pilot.press("c")
         await shows(pilot, "Stop this job?", "the rest of 100 QU returns")
-        await pilot.press("escape", "c", "y")
+        await pilot.press("escape")
+        await gone(pilot, "Stop this job?")
+        await pilot.press("c")
+        await shows(pilot, "Stop this job?")
+        await pilot.press("y")
         await shows(pilot, "✗ cancelled")
         assert api.jobs[job.job_id].reason is Reason.CANCELLED_BY_CONSUMER
         await pilot.press("a")
@@ -196,7 +206,9 @@ async def test_a_delivered_result_is_accepted(api: TuiApi, tmp_path: Path) -> No
         await shows(pilot, "Dispute this job's result", "A bond is staked")
         await pilot.press("ctrl+s")
         await shows(pilot, "a dispute needs a statement")
-        await pilot.press("escape", "a")
+        await pilot.press("escape")
+        await gone(pilot, "Dispute this job's result")
+        await pilot.press("a")
         await shows(pilot, "28 QU are paid at once")
         await pilot.press("y")
         await shows(pilot, "✓ settled")
@@ -210,14 +222,20 @@ async def test_rentals_are_extended_and_stopped(api: TuiApi, tmp_path: Path) -> 
         await shows(pilot, "NVIDIA H100", "▶ active", "60,000")
         await pilot.press("enter")
         await shows(pilot, "answered last", view.rental_id)
-        await pilot.press("escape", "e", "ctrl+s")
+        await pilot.press("escape")
+        await gone(pilot, "answered last")
+        await pilot.press("e")
+        await shows(pilot, "How many minutes more")
+        await pilot.press("ctrl+s")
         await shows(pilot, "60 minutes for at most 60,000 QU more")
         await pilot.press("y")
         await shows(pilot, " 70 ")
         await pilot.press("r")
         await shows(pilot, "[2 Run]")
         await shows(pilot, "rental")
-        await pilot.press("4", "x")
+        await pilot.press("4")
+        await shows(pilot, "[4 Rentals]", "▶ active")
+        await pilot.press("x")
         await shows(pilot, "Stop renting NVIDIA H100?")
         await pilot.press("y")
         await shows(pilot, "■ ended")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from textual.widgets import Input
 
 from qubix_protocol.account_news import BalanceNews, WithdrawalNews
 from qubix_protocol.api import AccountView, MarketDelta
@@ -29,6 +30,7 @@ from tests.tui.world import (
     shows,
     terminal,
     text,
+    types,
     until,
 )
 
@@ -79,19 +81,23 @@ async def test_none_yet_is_told_from_no_match(api: TuiApi, tmp_path: Path) -> No
         await shows(pilot, "Nothing is offered now", "qubix node")
         line.send("market", "snapshot", MARKET)
         await shows(pilot, "4 of 4")
-        await pilot.press("slash", *"h100")
+        await pilot.press("slash")
+        await types(pilot, *"h100")
         await shows(pilot, "1 of 4", "H100")
         assert "EPYC" not in text(app)
         await pilot.press(*"zzz")
         await shows(pilot, "No match: the query excludes all 4 devices", "0 of 4")
-        await pilot.press("escape", "escape")
+        await pilot.press("escape")
+        await until(pilot, lambda: not isinstance(app.focused, Input), "the focus back on the list")
+        await pilot.press("escape")
         await shows(pilot, "4 of 4")
 
 
 async def test_a_wrong_query_is_pointed_at_while_it_is_typed(api: TuiApi, tmp_path: Path) -> None:
     async with market(api, tmp_path, offers=MARKET) as (app, pilot, _):
         await shows(pilot, "4 of 4")
-        await pilot.press("slash", *"gpu_ram>=30")
+        await pilot.press("slash")
+        await types(pilot, *"gpu_ram>=30")
         await shows(pilot, "1 of 4")
         await pilot.press("space", "left_parenthesis")
         await shows(pilot, "✗", "1 of 4")
@@ -109,7 +115,7 @@ async def test_an_order_can_be_typed(api: TuiApi, tmp_path: Path) -> None:
         await shows(pilot, "4 of 4")
         await pilot.press("o")
         await shows(pilot, "Sort by")
-        await pilot.press(*"x", "enter")
+        await types(pilot, *"x", "enter")
         await shows(pilot, "column 1")
         await pilot.press(*["backspace"] * 6, *"gpu_ram-,price", "enter")
         await shows(pilot, "by gpu_ram-, price")
@@ -233,7 +239,7 @@ async def test_a_device_is_rented_after_its_price_was_shown(api: TuiApi, tmp_pat
         await shows(pilot, "4 of 4", "1,234,567")
         await pilot.press("n")
         await shows(pilot, "Rent this device", "EPYC 7763 (CPU) at 5,000 QU")
-        await pilot.press("backspace", "backspace", *"ten", "ctrl+s")
+        await types(pilot, "backspace", "backspace", *"ten", "ctrl+s")
         await shows(pilot, "'ten' is no whole number")
         await pilot.press("backspace", "backspace", "backspace", *"90", "ctrl+s")
         await shows(pilot, "Rent it?", "90 minutes", "At most 7,500 QU are held", "Your balance: 1,234,567 QU")
@@ -253,14 +259,19 @@ async def test_a_refusal_is_told_with_its_remedy(api: TuiApi, tmp_path: Path) ->
     async with market(api, tmp_path, offers=MARKET) as (_, pilot, _line):
         await shows(pilot, "4 of 4")
         api.trouble("GET", "/offers", 500)
-        await pilot.press("n", "ctrl+s", "y")
+        await pilot.press("n")
+        await shows(pilot, "How many minutes")
+        await pilot.press("ctrl+s")
+        await shows(pilot, "Rent it?")
+        await pilot.press("y")
         await shows(pilot, "was answered with HTTP status 500", "Check that QUBIX_COORDINATOR_URL")
 
 
 async def test_every_key_is_a_command_too(api: TuiApi, tmp_path: Path) -> None:
     async with market(api, tmp_path, offers=MARKET) as (_, pilot, _line):
         await shows(pilot, "4 of 4")
-        await pilot.press("ctrl+p", *"Reverse")
+        await pilot.press("ctrl+p")
+        await types(pilot, *"Reverse")
         await shows(pilot, "On this screen (key S)")
         await pilot.press("enter")
         await shows(pilot, "by price-")

@@ -4,6 +4,7 @@
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from qubix_tui.mesh.heard import Known, MeshOffer, Watching, offer_of
 from qubix_tui.mesh.thread import MeshThread, real_watch
 from qubix_tui.settings import Settings
 from tests.tui.api import TuiApi
-from tests.tui.world import LARGE, SMALL, Clock, assert_screen, settings, shows, terminal, text, until
+from tests.tui.world import LARGE, SMALL, Clock, assert_screen, gone, settings, shows, terminal, text, until
 
 PEER = f"12D3KooW{'a' * 44}"
 KEY = "ab" * 32
@@ -66,7 +67,7 @@ class FakeWatch:
         self.failure: Exception | None = None
         self.threads: list[str] = []
         self.cancelled = threading.Event()
-        self._wake: trio.Event | None = None
+        self._wake = trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
         self.ready = threading.Event()
 
@@ -82,8 +83,9 @@ class FakeWatch:
             self.cancelled.set()
 
     async def changed(self) -> None:
-        self._wake = trio.Event()
+        """What was told since it was asked last counts, too: a word must not fall between two questions."""
         await self._wake.wait()
+        self._wake = trio.Event()
 
     def offers(self) -> tuple[Heard, ...]:
         return self.heard
@@ -96,11 +98,7 @@ class FakeWatch:
         assert self.ready.wait(20)
         assert self._token is not None
         self.heard, self.seen = heard, seen
-        self._token.run_sync_soon(self._set)
-
-    def _set(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
+        self._token.run_sync_soon(lambda: self._wake.set())
 
 
 @dataclass
@@ -111,10 +109,11 @@ class Nobody:
 
 
 @pytest.fixture
-def nobody() -> Nobody:
+def nobody() -> Iterator[Nobody]:
+    """Until the test is over: given back before, the port may be somebody's."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        return Nobody(f"http://127.0.0.1:{found.getsockname()[1]}")
+        yield Nobody(f"http://127.0.0.1:{found.getsockname()[1]}")
 
 
 def test_the_twin_has_the_methods_of_the_real_watch(tmp_path: Path) -> None:
@@ -177,7 +176,9 @@ async def test_offers_and_peers_with_nobody_in_the_middle(tmp_path: Path, nobody
         await shows(pilot, "RTX A6000", "81,000", "CH? local", "1 connected of 2", "relay", "● listening · 1 offers")
         await pilot.press("enter")
         await shows(pilot, "✓ by the coordinator", "not told here")
-        await pilot.press("escape", "p")
+        await pilot.press("escape")
+        await gone(pilot, "not told here")
+        await pilot.press("p")
         await shows(pilot, GATEWAY[:60], "○ not connected")
         await pilot.press("escape")
         watch.tell((heard(now, stale=True),), ())

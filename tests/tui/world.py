@@ -129,10 +129,33 @@ async def shows(pilot: Pilot[None], *words: str) -> None:
     await until(pilot, lambda: all(word in text(pilot.app) for word in words), f"all of {words}")  # type: ignore[arg-type]
 
 
-def fill(pilot: Pilot[None], **values: str) -> None:
-    """As typing does, without a key for each letter: field by field of the screen in front."""
-    for name, value in values.items():
-        pilot.app.screen.query_one(f"#{name.replace('_', '-')}", Input).value = value
+async def gone(pilot: Pilot[None], words: str) -> None:
+    """Until a window that says them is closed."""
+    await until(pilot, lambda: words not in text(pilot.app), f"no {words!r}")  # type: ignore[arg-type]
+
+
+async def fill(pilot: Pilot[None], **values: str) -> None:
+    """As typing does, without a key for each letter: field by field of the screen in front, once they are there."""
+    fields = {f"#{name.replace('_', '-')}": value for name, value in values.items()}
+    await until(pilot, lambda: all(pilot.app.screen.query(field) for field in fields), f"all of {list(fields)}")
+    for field, value in fields.items():
+        pilot.app.screen.query_one(field, Input).value = value
+
+
+async def focus(pilot: Pilot[None], name: str = "") -> None:
+    """Until the keyboard's place is the field of that name, or any that is typed in."""
+
+    def there() -> bool:
+        found = pilot.app.focused
+        return isinstance(found, Input) and name in ("", found.id)
+
+    await until(pilot, there, f"the focus on {name or 'a field'}")
+
+
+async def types(pilot: Pilot[None], *keys: str) -> None:
+    """Into the field that has the focus, once one has it: before, a letter is another key of the screen."""
+    await focus(pilot)
+    await pilot.press(*keys)
 
 
 def gpu(name: str, rate: int, **changes: Any) -> ListingView:
