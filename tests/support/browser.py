@@ -25,6 +25,8 @@ DEADLINE_MS: Final = 30_000
 """Ten times and more what is expected."""
 DESKTOP: Final = (1280, 800)
 PHONE: Final = (390, 844)
+REFUSED_LATE: Final = "status of 401"
+"""What a page asked for just before its session ended, and the market hears of just after: no fault of either."""
 
 _POLICY = """
 addEventListener('securitypolicyviolation', (event) =>

@@ -3,7 +3,7 @@
 
 import base64
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -96,6 +96,21 @@ async def devnet_client(folder: Path, **settings: Any) -> AsyncIterator[tuple[De
         transport = httpx.ASGITransport(app=cast(Any, made.app))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
             yield DevnetClient(http), made
+
+
+@contextlib.contextmanager
+def held(url: str) -> Iterator[None]:
+    """The clock of a devnet's process stands meanwhile. A wallet signs for a tick that its user has a second or less to
+    reach at a devnet's pace: on a busy machine it would be over before the network has the transaction."""
+    _clock(url, "pause")
+    try:
+        yield
+    finally:
+        _clock(url, "resume")
+
+
+def _clock(url: str, word: str) -> None:
+    httpx.post(f"{url}/devnet/v1/clock/{word}", json={}, timeout=60).raise_for_status()
 
 
 def start_devnet(folder: Path, **env: str) -> Process:

@@ -4,7 +4,7 @@
 from playwright.sync_api import Page, expect
 
 from tests.chain.vectors import SEED
-from tests.support.browser import Tabs
+from tests.support.browser import REFUSED_LATE, Tabs
 from tests.support.wallet_double import ExtensionWallet
 from tests.support.web_market import Line, WebMarket
 
@@ -41,6 +41,7 @@ def _provoke(page: Page, script: str, heard: str) -> None:
 
 
 def test_a_wallet_signs_in_and_its_refusal_is_told(tabs: Tabs) -> None:
+    tabs.allow(REFUSED_LATE)
     wallet = ExtensionWallet(SEED)
     page = tabs.open(wallet=wallet)
     page.goto("/jobs")

@@ -16,8 +16,9 @@ from qubix import receipts
 from qubix_node.offers import price
 from qubix_protocol.arrays import to_npy
 from tests.chain.vectors import SEED
-from tests.support.browser import DEADLINE_MS, Tabs
+from tests.support.browser import DEADLINE_MS, REFUSED_LATE, Tabs
 from tests.support.chain_market import wait_for
+from tests.support.devnet import held
 from tests.support.wallet_double import ExtensionWallet, HttpNetwork
 from tests.support.web_market import ALL, Line, WebMarket
 from tests.web import places, reach
@@ -88,10 +89,11 @@ def _deposit(page: Page, market: WebMarket, wallet: ExtensionWallet) -> None:
     httpx.post(f"{market.qubic_url}/devnet/v1/faucet", json=faucet, timeout=30).raise_for_status()
     look = f"{market.qubic_url}/live/v1/balances/{wallet.account.identity}"
     wait_for("the wallet's own money", lambda: int(httpx.get(look).json()["balance"]["balance"]) >= 2 * PAID_IN)
-    page.evaluate(
-        "async (given) => { await window.qubic.sendTransaction(given) }",
-        {"toIdentity": identity, "amount": PAID_IN},
-    )
+    with held(market.qubic_url):
+        page.evaluate(
+            "async (given) => { await window.qubic.sendTransaction(given) }",
+            {"toIdentity": identity, "amount": PAID_IN},
+        )
     expect(page.get_by_role("banner")).to_contain_text(f"{PAID_IN:,} QU", timeout=2 * DEADLINE_MS)
     expect(page.get_by_role("region", name="Deposits")).to_contain_text(f"{PAID_IN:,}")
 
@@ -215,6 +217,7 @@ def test_a_form_says_at_its_field_what_is_missing_or_wrong(market: WebMarket, ta
 def test_a_visitor_looks_around_signs_in_where_they_stand_and_is_a_visitor_again_once_the_session_ends(
     market: WebMarket, tabs: Tabs
 ) -> None:
+    tabs.allow(REFUSED_LATE)
     page = tabs.open(wallet=ExtensionWallet(SEED))
     page.goto("/")
     expect(page.get_by_role("region", name="Rent a GPU by the second")).to_be_visible()
@@ -237,6 +240,8 @@ def test_a_visitor_looks_around_signs_in_where_they_stand_and_is_a_visitor_again
     expect(page.get_by_role("button", name="Rent it")).to_be_visible()
     assert page.url == offer
     page.goto("/")
+    expect(page.get_by_role("button", name="Your account")).to_be_visible()
+    expect(page.get_by_role("banner")).to_contain_text("Live")
     expect(page.get_by_role("region", name="Rent a GPU by the second")).to_have_count(0)
     page.evaluate("window.notLoadedAgain = true")
     headers = {"Origin": market.url, "X-CSRF-Token": page.request.get("/api/v1/session").json()["csrf"]}
@@ -279,7 +284,7 @@ def test_a_page_that_was_opened_without_its_market_learns_who_is_signed_in_once_
 def test_a_half_filled_form_waits_for_its_owner_and_for_nobody_else_and_all_tabs_know_who_is_here(
     market: WebMarket, tabs: Tabs
 ) -> None:
-    tabs.allow("status of 401")
+    tabs.allow(REFUSED_LATE)
     token, other = market.person(), market.person()
     page = tabs.open(token=token)
     page.goto("/run?kernel=montecarlo_option")

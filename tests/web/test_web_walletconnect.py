@@ -14,8 +14,9 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.support.background import Background
-from tests.support.browser import DEADLINE_MS, PHONE, Tabs
+from tests.support.browser import DEADLINE_MS, PHONE, REFUSED_LATE, Tabs
 from tests.support.chain_market import wait_for
+from tests.support.devnet import held
 from tests.support.wallet_double import Account, HttpNetwork, WalletConnectWallet
 from tests.support.wc_crypto import seal
 from tests.support.wc_relay import PROJECT, RelayTwin
@@ -74,20 +75,13 @@ def seed(of: str) -> str:
     return "".join(chr(ord("a") + byte % 26) for byte in hashlib.sha512(of.encode()).digest())[:55]
 
 
-class Patient(HttpNetwork):
-    """The devnet's ticks are short, and the machine may be busy: payments aim some seconds ahead."""
-
-    async def tick(self) -> int:
-        return await super().tick() + 50
-
-
 @pytest.fixture
 def phone(
     request: pytest.FixtureRequest, background: Background, relay: RelayTwin, market: WebMarket
 ) -> Iterator[Phone]:
     """With two accounts."""
     seeds = (seed(request.node.name), seed(f"{request.node.name} too"))
-    wallet = WalletConnectWallet(*seeds, network=Patient(market.qubic_url))
+    wallet = WalletConnectWallet(*seeds, network=HttpNetwork(market.qubic_url))
     with opened(background, Phone(wallet, relay.url)) as found:
         yield found
 
@@ -126,6 +120,7 @@ def bound(page: Page) -> list[str]:
 def test_sign_in_bind_and_deposit_by_a_wallet_on_a_phone(
     background: Background, market: WebMarket, relay: RelayTwin, tabs: Tabs, phone: Phone
 ) -> None:
+    tabs.allow(REFUSED_LATE)
     _, other = phone.wallet.accounts
     faucet = {"identity": first(phone), "amount": 2 * PAID_IN}
     httpx.post(f"{market.qubic_url}/devnet/v1/faucet", json=faucet, timeout=30).raise_for_status()
@@ -154,8 +149,9 @@ def test_sign_in_bind_and_deposit_by_a_wallet_on_a_phone(
     wait_for("the wallet's money", lambda: int(httpx.get(look).json()["balance"]["balance"]) >= 2 * PAID_IN)
     page.get_by_label("From your wallet, QU").fill(str(PAID_IN))
     page.get_by_role("button", name=PAY).click()
-    dialog(page).get_by_role("button", name=PAY).click()
-    expect(page.get_by_role("status").filter(has_text="Sent as")).to_be_visible()
+    with held(market.qubic_url):
+        dialog(page).get_by_role("button", name=PAY).click()
+        expect(page.get_by_role("status").filter(has_text="Sent as")).to_be_visible()
     expect(page.get_by_role("banner")).to_contain_text(f"{PAID_IN:,} QU", timeout=2 * DEADLINE_MS)
     asked = [one for one in phone.asked if one != "qubic_requestAccounts"]
     assert asked == ["qubic_sign", "qubic_sign", "qubic_sendQubic"]
