@@ -79,8 +79,8 @@ def test_a_payment_from_the_chain_pays_and_is_swept(shared: ChainMarket) -> None
     assert re.fullmatch("[a-z]{60}", found["sweep_tx_id"])
     assert (found["amount_qu"], found["output"], found["source"][:4].isupper()) == (5_000, 0, True)
     assert market.balance() == before + 5_000
-    look = market.api("/chain")
-    assert (look["state"], look["text"]) == ("ok", "")
+    look = wait_for("the last ticks to be read", lambda: _state(market, "ok"))
+    assert look["text"] == ""
     assert market.deposit_identity() == identity
     check_all(market)
 
