@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`qubix wallet` as people and scripts use it: with a served coordinator, and a devnet process that ticks."""
+"""`qubix wallet` as people and scripts use it: with a served coordinator, and a devnet process that goes on when
+something was sent."""
 
 import asyncio
 import contextlib
@@ -15,6 +16,7 @@ import pytest_asyncio
 from click.testing import CliRunner, Result
 
 from qubix.cli import main
+from qubix.onchain import TICKS_AHEAD
 from qubix.wallet import Wallet
 from qubix_chain import crypto, identity
 from qubix_chain.rpc import Client
@@ -71,13 +73,27 @@ class Desk:
         return Told(ended.exit_code, ended.stdout, ended.stderr)
 
     async def devnet(self, path: str, **body: Any) -> Any:
-        def post() -> Any:
-            headers = {"Content-Type": "application/json"}
-            asked = urllib.request.Request(f"{self.qubic_url}/devnet/v1{path}", json.dumps(body).encode(), headers)
-            with urllib.request.urlopen(asked, timeout=30) as answer:
+        """Without a body it is only asked."""
+
+        def call() -> Any:
+            headers, data = {"Content-Type": "application/json"}, json.dumps(body).encode() if body else None
+            asked = urllib.request.Request(f"{self.qubic_url}/devnet/v1{path}", data, headers)
+            with urllib.request.urlopen(asked, timeout=DEADLINE_S) as answer:
                 return json.load(answer)
 
-        return await asyncio.to_thread(post)
+        return await asyncio.to_thread(call)
+
+    async def tick_on(self) -> None:
+        """A payment is signed for a tick that is near. The network stands meanwhile, however long that takes here, and
+        goes on once it has the payment, or has lost it."""
+        lost = 0
+        while True:
+            status = await self.devnet("/status")
+            now_lost = sum(status["dropped"].values())
+            if status["pending"] or now_lost > lost:
+                await self.devnet("/clock/step", ticks=2 * TICKS_AHEAD)
+            lost = now_lost
+            await asyncio.sleep(0.02)
 
     async def fund(self, key: str, amount_qu: int) -> None:
         """From the faucet, until the network says it is there."""
@@ -92,7 +108,7 @@ class Desk:
 
 @pytest_asyncio.fixture
 async def desk(db: Database, tmp_path: Path) -> AsyncIterator[Desk]:
-    devnet = start_devnet(tmp_path / "devnet", QUBIX_DEVNET_PAUSED="0", QUBIX_DEVNET_TICK_MS="50")
+    devnet = start_devnet(tmp_path / "devnet")
     try:
         url = str((await asyncio.to_thread(devnet.wait_ready)).info["url"])
         network = Client(url, weekly=False)
@@ -105,10 +121,13 @@ async def desk(db: Database, tmp_path: Path) -> AsyncIterator[Desk]:
                 "QUBIX_QUBIC_URL": url,
                 "QUBIX_WALLET_PASSPHRASE": PASSPHRASE,
             }
-            yield Desk(tmp_path / "mine", env, url, network)
-        reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reading
+            made = Desk(tmp_path / "mine", env, url, network)
+            ticking = asyncio.create_task(made.tick_on())
+            yield made
+        for task in (reading, ticking):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await network.close()
     finally:
         devnet.stop()
