@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import asyncpg
 import numpy as np
@@ -28,7 +28,7 @@ from qubix.settings import Settings as ClientSettings
 from qubix_protocol import digests
 from qubix_protocol.api import JobView
 from qubix_protocol.envelope import read_evidence
-from qubix_protocol.keys import SigningKey, public_key_of
+from qubix_protocol.keys import public_key_of
 from qubix_protocol.messages import Progress
 from qubix_protocol.states import JobState
 from tests.support import books
@@ -48,8 +48,6 @@ QUERIES, POINTS, WIDTH, NEAREST = 3_000, 40_000, 64, 3
 
 class CrashMarket(Market):
     """With barriers, a log of the wire, short leases, and nodes that work with one thread."""
-
-    _rates: ClassVar[list[tuple[bytes, bytes]]] = []
 
     def __init__(self, folder: Path, **env: str) -> None:
         short = {"QUBIX_LEASE_S": "4", "QUBIX_HEARTBEAT_S": "0.5"}
@@ -98,26 +96,8 @@ class CrashMarket(Market):
         self.start_gateway(f"{REPLICA}-gateway", REPLICA)
         return process
 
-    def start_node(self, name: str = "node", module: str = "qubix_node", **env: str) -> Process:
-        """What the first node measured of this machine, the others are given."""
-        rates = self._own(name) / "node" / "rates.json"
-        self._give_rates(name, rates)
-        process = super().start_node(name, module, **{"QUBIX_NODE_THREADS": "1", "QUBIX_LOG_LEVEL": "DEBUG", **env})
-        if not self._rates:
-            self._rates.append((_device_suffix(process.info["peer_id"]), rates.read_bytes()))
-        return process
-
-    def _give_rates(self, name: str, rates: Path) -> None:
-        """They are kept by device, whose name ends like its node's."""
-        if not self._rates or rates.exists():
-            return
-        key = SigningKey.generate()
-        file = self._own(name) / "node.key"
-        file.touch(0o600)
-        file.write_bytes(key.seed)
-        rates.parent.mkdir(exist_ok=True, mode=0o700)
-        suffix, data = self._rates[0]
-        rates.write_bytes(data.replace(suffix, _device_suffix(key.peer_id)))
+    def start_node(self, name: str = "node", module: str = "qubix_node", *args: str, **env: str) -> Process:
+        return super().start_node(name, module, *args, **{"QUBIX_NODE_THREADS": "1", "QUBIX_LOG_LEVEL": "DEBUG", **env})
 
     # Killing --------------------------------------------------------------------------------------------------------
 
@@ -191,10 +171,6 @@ class CrashMarket(Market):
 
     def audit(self) -> None:
         books.audit(self.env)
-
-
-def _device_suffix(peer_id: str) -> bytes:
-    return peer_id[-12:].encode()
 
 
 def until(what: Callable[[], object], *, deadline_s: float = DEADLINE_S) -> None:

@@ -11,10 +11,19 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Final, Self
+
+from qubix_protocol.keys import SigningKey
 
 READY_S = 90.0
 STOP_S = 30.0
+_MEASURING: Final = (
+    "qubix_node",
+    "tests.support.chunked_node",
+    "tests.support.cheating_node",
+    "tests.support.unchecked_market",
+)
+"""Nodes that measure the processor as every node does, for some seconds."""
 
 
 class ProcessFailed(Exception):
@@ -89,6 +98,9 @@ class Process:
 class Market:
     """`with Market(folder) as market:` starts database, coordinator, gateway and verifier; nodes are added by name."""
 
+    _rates: ClassVar[dict[str, tuple[bytes, bytes]]] = {}
+    """By the number of threads: how the name of the device ends that was measured, and its file."""
+
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder
         self.env = {
@@ -120,14 +132,17 @@ class Market:
         self.close()
 
     def close(self) -> None:
-        """Everything ends, last started first, whatever state it is in."""
-        for process in reversed(list(self.parts.values())):
-            if process.running:
-                process.popen.send_signal(signal.SIGTERM)
-            try:
-                process.popen.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        """Everything ends, whatever state it is in: all at once, but the database when its clients are gone."""
+        last = [process for name, process in self.parts.items() if name == "database"]
+        for together in ([process for process in self.parts.values() if process not in last], last):
+            for process in together:
+                if process.running:
+                    process.popen.send_signal(signal.SIGTERM)
+            for process in together:
+                try:
+                    process.popen.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
     @property
     def url(self) -> str:
@@ -163,8 +178,28 @@ class Market:
     def start_verifier(self, name: str = "verifier") -> Process:
         return self.start(name, "qubix_coordinator.jobs.verify_process")
 
-    def start_node(self, name: str = "node", module: str = "qubix_node", **env: str) -> Process:
-        return self.start(name, module, **{"QUBIX_NODE_DEVICES": "cpu", "QUBIX_DATA_DIR": str(self._own(name)), **env})
+    def start_node(self, name: str = "node", module: str = "qubix_node", *args: str, **env: str) -> Process:
+        """What the first node measured of this processor, the others are given, in this market and the next."""
+        told = {"QUBIX_NODE_DEVICES": "cpu", "QUBIX_DATA_DIR": str(self._own(name)), **env}
+        if module not in _MEASURING or told["QUBIX_NODE_DEVICES"] != "cpu":
+            return self.start(name, module, *args, **told)
+        threads, rates = told.get("QUBIX_NODE_THREADS", ""), self._own(name) / "node" / "rates.json"
+        self._give_rates(name, rates, threads)
+        process = self.start(name, module, *args, **told)
+        if threads not in self._rates and rates.exists():
+            self._rates[threads] = (_device_suffix(process.info["peer_id"]), rates.read_bytes())
+        return process
+
+    def _give_rates(self, name: str, rates: Path, threads: str) -> None:
+        """They are kept by device, whose name ends like its node's."""
+        key, file = SigningKey.generate(), self._own(name) / "node.key"
+        if threads not in self._rates or rates.exists() or file.exists():
+            return
+        file.touch(0o600)
+        file.write_bytes(key.seed)
+        rates.parent.mkdir(exist_ok=True, mode=0o700)
+        suffix, data = self._rates[threads]
+        rates.write_bytes(data.replace(suffix, _device_suffix(key.peer_id)))
 
     def _own(self, name: str) -> Path:
         folder = self.folder / name
@@ -173,3 +208,7 @@ class Market:
 
     def logs(self) -> str:
         return "\n".join(f"== {process.name}\n{process.tail(30)}" for process in self.parts.values())
+
+
+def _device_suffix(peer_id: str) -> bytes:
+    return peer_id[-12:].encode()

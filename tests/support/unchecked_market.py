@@ -36,9 +36,8 @@ class UncheckedMarket(Market):
     def start_verifier(self, name: str = "verifier") -> Process:
         return self.start(name, MODULE, "verifier")
 
-    def start_node(self, name: str = "node", module: str = MODULE, **env: str) -> Process:
-        folder = self._own(name)
-        return self.start(name, module, "node", **{"QUBIX_NODE_DEVICES": "cpu", "QUBIX_DATA_DIR": str(folder), **env})
+    def start_node(self, name: str = "node", module: str = MODULE, *args: str, **env: str) -> Process:
+        return super().start_node(name, module, *(args or ("node",)), **env)
 
 
 class UncheckedWorkers(Workers):
