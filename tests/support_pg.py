@@ -6,6 +6,7 @@ The server is the product's own `qubix_coordinator.db.embedded`, as a process. A
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -31,13 +33,43 @@ READY_S = 60
 
 @contextlib.contextmanager
 def reachable_folder() -> Iterator[Path]:
-    """A folder that the unprivileged user of PostgreSQL can enter, unlike pytest's own; removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="qubix-test-"))
+    """A folder that the unprivileged user of PostgreSQL can enter, unlike pytest's own; removed at the end. In memory
+    where there is room: a database is 600 files, which a disk's file system makes ten times more slowly."""
+    in_memory = _has_room(MEMORY)
+    if in_memory:
+        _remove_what_was_left(MEMORY)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY if in_memory else None))
     folder.chmod(0o711)
+    alive = os.open(folder, os.O_RDONLY)
     try:
+        fcntl.flock(alive, fcntl.LOCK_EX)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(alive)
+
+
+PREFIX = "qubix-test-"
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 * 1024**3
+LEFT_S = 60
+
+
+def _has_room(parent: Path) -> bool:
+    return os.access(parent, os.W_OK) and shutil.disk_usage(parent).free >= ROOM_BYTES
+
+
+def _remove_what_was_left(parent: Path) -> None:
+    """By tests that were killed: nobody holds it any more, and it was not made just now."""
+    for left in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - left.stat().st_mtime > LEFT_S:
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -90,7 +122,7 @@ async def fresh_database(server: PgServer, network: str = "devnet", *, migrated:
     """The address of a new database of this network."""
     name = f"test_{uuid.uuid4().hex}"
     template = await template_of(server, network) if migrated else "template1"
-    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    await _admin(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
     return server.dsn(name)
 
 
