@@ -74,8 +74,7 @@ class ChainMarket:
     def start_devnet(self, **env: str) -> Process:
         """On the port it had before."""
         told = {"QUBIX_DEVNET_PAUSED": "0", "QUBIX_DEVNET_TICK_MS": str(self._tick_ms), **env}
-        if self.url:
-            told["QUBIX_DEVNET_PORT"] = self.url.rpartition(":")[2]
+        told["QUBIX_DEVNET_PORT"] = self._market.port_of("devnet")
         process = start_devnet(self.folder / "devnet", **told)
         self.parts["devnet"] = process
         self.url = str(process.wait_ready().info["url"])

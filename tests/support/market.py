@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole market of real processes for end-to-end tests and benches: each part can be stopped or killed by itself."""
 
+import contextlib
 import json
 import os
 import select
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
 from qubix_protocol.keys import SigningKey
+from tests.support.ports import held_port
 
 READY_S = 90.0
 STOP_S = 30.0
@@ -111,6 +113,14 @@ class Market:
             **env,
         }
         self.parts: dict[str, Process] = {}
+        self._ports: dict[str, str] = {}
+        self._held = contextlib.ExitStack()
+
+    def port_of(self, name: str) -> str:
+        """A part's port, which stays its own while it is down."""
+        if name not in self._ports:
+            self._ports[name] = str(self._held.enter_context(held_port()))
+        return self._ports[name]
 
     def __enter__(self) -> Self:
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
@@ -143,6 +153,8 @@ class Market:
                     process.popen.wait(10)
                 except subprocess.TimeoutExpired:
                     process.kill()
+        self._held.close()
+        self._ports.clear()
 
     @property
     def url(self) -> str:
@@ -164,9 +176,9 @@ class Market:
         return process
 
     def start_coordinator(self) -> Process:
+        self.env["QUBIX_HTTP_PORT"] = self.port_of("coordinator")
         process = self.start("coordinator", "qubix_coordinator")
         self.env["QUBIX_COORDINATOR_URL"] = str(process.info["url"])
-        self.env["QUBIX_HTTP_PORT"] = str(process.info["url"]).rsplit(":", 1)[1].rstrip("/")
         return process
 
     def start_gateway(self, name: str = "gateway") -> Process:

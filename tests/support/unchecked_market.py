@@ -28,9 +28,9 @@ SEEN: dict[str, Any] = {"readable": [unchecked.FOLDER], "environment": {"PYTHONP
 
 class UncheckedMarket(Market):
     def start_coordinator(self) -> Process:
+        self.env["QUBIX_HTTP_PORT"] = self.port_of("coordinator")
         process = self.start("coordinator", MODULE, "coordinator")
         self.env["QUBIX_COORDINATOR_URL"] = str(process.info["url"])
-        self.env["QUBIX_HTTP_PORT"] = str(process.info["url"]).rsplit(":", 1)[1].rstrip("/")
         return process
 
     def start_verifier(self, name: str = "verifier") -> Process:
