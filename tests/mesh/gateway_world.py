@@ -130,8 +130,9 @@ async def _batch(socket: Any) -> tuple[FromGateway, ...]:
 
 @asynccontextmanager
 async def running_gateway(world: World, desk: Desk, **changes: Any) -> AsyncIterator[tuple[Gateway, Mesh]]:
+    """However slow the link comes, nodes wait for it, unless a test says otherwise."""
     with TemporaryDirectory() as folder:
-        given = {"data_dir": Path(folder), **changes}
+        given = {"data_dir": Path(folder), "link_patience_s": 3600.0, **changes}
         async with plain_nursery() as nursery, world.open(100) as mesh:
             gateway = Gateway(mesh, Settings(token=TOKEN, coordinator_url=desk.url, **given))
             nursery.start_soon(gateway.run)

@@ -2,11 +2,13 @@
 """The gateway between nodes (fake and real mesh) and a coordinator that speaks the link."""
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from qubix_mesh.errors import BadPin, MeshError, MeshTimeout, StreamClosed
 from qubix_mesh.peerbook import PeerBook
@@ -25,6 +27,7 @@ from tests.mesh.gateway_world import (
     telemetry,
 )
 from tests.mesh.mesh_world import World, repeat_until, seed
+from tests.support.ports import held_port
 
 pytestmark = pytest.mark.trio
 
@@ -37,6 +40,12 @@ def world(request: pytest.FixtureRequest) -> World:
 @pytest.fixture
 def fake() -> World:
     return World("fake")
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    """The real time, which a test can turn on: sockets are real, and long waits are not."""
+    return MockClock(rate=1.0)
 
 
 @pytest.fixture
@@ -116,24 +125,26 @@ async def test_a_lost_link_keeps_nodes_and_announces_them_again(world: World, de
 
 async def test_a_coordinator_that_comes_later_is_found(fake: World) -> None:
     desk = Desk()
-    async with desk.serving():
-        port = desk.port
-    patient = running_gateway(fake, desk, link_patience_s=3600.0)
-    async with patient as (gateway, mesh), connected_node(fake, 1, mesh) as node:
-        await eventually(lambda: gateway.link.lost >= 2)
-        await node.say(control(node.key, "nobody listens"))
-        await eventually(lambda: gateway.counts().get("frames_while_down") == 1)
-        async with desk.serving(port):
-            await eventually(lambda: desk.live() == {node.peer_id})
-            assert desk.frames(node.peer_id) == []
+    with held_port() as desk.port:
+        async with running_gateway(fake, desk) as (gateway, mesh), connected_node(fake, 1, mesh) as node:
+            await eventually(lambda: gateway.link.lost >= 2)
+            await node.say(control(node.key, "nobody listens"))
+            await eventually(lambda: gateway.counts().get("frames_while_down") == 1)
+            async with desk.serving(desk.port):
+                await eventually(lambda: desk.live() == {node.peer_id})
+                assert desk.frames(node.peer_id) == []
 
 
-async def test_a_gateway_without_coordinator_sends_nodes_away_and_takes_them_again_later(world: World) -> None:
+async def test_a_gateway_without_coordinator_sends_nodes_away_and_takes_them_again_later(
+    world: World, clock: MockClock
+) -> None:
     desk = Desk()
-    async with desk.serving():
-        port = desk.port
-    hasty = running_gateway(world, desk, link_patience_s=0.2)
-    async with hasty as (gateway, mesh), connected_node(world, 1, mesh) as node:
+    async with AsyncExitStack() as stack:
+        desk.port = stack.enter_context(held_port())
+        gateway, mesh = await stack.enter_async_context(running_gateway(world, desk, link_patience_s=60.0))
+        node = await stack.enter_async_context(connected_node(world, 1, mesh))
+        await eventually(lambda: node.peer_id in gateway.peers)
+        clock.jump(61.0)
         with pytest.raises(StreamClosed):
             await node.hear()
         assert gateway.counts()["no_coordinator"] == 1
@@ -142,7 +153,7 @@ async def test_a_gateway_without_coordinator_sends_nodes_away_and_takes_them_aga
                 limit_bytes=10, timeout_s=10
             )
         assert gateway.counts()["refused_no_coordinator"] == 1
-        async with desk.serving(port):
+        async with desk.serving(desk.port):
             await eventually(lambda: desk.links == 1)
             await node.mesh.open_stream(mesh.peer_id, CONTROL_PROTOCOL, timeout_s=10)
             await eventually(lambda: desk.live() == {node.peer_id})
@@ -200,8 +211,9 @@ async def test_a_node_that_does_not_read_is_dropped_by_its_own_queue(fake: World
 
 
 async def test_a_stalled_coordinator_costs_the_noisy_node_its_stream(fake: World, desk: Desk) -> None:
+    fast: dict[str, Any] = {"peer_frames_per_s": 100_000.0, "peer_frames_burst": 100_000}
     async with (
-        running_gateway(fake, desk, peer_queue_frames=8) as (gateway, mesh),
+        running_gateway(fake, desk, peer_queue_frames=8, **fast) as (gateway, mesh),
         connected_node(fake, 1, mesh) as noisy,
         connected_node(fake, 2, mesh) as good,
     ):
@@ -209,7 +221,7 @@ async def test_a_stalled_coordinator_costs_the_noisy_node_its_stream(fake: World
         desk.reads = False
 
         async def shout() -> None:
-            for _ in range(2_000):
+            for _ in range(20_000):  # more than all sockets on the way would hold
                 await noisy.say(control(noisy.key, "x" * 1900))
 
         with pytest.raises((StreamClosed, MeshTimeout)):
@@ -239,17 +251,23 @@ async def test_a_frame_that_is_no_envelope_ends_the_stream_and_is_not_passed_on(
         assert desk.of(FromPeer) == []
 
 
-async def test_a_node_that_never_speaks_is_dropped_and_one_that_spoke_stays(fake: World, desk: Desk) -> None:
+async def test_a_node_that_never_speaks_is_dropped_and_one_that_spoke_stays(
+    fake: World, desk: Desk, clock: MockClock
+) -> None:
     async with (
-        running_gateway(fake, desk, first_word_s=0.3) as (gateway, mesh),
-        connected_node(fake, 1, mesh) as mute,
+        running_gateway(fake, desk, first_word_s=60.0) as (gateway, mesh),
+        connected_node(fake, 1, mesh),
         connected_node(fake, 2, mesh) as good,
     ):
         await eventually(lambda: len(desk.live()) == 2)
         await good.say(control(good.key))
-        await eventually(lambda: mute.peer_id not in gateway.peers)
-        await trio.sleep(0.4)
-        assert good.peer_id in gateway.peers
+        await eventually(lambda: desk.frames(good.peer_id))
+        clock.jump(61.0)
+        await eventually(lambda: desk.live() == {good.peer_id})
+        clock.jump(61.0)
+        await good.say(control(good.key))
+        await eventually(lambda: len(desk.frames(good.peer_id)) == 2)
+        assert gateway.peers._peers.keys() == {good.peer_id}
         assert gateway.counts()["never_spoke"] == 1
 
 

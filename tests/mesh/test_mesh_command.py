@@ -21,7 +21,8 @@ from qubix_mesh.known import Known
 from qubix_protocol.api import NetworkView
 from tests.mesh.adverts_world import COORDINATOR, START_MS, TOPIC, judge, offer, speaker
 
-SECONDS = "6"
+SECONDS = (2, 5, 15, 45)
+"""To listen for, until something is heard: a busy machine takes longer to find its way into the mesh."""
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -109,18 +110,28 @@ def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return setenv
 
 
+def heard(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, str]:
+    """What it says on both lines when it has heard an offer."""
+    for seconds in SECONDS:
+        status = main(["offers", "--seconds", str(seconds), *more])
+        out, err = capsys.readouterr()
+        if status != NOTHING_HEARD:
+            break
+    assert status == 0, err
+    return out, err
+
+
 def test_offers_with_a_coordinator_and_later_without(
     env: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with speaking() as address:
         with answering(view((address,))) as url:
             env(QUBIX_COORDINATOR_URL=url)
-            assert main(["offers", "--seconds", SECONDS]) == 0
-        head, row = capsys.readouterr().out.splitlines()
+            out, _ = heard(capsys)
+        head, row = out.splitlines()
         assert head.split()[:3] == ["model", "kind", "memory"]
         assert ("H100" in row, "42" in row, "DE" in row, "\x1b" in row) == (True, True, True, False)
-        assert main(["offers", "--json", "--seconds", SECONDS]) == 0
-        out, err = capsys.readouterr()
+        out, err = heard(capsys, "--json")
         (line,) = [json.loads(text) for text in out.splitlines()]
         assert (line["provider"], line["rate_qu_per_h"], line["stale"]) == (speaker(1, clock_ms=int).peer_id, 42, False)
         assert "does not answer" in err

@@ -64,15 +64,15 @@ async def test_duplicate_repeats_and_reorder_swaps_without_losing() -> None:
 async def test_a_partition_cuts_streams_dials_and_gossip_until_it_heals() -> None:
     network = FakeNetwork(1)
     async with pair(network) as (one, two), two.subscribe(TOPIC, lambda *_: True, capacity=8) as heard:
-        stream = await one.open_stream(two.peer_id, ECHO, timeout_s=1)
+        stream = await one.open_stream(two.peer_id, ECHO, timeout_s=10)
         network.partition([[one.peer_id], [two.peer_id]])
         with pytest.raises(StreamClosed):
-            await stream.receive(limit_bytes=LIMIT, timeout_s=1)
+            await stream.receive(limit_bytes=LIMIT, timeout_s=10)
         with pytest.raises(DialFailed):
-            await one.connect(two.addresses[0], timeout_s=1)
+            await one.connect(two.addresses[0], timeout_s=10)
         await one.publish(TOPIC, b"lost")
         network.heal()
-        await one.connect(two.addresses[0], timeout_s=1)
+        await one.connect(two.addresses[0], timeout_s=10)
         await one.publish(TOPIC, b"kept")
         with trio.fail_after(DEADLINE_S):
             async for message in heard:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a watcher shows: on the fake mesh, where time is the test's, and on the real one."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -19,6 +20,17 @@ from tests.mesh.adverts_world import COORDINATOR, REGION, TOPIC, Speaker, judge,
 from tests.mesh.mesh_world import DEADLINE_S, repeat_until, until
 
 pytestmark = pytest.mark.trio
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that jumps would run on while a thread writes a file: the work is done where it is asked for."""
+
+    async def run_sync(work: Callable[..., Any], *given: Any, **_: object) -> Any:
+        await trio.lowlevel.checkpoint()
+        return work(*given)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
 
 
 @asynccontextmanager
@@ -115,6 +127,7 @@ async def test_what_is_not_certified_is_not_shown_and_a_certificate_that_ends_hi
         assert watch.offers() == ()
 
 
+@pytest.mark.usefixtures("no_threads")
 async def test_p5_relays_that_were_heard_of_are_dialled_and_remembered(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
