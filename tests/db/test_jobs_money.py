@@ -94,12 +94,12 @@ def steps(world: World, node: Node, job_id: str, number: int) -> dict[str, Calla
     }
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    script=st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 5)), min_size=5, max_size=25),
-    cap=st.sampled_from([CAP, 12_500, 13_000]),
-)
-def test_the_money_adds_up_whatever_happens(pg_server: PgServer, script: list[tuple[str, int]], cap: int) -> None:
+SCRIPTS = st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 5)), min_size=5, max_size=25)
+CAPS = st.sampled_from([CAP, 12_500, 13_000])
+QUIET = [HealthCheck.function_scoped_fixture]
+
+
+def tell(pg_server: PgServer, script: list[tuple[str, int]], cap: int) -> None:
     async def history() -> None:
         async with connected(pg_server) as db:
             world = await World(db).open()
@@ -120,6 +120,19 @@ def test_the_money_adds_up_whatever_happens(pg_server: PgServer, script: list[tu
             await world.check_money()
 
     asyncio.run(history())
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=QUIET)
+@given(script=SCRIPTS, cap=CAPS)
+def test_the_money_adds_up_whatever_happens(pg_server: PgServer, script: list[tuple[str, int]], cap: int) -> None:
+    tell(pg_server, script, cap)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
+@given(script=SCRIPTS, cap=CAPS)
+def test_the_money_adds_up_whatever_happens_often(pg_server: PgServer, script: list[tuple[str, int]], cap: int) -> None:
+    tell(pg_server, script, cap)
 
 
 @pytest.mark.asyncio

@@ -26,9 +26,7 @@ from tests.support.funds import tx_id
 from tests.support_pg import PgServer, connected
 
 USERS = 4
-EXAMPLES = 25
 STEPS = 100
-OPERATIONS = 2000
 Outcome = type[Exception] | None
 amounts = st.integers(1, 60) | st.integers(1, 5000)
 users = st.integers(0, USERS - 1)
@@ -264,13 +262,22 @@ def machine(pg_server: PgServer) -> Iterator[type[Ledger]]:
             runner.run(database.__aexit__(None, None, None))
 
 
-def test_random_histories_agree_with_the_model(machine: type[Ledger]) -> None:
+def tell(machine: type[Ledger], examples: int, operations: int) -> None:
     chosen = settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         stateful_step_count=STEPS,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    while machine.operations < OPERATIONS:
-        run_state_machine_as_test(machine, settings=chosen)
+    run_state_machine_as_test(machine, settings=chosen)
+    assert machine.operations >= operations
+
+
+def test_random_histories_agree_with_the_model(machine: type[Ledger]) -> None:
+    tell(machine, 25, 1_000)
+
+
+@pytest.mark.slow
+def test_many_random_histories_agree_with_the_model(machine: type[Ledger]) -> None:
+    tell(machine, 400, 15_000)
