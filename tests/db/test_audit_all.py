@@ -257,7 +257,7 @@ async def test_a_check_that_takes_too_long_is_unknown(db: Database) -> None:
     async with db.transaction() as holder, db.transaction("repeatable_read") as tx:
         await execute(holder, "LOCK TABLE dispute IN ACCESS EXCLUSIVE MODE")
         limits = [await value(tx, "SHOW statement_timeout")]
-        report = await audit_all(tx, 1, check_s=0.2)
+        report = await audit_all(tx, 1, check_s=0.5)
         limits.append(await value(tx, "SHOW statement_timeout"))
     assert limits[0] == limits[1]
     assert report.checks == all_checks()

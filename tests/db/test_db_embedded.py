@@ -19,7 +19,7 @@ from qubix_coordinator.errors import Unavailable
 from qubix_coordinator.settings import Settings
 from tests.support_pg import clean_environment, reachable_folder, start_server
 
-GONE_S = 20
+GONE_S = 60
 
 
 @pytest.fixture

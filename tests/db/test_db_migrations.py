@@ -55,11 +55,12 @@ async def test_m8_a_database_keeps_its_network(database_url: str, db: Database) 
 async def test_m8_processes_of_another_network_or_before_the_migration_do_not_start(pg_server: PgServer) -> None:
     dsn = await fresh_database(pg_server, migrated=False)
     try:
-        waiting = asyncio.create_task(Database.connect(settings_for(pg_server, dsn, network="test"), dsn))
+        patient = settings_for(pg_server, dsn, network="test", database_wait_s=300.0)
+        waiting = asyncio.create_task(Database.connect(patient, dsn))
         await asyncio.sleep(0.2)
         assert not waiting.done(), "it waits for whoever migrates"
         await migrate(dsn, "test")
-        await (await asyncio.wait_for(waiting, 30)).close()
+        await (await waiting).close()
         with pytest.raises(WrongDatabase, match="test"):
             await Database.connect(settings_for(pg_server, dsn, network="main"), dsn)
     finally:

@@ -135,7 +135,7 @@ async def test_statements_are_bounded_in_time(pg_server: PgServer) -> None:
         tries += 1
         await one(tx, "SELECT pg_sleep(30)")
 
-    async with connected(pg_server, statement_timeout_s=0.1) as db:
+    async with connected(pg_server, statement_timeout_s=0.5) as db:
         with pytest.raises(Unavailable) as refused:
             await db.run(sleep)
         assert "statement timeout" in str(refused.value.__cause__)
