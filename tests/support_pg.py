@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real PostgreSQL for tests: one server a worker process, one fresh database a test.
 
-The server is the product's own `qubix_coordinator.db.embedded`, as a process. A conftest takes the fixtures over with
+The server is the product's own `qubix_coordinator.db.embedded`, as a process; that of the fixtures waits for no disk
+(`tests.support.quick_database`). A conftest takes the fixtures over with
 `from tests.support_pg import database_url, db, pg_server`.
 """
 
@@ -29,6 +30,7 @@ from qubix_coordinator.db.migrations import migrate
 from qubix_coordinator.settings import Settings
 
 READY_S = 60
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @contextlib.contextmanager
@@ -95,11 +97,11 @@ class PgServer:
         return self.process.wait(timeout=20)
 
 
-def start_server(data_dir: Path) -> PgServer:
+def start_server(data_dir: Path, *, module: str = "qubix_coordinator.db.embedded") -> PgServer:
     read_fd, write_fd = os.pipe()
-    command = [sys.executable, "-m", "qubix_coordinator.db.embedded"]
+    command = [sys.executable, "-m", module]
     env = clean_environment(QUBIX_DATA_DIR=str(data_dir), QUBIX_READY_FD=str(write_fd), QUBIX_LOG_LEVEL="WARNING")
-    process = subprocess.Popen(command, env=env, pass_fds=(write_fd,))
+    process = subprocess.Popen(command, env=env, pass_fds=(write_fd,), cwd=ROOT)
     os.close(write_fd)
     with os.fdopen(read_fd) as pipe:
         line = pipe.readline()
@@ -159,7 +161,7 @@ async def connected(server: PgServer, network: str = "devnet", **more: object) -
 @pytest.fixture(scope="session")
 def pg_server() -> Iterator[PgServer]:
     with reachable_folder() as folder:
-        server = start_server(folder)
+        server = start_server(folder, module="tests.support.quick_database")
         try:
             yield server
         finally:
