@@ -20,6 +20,7 @@ from qubix_coordinator.deposits.desk import TurnLost
 from qubix_coordinator.deposits.status import ChainState
 from qubix_coordinator.errors import WrongDatabase, WrongNetwork
 from qubix_coordinator.treasury import master
+from qubix_coordinator.treasury import turn as turns
 from qubix_coordinator.treasury.loop import Loop
 from qubix_coordinator.treasury.process import own
 from qubix_coordinator.treasury.settings import from_mappings
@@ -108,7 +109,7 @@ def test_settings_that_cannot_work_are_refused(env: dict[str, str], named: str) 
 
 def _sources(network: str, answer: httpx.Response) -> Sources:
     transport = httpx.MockTransport(lambda request: answer)
-    client = Client("http://one.test", transport=transport, limits=Limits(0.5, 0.5, 1))
+    client = Client("http://one.test", transport=transport, limits=Limits(60, 60, 1))
     return Sources([client], client, [client], network)
 
 
@@ -137,7 +138,8 @@ async def test_a_database_belongs_to_one_master_secret(db: Database) -> None:
 
 
 @pytest.mark.asyncio
-async def test_one_at_a_time_has_the_turn(db: Database) -> None:
+async def test_one_at_a_time_has_the_turn(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "WAIT_S", 0.02)
     second = asyncio.Event()
 
     async def wait() -> int:
@@ -148,7 +150,7 @@ async def test_one_at_a_time_has_the_turn(db: Database) -> None:
     async with turn(db) as mine:
         waiting = asyncio.create_task(wait())
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(second.wait(), 1.5)
+            await asyncio.wait_for(second.wait(), 0.4)
         assert mine.fence == await db.fetch_value("SELECT fence FROM chain_lease")
     assert await asyncio.wait_for(waiting, 30) == mine.fence + 1
 

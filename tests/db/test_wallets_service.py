@@ -43,6 +43,7 @@ LATER = NOW + wallet_rules.CHALLENGE_LIFE
 KEYS = [bytes([n]) * 32 for n in range(1, 200)]
 KEY, OTHER = KEYS[0], KEYS[1]
 DOMAIN = "market.example"
+WAITING_S = 60
 
 
 def identity_of(key: bytes) -> str:
@@ -401,10 +402,11 @@ async def test_a_sign_in_while_its_wallet_ends_opens_nothing_of_the_account(db: 
 
 async def until_waiting(db: Database) -> None:
     """Until a statement waits for a lock."""
-    while not await db.fetch_value(  # noqa: ASYNC110 - the server tells nobody
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    ):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(WAITING_S):
+        while not await db.fetch_value(  # noqa: ASYNC110 - the server tells nobody
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ):
+            await asyncio.sleep(0.01)
 
 
 async def test_a_session_opens_its_account_until_its_end(db: Database) -> None:
