@@ -621,7 +621,7 @@ class _Live:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock, self._protocol = sock, ServerProtocol()
-        sock.settimeout(5)
+        sock.settimeout(60)
         asked = self._event(Request)
         self.headers = asked.headers
         self._protocol.send_response(self._protocol.accept(asked))

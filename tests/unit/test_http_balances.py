@@ -84,7 +84,7 @@ async def test_a_slow_network_holds_nobody_up() -> None:
     assert [one.balance_qu for one in said] == [None] * 20
     assert len(network.asked) == balances.AT_ONCE_MAX
     network.gate.set()
-    time.now_s = FRESH_S
+    time.now_s, found._ask_s = FRESH_S, 60.0
     assert (await found.of(KEYS[:1]))[0].balance_qu == 0
 
 

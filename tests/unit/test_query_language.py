@@ -326,10 +326,10 @@ def test_bounds() -> None:
     ],
 )
 def test_no_line_takes_long(line: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with contextlib.suppress(QueryError):
         parse(line)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 PIECES = (
