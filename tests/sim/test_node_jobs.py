@@ -339,13 +339,13 @@ async def test_a_restarted_node_says_again_what_was_not_acknowledged(tmp_path: P
         async with world.node():
             await world.coordinator.send(assign)
             report = await world.coordinator.wait_for(Report)
-        first = [p for p in world.coordinator.all(Progress) if p.link is not None]
+        first = world.coordinator.links()
         world.coordinator.heard.clear()
         world.coordinator.acknowledges = True
         async with world.node() as node:
             again = await world.coordinator.wait_for(Report)
             assert again == report
-            assert [p for p in world.coordinator.all(Progress) if p.link is not None] == first
+            assert world.coordinator.links() == first
             await world.coordinator.until(lambda: len(node.outbox) == 0)
         world.coordinator.heard.clear()
         async with world.node():
@@ -361,7 +361,7 @@ async def test_a_lost_connection_in_the_middle_costs_nothing(tmp_path: Path) -> 
         assign = world.assign(matrices(64), chunk_units=8)
         await world.coordinator.send(assign)
         await world.coordinator.until(lambda: len(world.coordinator.links()) == 2)
-        before = [p for p in world.coordinator.all(Progress) if p.link is not None]
+        before = world.coordinator.links()
         await cut(world)
         world.coordinator.heard.clear()
         world.coordinator.acknowledges = True

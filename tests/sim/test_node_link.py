@@ -170,7 +170,7 @@ async def test_an_impostor_gets_no_session(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         world.coordinator.key = MALLORY
         async with world.node(wait=False):
-            await world.coordinator.until(lambda: world.coordinator.challenges == 3)
+            await world.coordinator.until(lambda: world.coordinator.challenges >= 3)
         assert world.coordinator.heard == []
         assert world.coordinator.hellos == []
 
@@ -249,15 +249,18 @@ async def test_offers_are_published_and_follow_what_the_device_does(tmp_path: Pa
 
 
 async def test_a_node_that_stops_says_so_and_reports_what_ran(tmp_path: Path) -> None:
-    async with open_world(tmp_path) as world, world.node():
-        world.store.puts_allowed = 0
-        await world.coordinator.send(world.assign(matrices(8)))
-        await world.coordinator.wait_for(Accept)
-        world.stop.set()
-        report = await world.coordinator.wait_for(Report)
-        assert report.failure is not None
-        assert report.failure.code == "node_stopped"
-        await gone_from_the_market(world)
+    async with open_world(tmp_path) as world:
+        # It says farewell for some seconds only, in which it cannot wait for a zygote that begins.
+        await world.workers.warm()
+        async with world.node():
+            world.store.puts_allowed = 0
+            await world.coordinator.send(world.assign(matrices(8)))
+            await world.coordinator.wait_for(Accept)
+            world.stop.set()
+            report = await world.coordinator.wait_for(Report)
+            assert report.failure is not None
+            assert report.failure.code == "node_stopped"
+            await gone_from_the_market(world)
 
 
 async def gone_from_the_market(world: World) -> None:

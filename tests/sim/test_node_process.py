@@ -36,14 +36,14 @@ RSS_MAX = 150 * 2**20
 class NodeProcess:
     """Ended and reaped when the block is left."""
 
-    def __init__(self, folder: Path, **env: str) -> None:
+    def __init__(self, folder: Path, module: str = "qubix_node", **env: str) -> None:
         read, write = os.pipe()
         self._ready = read
         clean = {name: value for name, value in os.environ.items() if not name.startswith("QUBIX_")}
         self.log = folder.with_suffix(".log")
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "qubix_node"],
+                [sys.executable, "-m", module],
                 env={
                     **clean,
                     "QUBIX_DATA_DIR": str(folder),
@@ -74,8 +74,8 @@ class NodeProcess:
 
 
 @contextmanager
-def node_process(folder: Path, **env: str) -> Iterator[NodeProcess]:
-    process = NodeProcess(folder, **env)
+def node_process(folder: Path, module: str = "qubix_node", **env: str) -> Iterator[NodeProcess]:
+    process = NodeProcess(folder, module, **env)
     try:
         yield process
     finally:
@@ -133,7 +133,7 @@ def job(world: Outside, device_id: str) -> Assign:
 async def test_a_whole_life(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     async with outside() as world:
-        with node_process(folder, QUBIX_COORDINATOR_URL=world.url) as process:
+        with node_process(folder, "tests.support.small_node", QUBIX_COORDINATOR_URL=world.url) as process:
             info = await process.ready()
             assert (info["process"], info["pid"]) == ("node", process.popen.pid)
             (device_id,) = info["devices"]

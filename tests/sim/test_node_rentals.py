@@ -10,7 +10,7 @@ import trio
 from qubix_node import files
 from qubix_node.__main__ import main
 from qubix_node.clock import wall_ms
-from qubix_node.node import _LAST_WORD_S
+from qubix_node.node import _DRAINED_S, _LAST_WORD_S
 from qubix_node.rentals import rules
 from qubix_protocol.messages import (
     Accept,
@@ -194,7 +194,8 @@ async def test_a_drained_node_finishes_what_it_has_and_leaves(
 
 async def test_a_job_that_runs_holds_up_the_leaving_and_another_is_declined(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world, world.node() as node:
-        running = world.assign(matrices(256))
+        world.store.puts_allowed = 0
+        running = world.assign(matrices(64))
         await world.coordinator.send(running)
         await world.coordinator.wait_for(Accept)
         with _running(tmp_path):
@@ -203,6 +204,9 @@ async def test_a_job_that_runs_holds_up_the_leaving_and_another_is_declined(tmp_
         await world.coordinator.until(lambda: node.rentals.closing(DEVICE.device_id))
         await world.coordinator.send(world.assign(matrices(8)))
         assert (await world.coordinator.wait_for(Decline)).reason == "draining"
+        await trio.sleep(2 * _DRAINED_S)
+        assert not world.stop.is_set(), "it has looked since whether it may leave"
+        world.store.go_on()
         report = await world.coordinator.wait_for(Report)
         assert (report.attempt_id, report.outcome) == (running.attempt_id, Outcome.COMPLETED)
         await offered(world, Availability.OFFLINE)

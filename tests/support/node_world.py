@@ -45,8 +45,9 @@ class World:
     """Named to the node before the coordinator's own address."""
 
     @asynccontextmanager
-    async def node(self, *, wait: bool = True, **settings: object) -> AsyncIterator[Node]:
-        """A running node; when the block is left it is gone at once, as if it had been killed."""
+    async def node(self, *, wait: bool = True, tests_itself: bool = False, **settings: object) -> AsyncIterator[Node]:
+        """A running node; when the block is left it is gone at once, as if it had been killed. `tests_itself`: soon
+        after its first offer, unasked, in workers that a test may take for its own."""
         real = Settings(data_dir=self.folder, network=NETWORK, rate_qu_per_h=1_000, **settings)  # type: ignore[arg-type]
         real.node_dir.mkdir(parents=True, exist_ok=True)
         enrolment = Enrolment(
@@ -66,6 +67,8 @@ class World:
         )
         async with open_fake_mesh(self.network, NODE_KEY.seed) as mesh, trio.open_nursery() as nursery:
             node = Node(real, machine, mesh, self.workers, store=lambda _: self.store, refresh=_same, post=_nobody)
+            if not tests_itself:
+                node.selftests._offered = trio.Event()
             self.stop = trio.Event()
             nursery.start_soon(node.run, self.stop)
             if wait:

@@ -11,7 +11,8 @@ from qubix_node.jobs.store import Artifact, digest_of
 
 
 class FakeStore:
-    """A `store.ArtifactStore`. `faults` calls fail first; after `puts_allowed` uploads the next one hangs."""
+    """A `store.ArtifactStore`. `faults` calls fail first; after `puts_allowed` uploads the next one hangs, until
+    `go_on`."""
 
     def __init__(self) -> None:
         self.content: dict[bytes, bytes] = {}
@@ -19,12 +20,18 @@ class FakeStore:
         self.faults = 0
         self.puts_allowed: int | None = None
         self.refuses: set[bytes] = set()
+        self._goes_on = trio.Event()
 
     def add(self, data: bytes) -> bytes:
         """Its digest."""
         digest = hashlib.sha256(data).digest()
         self.content[digest] = data
         return digest
+
+    def go_on(self) -> None:
+        """For every upload that hangs, and all that follow."""
+        self.puts_allowed = None
+        self._goes_on.set()
 
     async def fetch(self, artifact: Artifact, into: Path) -> None:
         await self._step("fetch", artifact)
@@ -39,7 +46,7 @@ class FakeStore:
     async def put(self, artifact: Artifact, path: Path) -> None:
         await self._step("put", artifact)
         if self.puts_allowed is not None and sum(what == "put" for what, _ in self.asked) > self.puts_allowed:
-            await trio.sleep_forever()
+            await self._goes_on.wait()
         data = await trio.Path(path).read_bytes()
         if hashlib.sha256(data).digest() != artifact.digest or len(data) != artifact.size_bytes:
             raise StoreRefused("the content is not what was announced")
