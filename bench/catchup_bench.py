@@ -36,7 +36,7 @@ _STEP = 1_000
 
 
 def run() -> list[Figure]:
-    with reachable_folder() as folder, _devnet() as url:
+    with reachable_folder(on_disk=True) as folder, _devnet() as url:
         server = start_server(folder)
         try:
             return asyncio.run(_run(server, url))

@@ -55,7 +55,7 @@ class _Frame(msgspec.Struct):
 
 
 def run() -> list[Figure]:
-    with reachable_folder() as folder:
+    with reachable_folder(on_disk=True) as folder:
         server = start_server(folder)
         try:
             return asyncio.run(_run(server, folder))

@@ -62,7 +62,7 @@ class Ran:
 
 
 def run(jobs: int = JOBS, learning: int = LEARNING) -> list[Figure]:
-    with reachable_folder() as folder, Market(folder) as market:
+    with reachable_folder(on_disk=True) as folder, Market(folder) as market:
         market.start_node()
         with qubix.Client(market.url, token=market.token, data_dir=folder / "client") as client:
             fund_market(market, client, 50_000_000)

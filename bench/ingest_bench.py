@@ -43,7 +43,7 @@ _START_S = 1_700_000_000 // 3600 * 3600
 
 def run() -> list[Figure]:
     collector.settle()  # as the coordinator does
-    with reachable_folder() as folder:
+    with reachable_folder(on_disk=True) as folder:
         server = start_server(folder)
         try:
             return asyncio.run(_run(server))

@@ -23,7 +23,7 @@ _WAIT_S = 60.0
 
 
 def run() -> list[Figure]:
-    with reachable_folder() as folder, Market(folder) as market:
+    with reachable_folder(on_disk=True) as folder, Market(folder) as market:
         market.start_node()
         return asyncio.run(_run(market))
 

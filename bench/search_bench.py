@@ -95,7 +95,7 @@ def run() -> list[Figure]:
     collector.settle()  # as the coordinator does
     figures = []
     for size in SIZES:
-        with reachable_folder() as folder:
+        with reachable_folder(on_disk=True) as folder:
             server = start_server(folder)
             try:
                 figures += asyncio.run(_run_on(server, size))

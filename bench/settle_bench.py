@@ -40,7 +40,7 @@ _TPS = re.compile(r"^tps = ([0-9.]+) \(without initial connection time\)", re.MU
 
 
 def run() -> list[Figure]:
-    with reachable_folder() as folder:
+    with reachable_folder(on_disk=True) as folder:
         server = start_server(folder)
         try:
             return asyncio.run(_run(server))

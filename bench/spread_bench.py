@@ -27,7 +27,7 @@ _WAIT_S = 600.0
 
 
 def run() -> list[Figure]:
-    with reachable_folder() as folder, Market(folder) as market:
+    with reachable_folder(on_disk=True) as folder, Market(folder) as market:
         for name in ("one", "two"):
             market.start_node(name, QUBIX_NODE_THREADS="1")
         with qubix.Client(market.url, token=market.token, data_dir=folder / "client") as client:

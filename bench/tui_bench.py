@@ -52,7 +52,7 @@ def run() -> list[Figure]:
 
 
 def _measured(size: tuple[int, int]) -> list[Figure]:
-    with reachable_folder() as folder, TuiApi() as api:
+    with reachable_folder(on_disk=True) as folder, TuiApi() as api:
         lines = [Line(), Line()]
         api.live += lines
         env = {
