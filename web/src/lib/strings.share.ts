@@ -186,7 +186,7 @@ export const share = {
     fallbackRemedy: 'Switch on hardware acceleration in the browser’s settings and update the graphics driver, then try again. Or install the native worker, which offers the processor as one.',
     problems: {
       no_key: { what: 'No key can be made', remedy: 'Use a browser with Ed25519 (Chrome or Edge 137, Firefox 129, Safari 17, or newer), over HTTPS.' },
-      no_storage: { what: 'Nothing can be kept in this browser', remedy: 'Leave the private window, or allow this site to keep data, then try again.' },
+      no_storage: { what: 'Nothing can be kept in this browser', remedy: 'Leave the private window, make room on the disk, or allow this site to keep data, then try again.' },
       other_tab: { what: 'Another tab of this browser shares already', remedy: 'Go on there, or stop it there and try again here.' },
       taken_over: { what: 'The same key is in use somewhere else', remedy: 'One tab of a browser shares at a time. Stop the other one, then try again.' },
       unreachable: { what: 'The market does not answer', remedy: 'It is tried again by itself. Look at your network if it lasts.' },

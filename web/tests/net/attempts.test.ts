@@ -7,7 +7,8 @@ import type { Done, Gpu, GpuInfo } from '../../src/share/gpu/port';
 import { GpuError } from '../../src/share/gpu/port';
 import { hex, sha256, unhex, type Bytes } from '../../src/share/net/bytes';
 import { Desk, type Surroundings } from '../../src/share/net/desk';
-import { MemoryJournal } from '../../src/share/net/journal';
+import { NoStorage } from '../../src/share/net/idb';
+import { MemoryJournal, type Saved } from '../../src/share/net/journal';
 import type { Assign, Range } from '../../src/share/net/messages';
 import { decode, encode, Float, type Decoded, type Fields } from '../../src/share/net/msgpack';
 import { Outbox, RESEND_MS, SENDS_MAX } from '../../src/share/net/outbox';
@@ -142,6 +143,7 @@ class World {
   readonly gpu: FakeGpu;
   readonly journal: MemoryJournal;
   readonly desk: Desk;
+  readonly full: string[] = [];
   draining = false;
 
   constructor(journal = new MemoryJournal(), gpu = new FakeGpu()) {
@@ -160,6 +162,7 @@ class World {
       say: (message) => this.said.push(message),
       kept: () => undefined,
       changed: () => undefined,
+      full: (problem) => this.full.push(problem.message),
     };
     this.desk = new Desk(journal, this.outbox, new Runner(gpu, store, journal, this.outbox, ticker), ticker, around);
   }
@@ -298,6 +301,54 @@ describe('declined', () => {
     await world.assign({ attempt_id: '00000009-0000-4000-8000-000000000001' });
     assert.deepEqual(world.said.map((one) => one['reason'] ?? one['t']), ['accept', 'busy']);
     world.desk.abandon();
+  });
+});
+
+/** As a browser whose disk is full: what is there stays, and nothing more is kept. */
+class FullJournal extends MemoryJournal {
+  room = Infinity;
+
+  override async save(attempt: Saved): Promise<void> {
+    if ((this.room -= 1) < 0) throw new NoStorage('QuotaExceededError');
+    await super.save(attempt);
+  }
+}
+
+describe('without room', () => {
+  test('a job is declined, and the next one taken once there is some', async () => {
+    const journal = new FullJournal();
+    const world = new World(journal);
+    journal.room = 0;
+    await world.assign();
+    assert.deepEqual(world.said.map((one) => [one['t'], one['reason']]), [['decline', 'disk']]);
+    assert.deepEqual([world.desk.idle, world.gpu.ran, world.full], [true, [], ['QuotaExceededError']]);
+    journal.room = Infinity;
+    await world.assign();
+    assert.equal((await world.kept(5)).at(-1)?.['outcome'], 'completed');
+  });
+
+  test('a job that no longer fits ends, and the market hears of it', async () => {
+    const journal = new FullJournal();
+    const world = new World(journal);
+    journal.room = 1;
+    await world.assign();
+    const [report] = await world.kept(1);
+    assert.equal((report?.['failure'] as { code: string }).code, 'disk');
+    assert.equal(report?.['units_done'], 0);
+    await world.desk.command({ t: 'acknowledged', attemptId: ATTEMPT, fence: 3, link: null }, {});
+    assert.equal(world.desk.idle, true);
+  });
+
+  test('a job that is done is reported', async () => {
+    const journal = new FullJournal();
+    const world = new World(journal);
+    // The assignment, and before and after each of four uploads.
+    journal.room = 9;
+    await world.assign();
+    const kept = await world.kept(5);
+    assert.deepEqual([kept.at(-1)?.['outcome'], kept.at(-1)?.['links']], ['completed', 4]);
+    await world.desk.command({ t: 'acknowledged', attemptId: ATTEMPT, fence: 3, link: 0 }, {});
+    assert.ok(world.full.length >= 1);
   });
 });
 

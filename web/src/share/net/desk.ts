@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Everything about attempts meets here: commands, ends of runs, the clock. `rules` decides. */
 
+import { NoStorage } from './idb';
 import type { Journal } from './journal';
 import {
   accept,
@@ -31,6 +32,8 @@ export interface Surroundings {
   /** Something was kept that should be sent now. */
   kept(): void;
   changed(): void;
+  /** The browser keeps nothing more. */
+  full(problem: NoStorage): void;
 }
 
 export class Desk {
@@ -135,7 +138,12 @@ export class Desk {
       work.attempt = this.#ended.get(assign.attemptId)?.attempt ?? NEW;
     }
     const { fence, timeLimitMs } = assign;
-    const why = work.attempt.phase === 'unknown' ? obstacle(assign, this.#facts(assign.jobId)) : '';
+    let why = '';
+    if (work.attempt.phase === 'unknown') {
+      why = obstacle(assign, this.#facts(assign.jobId));
+      // What is accepted is on disk before the market hears of it.
+      if (!why && !(await this.#keeps(work))) why = 'disk';
+    }
     await this.#apply(work, { t: 'assigned', fence, timeLimitMs, obstacle: why }, assign);
   }
 
@@ -149,7 +157,20 @@ export class Desk {
     const work = this.#open.get(attemptId);
     if (!work) return;
     work.saved.acknowledged.push(index);
-    await this.#journal.save(work.saved);
+    // What is not kept is said once more after a reload.
+    await this.#keeps(work);
+  }
+
+  /** Whether there was room for it. */
+  async #keeps(work: Work): Promise<boolean> {
+    try {
+      await this.#journal.save(work.saved);
+      return true;
+    } catch (problem) {
+      if (!(problem instanceof NoStorage)) throw problem;
+      this.#around.full(problem);
+      return false;
+    }
   }
 
   #known(attemptId: string, event: Event): Promise<void> {
@@ -175,10 +196,7 @@ export class Desk {
   async #do(action: Action, work: Work, reason: string, command: Assign): Promise<void> {
     switch (action) {
       case 'accept':
-        if (!this.#open.has(work.id)) {
-          await this.#journal.save(work.saved);
-          this.#open.set(work.id, work);
-        }
+        this.#open.set(work.id, work);
         this.#around.say(accept(work.assign));
         return;
       case 'decline':
@@ -206,7 +224,8 @@ export class Desk {
     if (!verdict) throw new Error('an attempt is reported once its end is known');
     const { outcome, code, detail } = verdict;
     work.saved.report = { outcome, failure: outcome === 'failed' ? { code, detail } : null, finishedMs: Date.now() };
-    await this.#journal.save(work.saved);
+    // It is said all the same: a reload would make it anew.
+    await this.#keeps(work);
     this.#outbox.keep(work.id, null, report(await work.report()));
     this.#around.kept();
   }

@@ -84,6 +84,7 @@ export class Presence implements Ends {
       say: (message) => this.#say(message),
       kept: () => this.#send(),
       changed: () => this.changed(),
+      full: (problem) => parts.tell({ problem: problemOf(problem) }),
     });
     const pins = { key, network: found.network, coordinator: found.coordinator };
     this.#connection = new Connection(`${ports.origin.replace(/^http/, 'ws')}${PATH}`, pins, ports.ticker, this);

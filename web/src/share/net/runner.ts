@@ -4,6 +4,7 @@
 import { GpuError, type Gpu, type NpyArray, type Params } from '../gpu/port';
 import { packArrays, readNpy } from './arrays';
 import { sha256 } from './bytes';
+import { NoStorage } from './idb';
 import type { Journal, Sending } from './journal';
 import { progress, type InputRef, type Range } from './messages';
 import { Float, type Decoded } from './msgpack';
@@ -37,6 +38,7 @@ export class Runner {
       return COMPLETED;
     } catch (problem) {
       if (problem instanceof StoreFailed || problem instanceof GpuError) return failed(problem.code, problem.message);
+      if (problem instanceof NoStorage) return failed('disk', 'the browser has no room for the result');
       if (work.abort.signal.aborted) return failed('stopped', '');
       return failed('internal', String(problem));
     }
