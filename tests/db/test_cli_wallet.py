@@ -34,6 +34,8 @@ pytestmark = pytest.mark.asyncio
 PASSPHRASE = "correct horse battery"
 LEAST_QU = 100
 DEADLINE_S = 120.0
+LOOK_EACH_S = 0.1
+"""The commands look each second."""
 OTHER_KEY = crypto.public_key_of("o" * 55)
 
 
@@ -93,7 +95,7 @@ class Desk:
             if status["pending"] or now_lost > lost:
                 await self.devnet("/clock/step", ticks=2 * TICKS_AHEAD)
             lost = now_lost
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(LOOK_EACH_S)
 
     async def fund(self, key: str, amount_qu: int) -> None:
         """From the faucet, until the network says it is there."""
@@ -103,7 +105,7 @@ class Desk:
     async def until_on_chain(self, key: str, amount_qu: int) -> None:
         async with asyncio.timeout(DEADLINE_S):
             while (await self.network.balance(identity.decode(key))).amount_qu != amount_qu:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(LOOK_EACH_S)
 
 
 @pytest_asyncio.fixture
@@ -138,7 +140,7 @@ async def _read_deposits(world: World) -> None:
     while True:
         with contextlib.suppress(ChainError):
             await scan.step(world.desk)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(LOOK_EACH_S)
 
 
 async def test_from_a_new_wallet_to_qu_in_the_market(desk: Desk) -> None:

@@ -177,7 +177,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 QUIET = [HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=6, deadline=None, phases=PHASES, suppress_health_check=QUIET)
+@settings(max_examples=4, deadline=None, phases=PHASES, suppress_health_check=QUIET)
 @given(script=SCRIPTS, checked=st.booleans(), good=st.booleans())
 def test_whatever_is_said_the_money_adds_up_and_all_ends(
     pg_server: PgServer, script: list[tuple[str, int]], checked: bool, good: bool

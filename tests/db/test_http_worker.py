@@ -2,6 +2,7 @@
 """What workers are installed from, over HTTP: by hash, never changed, nothing beside it. And what a node hears."""
 
 import base64
+import functools
 import hashlib
 import secrets
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.clock import FakeClock
 from qubix_coordinator.db.database import Database
 from qubix_coordinator.workers import shelf as shelves
+from qubix_coordinator.workers import wheels
 from qubix_protocol.envelope import seal
 from qubix_protocol.keys import SigningKey
 from qubix_protocol.pairing import Pair, fingerprint
@@ -23,6 +25,14 @@ from qubix_protocol.worker import Manifest, NodeAsk, NodeSelfView, SignedManifes
 from tests.db.support_http import Person, Running, make_person, served
 
 pytestmark = pytest.mark.asyncio
+OWN, COMPILED = functools.cache(wheels.own), functools.cache(wheels.compiled)
+
+
+@pytest.fixture(autouse=True)
+def wheels_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all coordinators here: they are the same files, and packing them takes a second or two."""
+    monkeypatch.setattr(wheels, "own", OWN)
+    monkeypatch.setattr(wheels, "compiled", COMPILED)
 
 
 @pytest_asyncio.fixture
