@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole node looks at itself: unasked after it went to market, asked for by the coordinator, not beside a renter."""
 
+import errno
 from pathlib import Path
 
 import pytest
 import trio
 
+from qubix_node import rates
 from qubix_node.selftest import desk
 from qubix_node.selftest.asked import Ask, Asked, answer_to, ask
 from qubix_protocol.messages import RentalAccept, RentalStart
@@ -103,3 +105,17 @@ async def test_a_question_that_cannot_be_read_is_no_question(tmp_path: Path) -> 
         (tmp_path / "selftest.ask").write_bytes(raw)
         assert Asked(tmp_path).look() is None
         assert not (tmp_path / "selftest.ask").exists()
+
+
+async def test_a_disk_without_room_is_told_without_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody reads what was found."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/home/ada/secret-project/a.npy")
+
+    async with open_world(tmp_path) as world, world.node():
+        monkeypatch.setattr(rates, "write_example", full)
+        await world.coordinator.send(SelfTestAsk(device_id=DEVICE.device_id, quick=False))
+        test = await world.coordinator.wait_for(SelfTest)
+    check = of(test, "kernel_matmul_cpu")
+    assert (check.status, check.actual) == (CheckStatus.FAIL, "No space left on device")

@@ -279,6 +279,8 @@ async def test_every_key_is_a_command_too(api: TuiApi, tmp_path: Path) -> None:
         await shows(pilot, "[? Help]", "Everywhere")
         await pilot.press("1")
         await shows(pilot, "[1 Market]", "4 of 4")
+        titles = [command.title for command in pilot.app.get_system_commands(pilot.app.screen)]
+        assert len(titles) == len(set(titles)), "what has several keys is one command"
 
 
 async def test_a_withdrawals_step_on_the_accounts_topic_changes_no_balance(api: TuiApi, tmp_path: Path) -> None:

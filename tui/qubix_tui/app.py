@@ -174,12 +174,15 @@ class QubixApp(App[None]):
         """Every screen, and everything that a key does on this one."""
         for key, title, mode in PLACES:
             yield SystemCommand(title, f"Go to {title} (key {key})", partial(self.run_action, f"go('{mode}')"))
+        # An action with several keys is one command.
+        own: dict[str, Binding] = {}
         for active in screen.active_bindings.values():
-            one = active.binding
-            if active.node is screen and one.description:
-                told_key = self.get_key_display(one)
-                run = partial(self.run_action, one.action, screen)
-                yield SystemCommand(one.description, f"On this screen (key {told_key})", run)
+            if active.node is screen and active.binding.description:
+                own.setdefault(active.binding.action, active.binding)
+        for one in own.values():
+            told_key = self.get_key_display(one)
+            run = partial(self.run_action, one.action, screen)
+            yield SystemCommand(one.description, f"On this screen (key {told_key})", run)
         yield SystemCommand("Quit", "Leave the terminal; jobs and rentals go on (key q)", self.action_quit)
 
     def _handle_exception(self, error: Exception) -> None:

@@ -71,8 +71,11 @@ async def _run(tools: Tools, name: str, backend: str) -> Ran:
         return Ran(name, backend, problem=f"it took longer than {_KERNEL_S:g} s")
     except _NotInstalled as error:
         return Ran(name, backend, problem=str(error), absent=True)
-    except (WorkerLost, OSError) as error:
+    except WorkerLost as error:
         return Ran(name, backend, problem=str(error) or type(error).__name__)
+    except OSError as error:
+        # Everybody reads it: no path of this machine.
+        return Ran(name, backend, problem=error.strerror or type(error).__name__)
 
 
 class _NotInstalled(Exception):
