@@ -311,6 +311,29 @@ async def test_overlapping_groups_at_once_each_get_all_or_none(db: Database, see
 
 
 @pytest.mark.asyncio
+async def test_who_rents_and_stops_other_cards_of_the_node_at_once_does_not_stand_in_the_way(
+    db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each counts those that are left anew: nobody waits for who waits for them, and the last count is right."""
+    world = await filled(db)
+    people = [await world.another(CREDIT) for _ in range(MANY - 1)]
+
+    async def alike() -> dict[str, int]:
+        found = await db.fetch("SELECT device_id, devices_alike FROM listing WHERE rental_id IS NULL AND kind = 'cuda'")
+        return {row["device_id"]: row["devices_alike"] for row in found}
+
+    for _ in range(3):
+        asked = [world.together(number, who=who) for number, who in enumerate(people)]
+        views = await asyncio.gather(*asked, world.card(world.node, MANY - 1))
+        assert await alike() == {f"GPU-{MANY - 1}": 1}
+        stops = [rentals.stop(world.desk, who, one.rental_id) for who, one in zip(people, views, strict=False)]
+        await asyncio.gather(*stops, world.rentals.tick())
+        assert await alike() == {f"GPU-{number}": MANY for number in range(MANY)}
+    assert "db.retry" not in caplog.messages
+    await world.clean()
+
+
+@pytest.mark.asyncio
 async def test_over_http(db: Database, tmp_path: Path) -> None:
     world = await filled(db)
     person = await make_person(db)

@@ -29,12 +29,29 @@ WHERE listing.peer_id = $1 AND listing.model = alike.model AND listing.kind = al
     AND online AND rental_id IS NULL AND availability <> 'offline' AND devices_alike <> alike.devices
 RETURNING listing.id
 """
+_TURN_OF_NODE: Final = "SELECT pg_advisory_xact_lock(hashtextextended('node ' || $1, 0))"
+_TURNS: Final = (
+    "SELECT pg_advisory_xact_lock(hashtextextended('node ' || peer_id, 0)) FROM (SELECT DISTINCT peer_id FROM listing"
+    " WHERE id = ANY ($1::uuid[]) ORDER BY 1) AS node"
+)
 
 
-async def turn(tx: Tx, kind: DeviceKind, device_id: str) -> None:
-    """Offers of the same card, by whomever, are folded one after the other. Ends with the transaction."""
+async def turn(tx: Tx, kind: DeviceKind, device_id: str, peer_id: str) -> None:
+    """Offers of the same card, by whomever, are folded one after the other; then as `turn_of_node`."""
     if kind is DeviceKind.CUDA:
         await execute(tx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"card {device_id}")
+    await turn_of_node(tx, peer_id)
+
+
+async def turn_of_node(tx: Tx, peer_id: str) -> None:
+    """For who may `recount`, before any of the node's listings is locked: two that hold one each would wait for each
+    other's, and neither would count what the other does. Ends with the transaction."""
+    await execute(tx, _TURN_OF_NODE, peer_id)
+
+
+async def turns_of(tx: Tx, listings: Sequence[UUID]) -> None:
+    """The same for the nodes of these listings."""
+    await execute(tx, _TURNS, list(listings))
 
 
 async def rivals(tx: Tx, peer_id: str, kind: str, device_id: str, *, now_ms: int) -> list[Listing]:
@@ -58,5 +75,6 @@ def _rank(row: Listing) -> tuple[bool, bool, int, str]:
 
 
 async def recount(tx: Tx, peer_id: str) -> list[UUID]:
-    """After one of a node's devices came, left or changed: those whose `devices_alike` is another one now."""
+    """After one of a node's devices came, left or changed, in its turn: those whose `devices_alike` is another one
+    now."""
     return [row["id"] for row in await rows(tx, _RECOUNT, peer_id)]

@@ -7,7 +7,7 @@ topic `market`; a listing that leaves emits `{"gone": listing_id}`.
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -62,7 +62,7 @@ async def _fold(tx: Tx, peer_id: str, offer: Offer, raw: bytes, now_ms: int, way
     """None when the card stays with another node."""
     device = offer.device
     key = listing_id(peer_id, device.device_id)
-    await cards.turn(tx, device.kind, device.device_id)
+    await cards.turn(tx, device.kind, device.device_id, peer_id)
     row = await Listing.filter(id=key).using_db(tx).select_for_update().first()
     if not await _settled(tx, peer_id, device, row, now_ms):
         return None
@@ -232,6 +232,7 @@ async def _set_online(db: Database, peer_id: str, online: bool, now_ms: int, inc
     async def step(tx: Tx) -> None:
         if incarnation is not None and await accounts.incarnation(tx, peer_id) > incarnation:
             return
+        await cards.turn_of_node(tx, peer_id)
         for row in await Listing.filter(peer_id=peer_id, online=not online).using_db(tx).select_for_update():
             if online and await cards.rivals(tx, peer_id, row.kind, row.device_id, now_ms=now_ms):
                 continue  # its next offer settles whose the card is
@@ -285,8 +286,14 @@ async def rented_candidate(tx: Tx, rental_id: UUID) -> rules.Candidate | None:
     return rules.rented(candidate(row)) if row is not None else None
 
 
+async def take_turn(tx: Tx, keys: Sequence[UUID]) -> None:
+    """Before `lock_for_rent` and `release`, and before money moves: who rents or gives back devices of the same node
+    does so one after the other. Ends with the transaction."""
+    await cards.turns_of(tx, keys)
+
+
 async def lock_for_rent(tx: Tx, key: UUID) -> rules.Rentable | None:
-    """The listing, locked until the transaction ends; None for one that there is not."""
+    """The listing, locked until the transaction ends; None for one that there is not. After `take_turn`."""
     row = await Listing.filter(id=key).using_db(tx).select_for_update().first()
     if row is None:
         return None
@@ -312,7 +319,7 @@ async def rent(tx: Tx, key: UUID, rental_id: UUID, *, now_ms: int) -> None:
 
 
 async def release(tx: Tx, key: UUID, rental_id: UUID, *, now_ms: int) -> None:
-    """Back in the market, when it is this rental's and can be reached."""
+    """Back in the market, when it is this rental's and can be reached. After `take_turn`."""
     row = await Listing.filter(id=key, rental_id=rental_id).using_db(tx).select_for_update().first()
     if row is not None:
         row.rental_id, row.updated_ms = None, now_ms

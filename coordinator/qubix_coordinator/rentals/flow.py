@@ -68,6 +68,7 @@ async def _end(desk: Desk, tx: Tx, rental: Rental, reason: RentalReason, detail:
     rental.reason, rental.detail = reason.value, detail[:DETAIL_MAX] or rental.detail
     rental.ended_ms, rental.closing = now_ms, None
     rental.nonce = rental.nonce_asked_ms = None
+    await market.take_turn(tx, [rental.listing_id])
     await jobs.end_on_rental(desk, tx, rental.id)
     await money.settle(tx, rental, now_ms)
     await money.return_rest(tx, rental)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a request to rentals: which devices, what is held for each, all or none, in the caller's transaction.
 
-Listings are locked in the order of their ids, whoever wants them.
+In the turn of their node, listings are locked in the order of their ids, whoever wants them.
 """
 
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -181,7 +181,8 @@ async def _is_free(tx: Tx, device: Rentable, rate_max: int | None, now_ms: int) 
     return True
 
 
-async def _locked(tx: Tx, keys: Iterable[UUID]) -> dict[UUID, Rentable]:
+async def _locked(tx: Tx, keys: Sequence[UUID]) -> dict[UUID, Rentable]:
+    await market.take_turn(tx, keys)
     found = {key: await market.lock_for_rent(tx, key) for key in sorted(keys)}
     return {key: device for key, device in found.items() if device is not None}
 
