@@ -34,7 +34,7 @@ from qubix_coordinator.http.balances import Balances, BalanceSource, qubic_netwo
 from qubix_coordinator.http.context import Context
 from qubix_coordinator.http.mesh import Mesh
 from qubix_coordinator.http.metrics import Metrics
-from qubix_coordinator.http.rates import Doors
+from qubix_coordinator.http.rates import Doors, Turns
 from qubix_coordinator.http.server import Server, bind, create_app, server_for
 from qubix_coordinator.jobs import retention
 from qubix_coordinator.jobs.desk import Desk
@@ -113,7 +113,7 @@ async def assemble(
         hosts=guard.allowed_hosts(settings),
         url=url,
         balances=Balances(qubic, desk.clock.monotonic_s),
-        doors=Doors(visits=asyncio.Semaphore(max(1, settings.database_pool_max // 3))),
+        doors=Doors(visits=Turns(max(1, settings.database_pool_max // 3))),
     )
     withdrawals = WithdrawalEngine(WithdrawalDesk(db, settings, desk.clock))
     return Coordinator(

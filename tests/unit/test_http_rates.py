@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Limits by address and identity: bounded memory, and nobody locks anybody else out."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qubix_coordinator.errors import LimitExceeded
-from qubix_coordinator.http.rates import Doors, Rate, asker_of
+from qubix_coordinator.http.rates import Doors, Rate, Turns, asker_of
 
 
 def test_a_burst_then_a_steady_pace() -> None:
@@ -59,6 +61,66 @@ def test_who_looks_without_end_locks_nobody_out_elsewhere() -> None:
     doors.look("198.51.100.1", 0.0)
     doors.sign_in("192.0.2.1", "SOMEBODY", 0.0)
     doors.look("192.0.2.1", 1.0)
+
+
+class Visits:
+    """Visitors of one market, who stay until they are sent away."""
+
+    def __init__(self, at_once: int) -> None:
+        self.turns = Turns(at_once)
+        self.came: list[str] = []
+        self.visits: list[asyncio.Task[None]] = []
+        self._leave = asyncio.Event()
+
+    def begin(self, address: str) -> "asyncio.Task[None]":
+        self.visits.append(asyncio.create_task(self._visit(address)))
+        return self.visits[-1]
+
+    async def _visit(self, address: str) -> None:
+        async with self.turns.one(address):
+            self.came.append(address)
+            await self._leave.wait()
+
+    async def settled(self) -> list[str]:
+        """Who came, once nobody moves any more."""
+        for _ in range(10 * (1 + len(self.visits))):
+            await asyncio.sleep(0)
+        return self.came
+
+    async def all_gone(self) -> None:
+        self._leave.set()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*self.visits, return_exceptions=True)
+
+
+@pytest.mark.asyncio
+async def test_who_asks_for_much_makes_only_itself_wait() -> None:
+    market = Visits(at_once=2)
+    for address in "aaaaabac":
+        market.begin(address)
+    assert await market.settled() == ["a", "a"]
+    await market.all_gone()
+    assert market.came == ["a", "a", "a", "b", "c", "a", "a", "a"]
+
+
+@pytest.mark.asyncio
+async def test_who_gives_up_waiting_takes_nobodys_turn() -> None:
+    market = Visits(at_once=1)
+    first, waits, goes, last = (market.begin(address) for address in "abcd")
+    assert await market.settled() == ["a"]
+    waits.cancel()
+    await market.settled()
+    # It is let in and gives up in the same moment.
+    first.cancel()
+    await asyncio.sleep(0)
+    goes.cancel()
+    assert await market.settled() == ["a", "d"]
+    assert not last.done()
+    market.begin("e")
+    await market.all_gone()
+    assert market.came == ["a", "d", "e"]
+    async with asyncio.timeout(60), market.turns.one("f"):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ Of this process alone: with several coordinators, each counts for itself.
 
 import asyncio
 import ipaddress
-from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -86,6 +86,46 @@ class Sockets:
                 del self._open[address]
 
 
+class Turns:
+    """So many at a time. Who waits is let in address by address: one that asks for much makes only itself wait."""
+
+    def __init__(self, at_once: int = 1) -> None:
+        self._free = at_once
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @asynccontextmanager
+    async def one(self, address: str) -> AsyncIterator[None]:
+        await self._take(address)
+        try:
+            yield
+        finally:
+            self._give()
+
+    async def _take(self, address: str) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(address, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._give()
+            raise
+
+    def _give(self) -> None:
+        while self._waiting:
+            address, turns = self._waiting.popitem(last=False)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[address] = turns
+            if not turn.cancelled():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 @dataclass(frozen=True, slots=True)
 class Doors:
     """What strangers may ask for: challenges, sign-ins and pairings, each by address, and by identity at an address; a
@@ -105,7 +145,7 @@ class Doors:
     looks: Rate = field(default_factory=lambda: Rate(burst=120, per_s=4))
     watches: Rate = field(default_factory=lambda: Rate(burst=40, per_s=1))
     visitors: Sockets = field(default_factory=Sockets)
-    visits: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    visits: Turns = field(default_factory=Turns)
     """Held while a visitor is answered: however many come, most connections to the database are left to others."""
     pairings_made: Rate = field(default_factory=lambda: Rate(burst=20, per_s=0.1))
     pairings_brought: Rate = field(default_factory=lambda: Rate(burst=120, per_s=2))

@@ -62,7 +62,8 @@ def route(
                 _refuse_query()
             if body is not None and not issubclass(body, Binary):
                 given["body"] = await decode_body(body)
-            async with here().doors.visits if visitors and given["who"] is None else contextlib.nullcontext():
+            visits = visitors and given["who"] is None
+            async with here().doors.visits.one(asker_of(request.remote_addr)) if visits else contextlib.nullcontext():
                 return as_response(await handler(**given), status)
 
         documented = document_response(answer, status)(document_response(Problem, cast(int, "default"))(view))
