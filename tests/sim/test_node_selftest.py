@@ -111,7 +111,7 @@ async def test_a_disk_without_room_is_told_without_a_path(tmp_path: Path, monkey
     """Everybody reads what was found."""
 
     def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "/home/ada/secret-project/a.npy")
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a.npy"))
 
     async with open_world(tmp_path) as world, world.node():
         monkeypatch.setattr(rates, "write_example", full)
