@@ -21,7 +21,7 @@ from qubix_node.rates import Plan
 from qubix_node.settings import from_environment
 from tests.support import nvml
 
-QUICK = Plan(8, 8, growth=2, repeats=1, worker_runs=1, warm_up=0, enough_s=1.0, device_s=30.0)
+QUICK = Plan(8, 8, growth=2, repeats=1, worker_runs=1, warm_up=0, enough_s=1.0, device_s=300.0)
 PLANS = {"cpu": replace(QUICK, scale_first=64, scale_max=64), "cuda": QUICK}
 
 

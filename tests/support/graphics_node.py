@@ -10,7 +10,7 @@ from qubix_node.jobs.worker import Workers
 from qubix_node.rates import Plan
 from qubix_node.settings import from_environment
 
-PLANS = {"webgpu": Plan(128, 128, growth=2, repeats=1, worker_runs=2, warm_up=1, enough_s=1.0, device_s=60.0)}
+PLANS = {"webgpu": Plan(128, 128, growth=2, repeats=1, worker_runs=2, warm_up=1, enough_s=1.0, device_s=600.0)}
 
 
 if __name__ == "__main__":
