@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Self
 from qubix_protocol.keys import SigningKey
 from tests.support.ports import held_port
 
-READY_S = 90.0
+READY_S = 240.0
 STOP_S = 30.0
 _MEASURING: Final = (
     "qubix_node",

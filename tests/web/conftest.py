@@ -51,7 +51,7 @@ def browsers() -> Iterator[Browsers]:
     with browser.started() as found:
         yield found
     left = {one for one in set(psutil.Process().children(recursive=True)) - before if _is_browser(one)}
-    _, alive = psutil.wait_procs(left, timeout=10)
+    _, alive = psutil.wait_procs(left, timeout=60)
     assert not alive, "Chromium is left running"
 
 
