@@ -4,6 +4,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -15,7 +16,7 @@ from qubix.errors import NotFinished, NotFound, NotGenuine
 from qubix.reserves import on_chain
 from qubix_chain import crypto, identity, messages
 from qubix_chain.rpc import Client as Network
-from qubix_chain.rpc.errors import ChainError
+from qubix_chain.rpc.errors import ChainError, RefusedByNetwork
 from qubix_chain.transaction import Transaction
 from qubix_protocol.reserves import ReservesProof
 from qubix_protocol.withdrawals import FINAL_WITHDRAWAL_STATES, WithdrawalState, WithdrawalView
@@ -26,6 +27,7 @@ DEPOSIT_QU: Final = 1_000_000
 WITHDRAWAL_QU: Final = 250_000
 STEP_S: Final = 120.0
 _LOOK_EACH_S: Final = 0.1
+_TRIES_MAX: Final = 5
 _TICKS_AHEAD: Final = 6
 """The list of a tick is fixed two ticks before it; where ticks are this machine's own, a few more are enough."""
 
@@ -86,13 +88,9 @@ class Money:
     def deposit(self) -> tuple[Movement, str]:
         """The wallet pays the account's own deposit identity; done once the market has credited it. Also its state."""
         to = identity.decode(self._client.deposit_identity().identity)
-
-        async def send(network: Network) -> str:
-            tick = (await network.tick_info()).tick + _TICKS_AHEAD
-            signed = self.wallet.pay(to, DEPOSIT_QU, tick)
-            return (await network.broadcast(signed.to_bytes())).tx_id
-
-        tx_id = self._ask(send)
+        tx_id = next((tx_id for _ in range(_TRIES_MAX) if (tx_id := self._paid(to))), None)
+        if tx_id is None:
+            raise NotFinished(f"{_TRIES_MAX} deposits came too late for their ticks", remedy="Try when less runs here.")
         found = self._wait(
             "the deposit's credit",
             lambda: next(
@@ -100,6 +98,22 @@ class Money:
             ),
         )
         return self._proven(tx_id, "the deposit"), found.state
+
+    def _paid(self, to: bytes) -> str | None:
+        """The transaction that ran; None when it was late, since the machine was busy while it was signed: it never
+        runs, and another one may be signed."""
+
+        async def send(network: Network) -> Transaction:
+            tick = (await network.tick_info()).tick + _TICKS_AHEAD
+            signed = self.wallet.pay(to, DEPOSIT_QU, tick)
+            with suppress(RefusedByNetwork):
+                await network.broadcast(signed.to_bytes())
+            return signed
+
+        signed = self._ask(send)
+        self._wait("the deposit's tick", lambda: self._ask(_archived_tick) >= signed.tick)
+        ran = self._ask(lambda network: network.transaction_by_hash(signed.id))
+        return None if ran is None else signed.id
 
     def withdraw(self) -> tuple[Movement, WithdrawalView]:
         """Back to the wallet, which is bound to the account by a signature first."""
@@ -182,6 +196,10 @@ class Money:
                 raise NotFinished(f"{what} did not come within {STEP_S:g} s", remedy="See the chain process's log.")
             time.sleep(_LOOK_EACH_S)
         return found
+
+
+async def _archived_tick(network: Network) -> int:
+    return (await network.last_processed_tick()).tick
 
 
 async def _amount_qu(network: Network, public_key: bytes) -> int:
