@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn.server
 
 from qubix_coordinator.accounts import service as accounts
 from qubix_coordinator.accounts.rules import Scope
@@ -24,6 +25,21 @@ from qubix_coordinator.settings import Settings
 from qubix_protocol.arrays import to_npy
 
 TEST_URL = "http://localhost"
+
+
+class _Hasty:
+    """`asyncio` as Uvicorn's server sees it here: it looks each 10 ms whether it is to end, and pauses so long when it
+    does. By itself each test with a server would idle for 0.2 s at its end."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    @staticmethod
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds / 10)
+
+
+uvicorn.server.asyncio = _Hasty()  # type: ignore[attr-defined]
 
 
 @dataclass
