@@ -76,6 +76,6 @@ def test_a_deposit_that_missed_its_tick_is_signed_anew(devnet: str, tmp_path: Pa
 def test_one_that_is_late_each_time_is_given_up(devnet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(money, "_TRIES_MAX", 2)
     made, wallet = paying(devnet, tmp_path, *[REFUSED] * 20)
-    with pytest.raises(NotFinished, match="late"):
+    with pytest.raises(NotFinished, match=r"2 deposits did not run in their ticks .*tick"):
         made.deposit()
     assert len(wallet.signed) == 2

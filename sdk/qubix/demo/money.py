@@ -4,7 +4,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -78,6 +77,7 @@ class Money:
     def __init__(self, client: Client, qubic_url: str) -> None:
         self._client, self._url = client, qubic_url
         self.wallet = DemoWallet()
+        self._refusal = ""
 
     def fund_wallet(self) -> Movement:
         """By the faucet, which exists on a devnet alone."""
@@ -90,7 +90,10 @@ class Money:
         to = identity.decode(self._client.deposit_identity().identity)
         tx_id = next((tx_id for _ in range(_TRIES_MAX) if (tx_id := self._paid(to))), None)
         if tx_id is None:
-            raise NotFinished(f"{_TRIES_MAX} deposits came too late for their ticks", remedy="Try when less runs here.")
+            told = f" ({self._refusal})" if self._refusal else ""
+            raise NotFinished(
+                f"{_TRIES_MAX} deposits did not run in their ticks{told}", remedy="Try when less runs here."
+            )
         found = self._wait(
             "the deposit's credit",
             lambda: next(
@@ -106,8 +109,10 @@ class Money:
         async def send(network: Network) -> Transaction:
             tick = (await network.tick_info()).tick + _TICKS_AHEAD
             signed = self.wallet.pay(to, DEPOSIT_QU, tick)
-            with suppress(RefusedByNetwork):
+            try:
                 await network.broadcast(signed.to_bytes())
+            except RefusedByNetwork as error:
+                self._refusal = str(error)
             return signed
 
         signed = self._ask(send)
